@@ -1,1 +1,14 @@
-//! Warren's fiber.
+//! Stackful coroutines: pooled stacks and generators.
+//!
+//! The switch itself is [corosensei](https://docs.rs/corosensei)'s; this crate owns the stacks it runs on
+//! ([`stack`]) and what is built from it ([`Generator`]). It knows no sockets and no clock, and nothing
+//! here leaves the thread it was made on.
+
+pub mod generator;
+pub mod stack;
+
+pub use generator::{Generator, Yielder};
+pub use stack::{Stack, StackPool, StackSize};
+
+/// A coroutine on a pooled stack: what an event loop resumes.
+pub type RawFiber<Input, Yield, Return> = corosensei::Coroutine<Input, Yield, Return, Stack>;
