@@ -1,1 +1,1 @@
-//! Benchmarks.
+//! Side-by-side measurements against the peers. Nothing is here yet.

@@ -1,1 +1,1 @@
-//! Warren's hub.
+//! The event loop that switches fibers on I/O. Nothing is here yet.

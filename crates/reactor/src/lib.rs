@@ -1,1 +1,1 @@
-//! Warren's reactor.
+//! Protocols and transports on the hub. Nothing is here yet.

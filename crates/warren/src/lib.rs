@@ -1,1 +1,8 @@
-//! Warren's warren.
+//! One library for the back end of a concurrent service: the layers under one name.
+//!
+//! The README, whose examples are run as tests of this crate:
+//!
+#![doc = include_str!("../../../README.md")]
+
+pub use warren_amqp as amqp;
+pub use warren_fiber as fiber;

@@ -1,3 +1,8 @@
 //! The `warren` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    eprintln!("warren: this version holds the library's foundations only; there is no `serve` yet");
+    ExitCode::FAILURE
+}
