@@ -18,17 +18,17 @@
 
 pub mod constants;
 mod error;
-//F pub mod frame;
+pub mod frame;
 pub mod method;
-//F pub mod properties;
-//F pub mod uri;
+pub mod properties;
+pub mod uri;
 pub mod value;
 mod wire;
 
 pub use constants::ReplyCode;
 pub use error::{DecodeError, EncodeError, Fault};
-//F pub use frame::{Frame, FrameError, FrameReader};
+pub use frame::{Frame, FrameError, FrameReader};
 pub use method::Method;
-//F pub use properties::{BasicProperties, RawProperties};
-//F pub use uri::{AmqpUri, UriError};
+pub use properties::{BasicProperties, RawProperties};
+pub use uri::{AmqpUri, UriError};
 pub use value::{FieldTable, FieldValue};
