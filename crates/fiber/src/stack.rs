@@ -4,7 +4,7 @@
 //! chunk (one mapping):  | guard | stack ......^ | guard | stack ......^ | ...
 //!                       slot 0                  slot 1       base (top), coloured
 //! ```
-//! Memory is reserved in chunks of [`CHUNK_SLOTS`] slots of one size and touched page by page as a stack
+//! Memory is reserved in chunks of sixteen slots of one size and touched page by page as a stack
 //! grows down, so a parked coroutine costs the pages it used and not its size. The lowest page of each
 //! slot is a guard: running over the end of a stack is a segmentation fault, never silent damage.
 //! Stacks are reused last in, first out, while their pages are warm.
