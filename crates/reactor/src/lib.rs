@@ -1,1 +1,28 @@
-//! Protocols and transports on the hub. Nothing is here yet.
+//! Event-driven protocols and transports, with Twisted's vocabulary, hosted by the hub.
+//!
+//! A [`Protocol`] is a state machine: bytes come in through [`data_received`](Protocol::data_received), bytes
+//! go out through its [`Transport`]. It owns no socket and no stack, so an idle connection costs some hundred
+//! bytes, and a test drives it with bytes alone ([`testing`]). A [`Factory`] makes one for each connection that
+//! a [`ListeningPort`] accepts.
+//!
+//! ```text
+//!            hub: readiness                           hub: end of the turn
+//!                 |                                          |
+//!   socket --> one read buffer per thread --> Protocol --> Output of each transport --> writev --> socket
+//!                                              data_received     write, write_with
+//! ```
+//!
+//! Rules that make protocols simple to write:
+//!
+//! - Callbacks of one protocol never nest. Writing, closing, pausing only notes what is wanted; the transport
+//!   acts at the end of the loop's turn. So a protocol may write to any transport from anywhere.
+//! - All that is written during a turn leaves in as few system calls as possible.
+//! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
+
+mod output;
+mod protocol;
+pub mod testing;
+mod transport;
+
+pub use protocol::{Factory, PeerAddr, Protocol, Reason};
+pub use transport::{Transport, WriteLimits};

@@ -1,0 +1,212 @@
+//! Bytes on their way out of one connection.
+//!
+//! ```text
+//!   pieces: [ owned | shared | owned ]  tail: being appended to
+//!             ^ head: bytes of the first piece already gone
+//! ```
+//! Small writes are appended to `tail`. A large shared body is queued as it is, without a copy. What has been
+//! drained goes back to a pool of the thread, so an idle connection holds no buffer.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Below this, copying a shared body costs less than a slice of its own in `writev`.
+const SHARE_BYTES_MIN: usize = 4 * 1024;
+/// A buffer that has grown beyond this is given back to the allocator, not to the pool.
+const POOLED_BYTES_MAX: usize = 512 * 1024;
+/// Buffers the pool of a thread keeps.
+const POOLED_BUFFERS_MAX: usize = 64;
+/// Slices handed to one `writev`.
+pub(crate) const SLICES_MAX: usize = 32;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+enum Piece {
+    Owned(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// The queue of one transport.
+#[derive(Default)]
+pub(crate) struct Output {
+    pieces: VecDeque<Piece>,
+    tail: Vec<u8>,
+    /// Bytes already gone of the first piece, or of `tail` when there is none.
+    head: usize,
+    /// Bytes of all pieces together, without `tail` and without regard to `head`.
+    piece_bytes: usize,
+}
+
+impl Output {
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.piece_bytes + self.tail.len() - self.head
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The buffer to append to.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.tail.capacity() == 0 {
+            self.tail = POOL.with_borrow_mut(|pool| pool.pop()).unwrap_or_default();
+        }
+        &mut self.tail
+    }
+
+    /// Appends a shared body, by reference when it is large.
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARE_BYTES_MIN {
+            self.tail().extend_from_slice(&bytes);
+            return;
+        }
+        if !self.tail.is_empty() {
+            self.piece_bytes += self.tail.len();
+            self.pieces.push_back(Piece::Owned(std::mem::take(&mut self.tail)));
+        }
+        self.piece_bytes += bytes.len();
+        self.pieces.push_back(Piece::Shared(bytes));
+    }
+
+    /// The first waiting bytes as slices for `writev`; how many slices were filled.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let mut count = 0;
+        let mut skip = self.head;
+        for bytes in self.pieces.iter().map(Piece::bytes).chain([self.tail.as_slice()]) {
+            if count == SLICES_MAX {
+                break;
+            }
+            let rest = &bytes[skip..];
+            skip = 0;
+            if !rest.is_empty() {
+                slices[count] = IoSlice::new(rest);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Forgets the first `count` bytes: they have been written.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.head += count;
+        while let Some(piece) = self.pieces.front() {
+            let size = piece.bytes().len();
+            if self.head < size {
+                return;
+            }
+            self.head -= size;
+            self.piece_bytes -= size;
+            if let Some(Piece::Owned(buffer)) = self.pieces.pop_front() {
+                recycle(buffer);
+            }
+        }
+        debug_assert!(self.head <= self.tail.len(), "consumed more than was there");
+        if self.head == self.tail.len() {
+            self.head = 0;
+            recycle(std::mem::take(&mut self.tail));
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.consume(self.len());
+    }
+
+    /// Everything that waits, in one piece.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len());
+        for piece in &self.pieces {
+            all.extend_from_slice(piece.bytes());
+        }
+        all.extend_from_slice(&self.tail);
+        all.drain(..self.head);
+        self.clear();
+        all
+    }
+}
+
+fn recycle(mut buffer: Vec<u8>) {
+    if buffer.capacity() == 0 || POOLED_BYTES_MAX < buffer.capacity() {
+        return;
+    }
+    buffer.clear();
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < POOLED_BUFFERS_MAX {
+            pool.push(buffer);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::{Output, SHARE_BYTES_MIN, SLICES_MAX};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(Vec<u8>),
+        Share(Vec<u8>),
+        Drain(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let large = prop::collection::vec(any::<u8>(), 0..3 * SHARE_BYTES_MIN / 2);
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Append),
+            large.prop_map(Step::Share),
+            (0..3 * SHARE_BYTES_MIN).prop_map(Step::Drain),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_the_order_they_came(steps in prop::collection::vec(step(), 0..60)) {
+            let mut output = Output::default();
+            let (mut wrote, mut read) = (Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Append(bytes) => {
+                        output.tail().extend_from_slice(&bytes);
+                        wrote.extend(bytes);
+                    }
+                    Step::Share(bytes) => {
+                        wrote.extend_from_slice(&bytes);
+                        output.push(Bytes::from(bytes));
+                    }
+                    Step::Drain(count) => {
+                        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                        let filled = output.slices(&mut slices);
+                        let there: Vec<u8> =
+                            slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                        let count = count.min(there.len());
+                        read.extend_from_slice(&there[..count]);
+                        output.consume(count);
+                    }
+                }
+                prop_assert_eq!(output.len(), wrote.len() - read.len());
+            }
+            read.extend(output.take());
+            prop_assert!(output.is_empty());
+            prop_assert_eq!(read, wrote);
+        }
+    }
+}

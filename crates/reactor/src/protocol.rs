@@ -1,0 +1,117 @@
+//! What a user of the reactor implements: [`Protocol`] and [`Factory`].
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::Transport;
+
+/// One connection's state machine. All calls come from the loop, one at a time, and must not block: a call
+/// that would park a fiber panics.
+///
+/// ```
+/// use warren_reactor::{Protocol, Reason, Transport, testing::TestConnection};
+///
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn connection_made(&mut self, _transport: &Transport) {}
+///     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+///         transport.write(data);
+///     }
+///     fn connection_lost(&mut self, _reason: &Reason) {}
+/// }
+///
+/// let mut connection = TestConnection::new(Box::new(Echo));
+/// connection.feed(b"hello");
+/// assert_eq!(connection.take_output(), b"hello");
+/// ```
+pub trait Protocol {
+    /// The connection stands. Keep a clone of the transport to write later on one's own account.
+    fn connection_made(&mut self, transport: &Transport);
+
+    /// Bytes have arrived: any number but zero, cut anywhere. `data` lies in a buffer that all connections of
+    /// this thread share, so what is to be kept must be copied.
+    fn data_received(&mut self, transport: &Transport, data: &[u8]);
+
+    /// More than the high-water mark of output waits for a peer who does not read. Producing more only
+    /// costs memory, until [`resume_producing`](Self::resume_producing).
+    fn pause_producing(&mut self, _transport: &Transport) {}
+
+    /// The waiting output has fallen to the low-water mark.
+    fn resume_producing(&mut self, _transport: &Transport) {}
+
+    /// The connection is gone; the last call. The transport's methods do nothing from now on.
+    fn connection_lost(&mut self, reason: &Reason);
+}
+
+/// Makes the protocol for each accepted connection.
+pub trait Factory {
+    /// The protocol for a connection from `peer`, or `None` to refuse it: it is then closed at once.
+    fn build_protocol(&mut self, peer: &PeerAddr) -> Option<Box<dyn Protocol>>;
+}
+
+impl<F: FnMut(&PeerAddr) -> Option<Box<dyn Protocol>>> Factory for F {
+    fn build_protocol(&mut self, peer: &PeerAddr) -> Option<Box<dyn Protocol>> {
+        self(peer)
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The peer closed it in order.
+    Done,
+    /// We closed it with [`Transport::lose_connection`], and all output was handed to the system.
+    Closed,
+    /// We closed it with [`Transport::abort_connection`]: output that waited is lost.
+    Aborted,
+    /// The system reported an error, such as a reset by the peer.
+    Error(io::Error),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("closed by the peer"),
+            Self::Closed => f.write_str("closed here"),
+            Self::Aborted => f.write_str("aborted here"),
+            Self::Error(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddr {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A Unix socket; the path is known at the listening end only.
+    Unix(Option<PathBuf>),
+    /// In memory, in tests.
+    Memory,
+}
+
+impl PeerAddr {
+    /// Whether the peer is on this machine: a loopback address (IPv4-mapped ones too), a Unix socket, memory.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
+            Self::Unix(_) | Self::Memory => true,
+        }
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Connections in memory: a test feeds a protocol bytes and reads what it wrote, without a socket or a hub.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use crate::output::Output;
+use crate::protocol::{PeerAddr, Protocol, Reason};
+use crate::transport::{Medium, Transport};
+
+/// A protocol with a connection made of memory.
+///
+/// [`feed`](Self::feed) plays the peer, [`take_output`](Self::take_output) is what the peer would have read.
+/// The peer reads everything, unless it is told to [`stall`](Self::stall).
+pub struct TestConnection {
+    transport: Transport,
+    shared: Rc<Shared>,
+}
+
+/// What the medium and the test share.
+#[derive(Default)]
+struct Shared {
+    written: RefCell<Vec<u8>>,
+    stalled: Cell<bool>,
+    scheduled: Cell<bool>,
+    end: Cell<Option<End>>,
+    failure: Cell<Option<io::ErrorKind>>,
+}
+
+/// How the protocol's side closed the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By [`Transport::lose_connection`], everything having been written.
+    Graceful,
+    /// By [`Transport::abort_connection`], or after an error.
+    Abrupt,
+}
+
+struct Memory(Rc<Shared>);
+
+impl Medium for Memory {
+    fn schedule(&self, _transport: &Transport) {
+        self.0.scheduled.set(true);
+    }
+
+    fn write(&self, output: &mut Output) -> io::Result<()> {
+        if let Some(kind) = self.0.failure.get() {
+            return Err(kind.into());
+        }
+        if !self.0.stalled.get() {
+            self.0.written.borrow_mut().extend(output.take());
+        }
+        Ok(())
+    }
+
+    fn resume_reading(&self) {}
+
+    fn close(&self, gracefully: bool) {
+        self.0.end.set(Some(if gracefully { End::Graceful } else { End::Abrupt }));
+    }
+
+    fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TestConnection {
+    /// A connection from [`PeerAddr::Memory`]; `connection_made` has been called.
+    pub fn new(protocol: Box<dyn Protocol>) -> Self {
+        Self::with_peer(protocol, PeerAddr::Memory)
+    }
+
+    /// A connection that claims to come from `peer`.
+    pub fn with_peer(protocol: Box<dyn Protocol>, peer: PeerAddr) -> Self {
+        let shared = Rc::<Shared>::default();
+        let medium = Box::new(Memory(shared.clone()));
+        let transport = Transport::new(peer, PeerAddr::Memory, protocol, medium);
+        transport.made();
+        let connection = Self { transport, shared };
+        connection.settle();
+        connection
+    }
+
+    /// The peer sends `data`. Ignored when the protocol has closed the connection or paused reading.
+    pub fn feed(&mut self, data: &[u8]) {
+        if self.transport.wants_data() && !data.is_empty() {
+            self.transport.received(data);
+        }
+        self.settle();
+    }
+
+    /// What has been written since the last call.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        self.settle();
+        std::mem::take(&mut *self.shared.written.borrow_mut())
+    }
+
+    /// The peer stops reading (`true`) or reads on.
+    pub fn stall(&mut self, stalled: bool) {
+        self.shared.stalled.set(stalled);
+        self.shared.scheduled.set(true);
+        self.settle();
+    }
+
+    /// The peer closes the connection.
+    pub fn lose(&mut self) {
+        if !self.transport.is_lost() {
+            self.transport.lost(Reason::Done);
+        }
+    }
+
+    /// From now on every write fails with `kind`.
+    pub fn fail_writes(&mut self, kind: io::ErrorKind) {
+        self.shared.failure.set(Some(kind));
+    }
+
+    /// How the protocol closed the connection, if it did.
+    pub fn closed(&self) -> Option<End> {
+        self.settle();
+        self.shared.end.get()
+    }
+
+    /// Whether the connection is gone, whoever closed it.
+    pub fn is_lost(&self) -> bool {
+        self.settle();
+        self.transport.is_lost()
+    }
+
+    /// The transport the protocol has.
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The end of a turn, as often as the protocol makes work for one.
+    fn settle(&self) {
+        while self.shared.scheduled.replace(false) {
+            self.transport.settle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
