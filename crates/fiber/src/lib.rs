@@ -12,3 +12,6 @@ pub use stack::{Stack, StackPool, StackSize};
 
 /// A coroutine on a pooled stack: what an event loop resumes.
 pub type RawFiber<Input, Yield, Return> = corosensei::Coroutine<Input, Yield, Return, Stack>;
+
+/// The inside of a [`RawFiber`]: what it suspends itself with.
+pub type RawYielder<Input, Yield> = corosensei::Yielder<Input, Yield>;

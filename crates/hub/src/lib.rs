@@ -1,1 +1,56 @@
-//! The event loop that switches fibers on I/O. Nothing is here yet.
+//! An event loop that switches fibers on I/O, with gevent's vocabulary.
+//!
+//! [`run`] starts a *hub* on the present thread: a loop that knows which fibers can go on and waits for the
+//! kernel when none can. Code on a fiber reads as if it blocked: [`net::TcpStream`] is `Read` and `Write`,
+//! [`sleep`] sleeps, [`sync::Queue::get`] waits. Each of these *parks* the fiber and lets others run; nothing
+//! else does, so between two waits a fiber has its thread for itself. Functions that may park say so under
+//! "Suspends".
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use warren_hub::{join_all, run, sleep, spawn};
+//!
+//! let started = Instant::now();
+//! run(|| join_all((0..10).map(|_| spawn(|| sleep(Duration::from_millis(20))))));
+//! assert!(started.elapsed() < Duration::from_millis(200));
+//! ```
+//!
+//! - Fibers never leave their thread. Another hub is reached by [`handle`] and [`HubHandle::post`]; [`HubGroup`]
+//!   runs one hub per core; what blocks the thread goes to [`offload`].
+//! - [`JoinHandle::kill`] and [`with_timeout`] unwind a fiber from where it waits.
+//! - Event-driven code registers a handler ([`io::register`]) and is called back on the loop; there it must
+//!   not wait.
+
+mod fiber;
+mod group;
+mod hub;
+mod inbox;
+pub mod io;
+pub mod net;
+mod offload;
+mod poller;
+mod remote;
+pub mod signal;
+mod spawn;
+pub mod sync;
+mod timer;
+mod turn;
+mod wheel;
+
+pub use group::HubGroup;
+pub use inbox::{HubGone, HubHandle};
+pub use offload::offload;
+pub use spawn::{
+    Builder, FiberId, JoinError, JoinHandle, RemoteJoin, current, join_all, run, spawn, try_run,
+};
+pub use timer::{TimedOut, sleep, sleep_until, with_timeout, yield_now};
+pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
+pub use warren_fiber::StackSize;
+
+/// A handle to the hub of this thread, for other threads.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn handle() -> HubHandle {
+    hub::with(|hub| hub.handle())
+}

@@ -1,0 +1,69 @@
+//! Readiness of descriptors, for callbacks: what the reactor and our own sockets are built on.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
+
+use crate::hub;
+
+bitflags::bitflags! {
+    /// What may be done with a descriptor without waiting.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Readiness: u8 {
+        /// Bytes, a connection to accept, or the end of the stream can be read.
+        const READABLE = 1;
+        /// Bytes can be written, or a connect has ended.
+        const WRITABLE = 2;
+        /// The peer will send no more. Comes with `READABLE`.
+        const CLOSED = 4;
+        /// An error waits to be fetched. Comes with `READABLE` and `WRITABLE`.
+        const ERROR = 8;
+    }
+}
+
+/// Hears of a descriptor's readiness.
+///
+/// Called on the loop and not on a fiber: it must not block, and a call that would park a fiber panics.
+pub trait IoHandler {
+    /// `ready` has changed for the better. Edge-triggered: told once; whoever does not use the readiness up,
+    /// until the system answers "would block", must keep in mind that there is more, or ask to be called
+    /// [`again`](Registration::again).
+    fn io_ready(&self, ready: Readiness);
+}
+
+/// A descriptor watched by the hub. Dropping it ends the watch; it must go before the descriptor is closed.
+#[derive(Debug)]
+pub struct Registration {
+    fd: RawFd,
+    key: u64,
+}
+
+/// Lets `handler` hear of the readiness of `fd`, in both directions, from the next turn on. The first call
+/// tells what is ready already.
+///
+/// # Errors
+/// What `epoll_ctl` says, such as for a plain file.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn register(fd: BorrowedFd<'_>, handler: Rc<dyn IoHandler>) -> io::Result<Registration> {
+    hub::with(|hub| hub.register(fd, handler))
+}
+
+impl Registration {
+    pub(crate) fn new(fd: RawFd, key: u64) -> Self {
+        Self { fd, key }
+    }
+
+    /// Calls the handler with `ready` once more in the next turn: for one that stops early to let others
+    /// have their turn.
+    pub fn again(&self, ready: Readiness) {
+        hub::with(|hub| hub.ready_again(self.key, ready));
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        hub::try_with(|hub| hub.deregister(self.fd, self.key));
+    }
+}
