@@ -60,6 +60,23 @@ impl Registration {
     pub fn again(&self, ready: Readiness) {
         hub::with(|hub| hub.ready_again(self.key, ready));
     }
+
+    /// What calls the handler again at another time, such as from a timer. Does nothing once the
+    /// registration is dropped.
+    pub fn again_later(&self) -> Again {
+        Again(self.key)
+    }
+}
+
+/// Calls the handler of a [`Registration`] again.
+#[derive(Debug)]
+pub struct Again(u64);
+
+impl Again {
+    /// As [`Registration::again`].
+    pub fn again(self, ready: Readiness) {
+        hub::with(|hub| hub.ready_again(self.0, ready));
+    }
 }
 
 impl Drop for Registration {

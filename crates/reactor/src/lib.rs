@@ -19,10 +19,15 @@
 //! - All that is written during a turn leaves in as few system calls as possible.
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
 
+mod connect;
+mod listen;
 mod output;
 mod protocol;
+mod socket;
 pub mod testing;
 mod transport;
 
+pub use connect::connect_tcp;
+pub use listen::{ListeningPort, listen_tcp, listen_unix};
 pub use protocol::{Factory, PeerAddr, Protocol, Reason};
 pub use transport::{Transport, WriteLimits};

@@ -295,6 +295,15 @@ impl Transport {
         }
     }
 
+    /// There may be room for output again.
+    pub(crate) fn settle_later(&self) {
+        self.schedule();
+    }
+
+    pub(crate) fn close_medium(&self) {
+        self.0.medium.close(false);
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         self.0.state.get() == State::Lost
     }

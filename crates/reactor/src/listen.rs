@@ -1,0 +1,187 @@
+//! Accepting connections.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags};
+use socket2::{Domain, Socket, Type};
+use warren_hub::call_later;
+use warren_hub::io::{IoHandler, Readiness, Registration, register};
+
+use crate::protocol::{Factory, PeerAddr};
+use crate::socket::adopt;
+
+/// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
+const BACKLOG: i32 = 4096;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long to wait before accepting again when the process has no descriptor or memory left.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A listening socket. Dropping it stops listening; connections live on.
+pub struct ListeningPort(Rc<Listener>);
+
+struct Listener {
+    addr: PeerAddr,
+    factory: RefCell<Box<dyn Factory>>,
+    /// Before `fd`: it must end before the descriptor is closed.
+    registration: RefCell<Option<Registration>>,
+    fd: RefCell<Option<OwnedFd>>,
+    complained: Cell<bool>,
+}
+
+/// Listens for TCP connections on `addr`, and lets `factory` build a protocol for each. Port 0 takes a free
+/// one. The address may be taken again at once after a restart (`SO_REUSEADDR`).
+///
+/// # Errors
+/// What the system says, such as that the address is in use.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn listen_tcp(addr: SocketAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners that may be asked for separately.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
+    listen(socket.into(), PeerAddr::Tcp(addr), factory)
+}
+
+/// Listens on a Unix socket at `path`. A socket that a dead process has left there is replaced; one that answers
+/// is not.
+///
+/// # Errors
+/// `AddrInUse` when something else is at `path`, and what the system says.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn listen_unix(path: &Path, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+    let bound = match std::os::unix::net::UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            std::os::unix::net::UnixListener::bind(path)
+        }
+        other => other,
+    }?;
+    bound.set_nonblocking(true)?;
+    listen(bound.into(), PeerAddr::Unix(Some(path.to_owned())), factory)
+}
+
+/// Whether `path` is a socket on which nobody listens.
+fn is_abandoned(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    is_socket
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn listen(fd: OwnedFd, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+    let listener = Rc::new(Listener {
+        addr,
+        factory: RefCell::new(factory),
+        registration: RefCell::default(),
+        fd: RefCell::default(),
+        complained: Cell::new(false),
+    });
+    let registration = register(fd.as_fd(), listener.clone())?;
+    *listener.registration.borrow_mut() = Some(registration);
+    *listener.fd.borrow_mut() = Some(fd);
+    Ok(ListeningPort(listener))
+}
+
+impl ListeningPort {
+    /// Where it listens, with the real port.
+    pub fn addr(&self) -> &PeerAddr {
+        &self.0.addr
+    }
+
+    /// Accepts no more. Connections live on.
+    pub fn stop_listening(self) {}
+}
+
+impl Drop for ListeningPort {
+    fn drop(&mut self) {
+        let registration = self.0.registration.take();
+        drop(registration);
+        let fd = self.0.fd.take();
+        drop(fd);
+        if let PeerAddr::Unix(Some(path)) = &self.0.addr {
+            // It may have been removed by someone else.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Debug for ListeningPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ListeningPort").field(&self.0.addr).finish()
+    }
+}
+
+impl IoHandler for Listener {
+    fn io_ready(&self, _ready: Readiness) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let accepted = match &*self.fd.borrow() {
+                Some(fd) => {
+                    rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+                }
+                None => return,
+            };
+            match accepted {
+                Ok((fd, peer)) => self.welcome(fd, peer),
+                Err(Errno::AGAIN) => return,
+                // The peer has gone again, or a signal came.
+                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
+                Err(error) => return self.back_off(error),
+            }
+        }
+        self.accept_again();
+    }
+}
+
+impl Listener {
+    fn welcome(&self, fd: OwnedFd, peer: Option<SocketAddrAny>) {
+        self.complained.set(false);
+        let peer = match peer.map(SocketAddr::try_from) {
+            Some(Ok(addr)) => PeerAddr::Tcp(addr),
+            _ => PeerAddr::Unix(None),
+        };
+        let host = match rustix::net::getsockname(&fd).map(SocketAddr::try_from) {
+            Ok(Ok(addr)) => PeerAddr::Tcp(addr),
+            _ => self.addr.clone(),
+        };
+        let Some(protocol) = self.factory.borrow_mut().build_protocol(&peer) else { return };
+        if let Err(error) = adopt(fd, peer, host, protocol) {
+            tracing::warn!(%error, "a connection could not be served");
+        }
+    }
+
+    fn accept_again(&self) {
+        if let Some(registration) = &*self.registration.borrow() {
+            registration.again(Readiness::READABLE);
+        }
+    }
+
+    /// No descriptor or memory is left: those who wait stay in the backlog until some is free.
+    fn back_off(&self, error: Errno) {
+        if !self.complained.replace(true) {
+            tracing::error!(error = %io::Error::from(error), listener = %self.addr, "cannot accept connections; trying on");
+        }
+        let Some(key) = self.registration.borrow().as_ref().map(Registration::again_later) else {
+            return;
+        };
+        call_later(BACK_OFF, move || key.again(Readiness::READABLE));
+    }
+}

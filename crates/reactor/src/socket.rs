@@ -1,0 +1,279 @@
+//! Sockets as a transport's medium, and the reactor of a thread: one read buffer for all, one flush per turn.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{Shutdown, sockopt};
+use warren_hub::io::{IoHandler, Readiness, Registration, register};
+use warren_hub::{Phase, TurnHook, call_later, call_soon, on_turn_end};
+
+use crate::output::{Output, SLICES_MAX};
+use crate::protocol::{PeerAddr, Protocol, Reason};
+use crate::transport::{Medium, Transport};
+
+/// The buffer that all connections of a thread read into.
+const READ_BYTES: usize = 128 * 1024;
+/// Reads of one connection in one turn. Then others have theirs.
+const READS_PER_TURN: usize = 4;
+/// How long a closed connection may take to read what we sent last. Closing at once could make the kernel throw
+/// that away on the other side, when bytes we have not read are on their way (RFC 1122 §4.2.2.13).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What the connections of a thread share.
+struct Reactor {
+    /// Those with something to flush or to close, in the order in which they asked.
+    scheduled: RefCell<Vec<Transport>>,
+    buffer: Cell<Vec<u8>>,
+}
+
+impl TurnHook for Reactor {
+    fn turn_end(&self) {
+        let mut transports = self.scheduled.take();
+        for transport in transports.drain(..) {
+            transport.settle();
+        }
+        let mut scheduled = self.scheduled.borrow_mut();
+        if scheduled.is_empty() {
+            // Its memory serves the next turn.
+            *scheduled = transports;
+        } else {
+            // Protocols that were told of their water marks have written: another turn, before the loop sleeps.
+            call_soon(|| {});
+        }
+    }
+}
+
+thread_local! {
+    static REACTOR: RefCell<Weak<Reactor>> = const { RefCell::new(Weak::new()) };
+}
+
+/// The reactor of this thread's hub. It lives as long as the hub keeps its hook.
+fn reactor() -> Rc<Reactor> {
+    if let Some(reactor) = REACTOR.with_borrow(Weak::upgrade) {
+        return reactor;
+    }
+    let reactor = Rc::new(Reactor { scheduled: RefCell::default(), buffer: Cell::default() });
+    // For as long as the hub runs: the hook costs a glance per turn.
+    std::mem::forget(on_turn_end(Phase::Flush, reactor.clone()));
+    REACTOR.set(Rc::downgrade(&reactor));
+    reactor
+}
+
+/// The state of a socket, shared by the medium and the hub's handler.
+struct Socket {
+    transport: OnceCell<Transport>,
+    reactor: Rc<Reactor>,
+    /// Before `fd`: it must end before the descriptor is closed.
+    registration: RefCell<Option<Registration>>,
+    fd: RefCell<Option<OwnedFd>>,
+    /// There may be bytes that were not read because reading was paused.
+    readable: Cell<bool>,
+    lingering: Cell<bool>,
+}
+
+/// Hands a connected, non-blocking socket to `protocol`.
+pub(crate) fn adopt(
+    fd: OwnedFd,
+    peer: PeerAddr,
+    host: PeerAddr,
+    protocol: Box<dyn Protocol>,
+) -> io::Result<Transport> {
+    let socket = Rc::new(Socket {
+        transport: OnceCell::new(),
+        reactor: reactor(),
+        registration: RefCell::default(),
+        fd: RefCell::default(),
+        readable: Cell::new(false),
+        lingering: Cell::new(false),
+    });
+    let registration = register(fd.as_fd(), socket.clone())?;
+    *socket.registration.borrow_mut() = Some(registration);
+    *socket.fd.borrow_mut() = Some(fd);
+    let transport = Transport::new(peer, host, protocol, Box::new(SocketMedium(socket.clone())));
+    let _ = socket.transport.set(transport.clone());
+    if matches!(transport.host(), PeerAddr::Tcp(_)) {
+        transport.set_tcp_nodelay(true)?;
+    }
+    transport.made();
+    Ok(transport)
+}
+
+struct SocketMedium(Rc<Socket>);
+
+impl Medium for SocketMedium {
+    fn schedule(&self, transport: &Transport) {
+        self.0.reactor.scheduled.borrow_mut().push(transport.clone());
+    }
+
+    fn write(&self, output: &mut Output) -> io::Result<()> {
+        let fd = self.0.fd.borrow();
+        let Some(fd) = fd.as_ref() else { return Ok(()) };
+        while !output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = output.slices(&mut slices);
+            let written = match &slices[..count] {
+                // `send` spares the kernel the reading of a list.
+                [one] => rustix::net::send(fd, one, rustix::net::SendFlags::NOSIGNAL),
+                many => rustix::io::writev(fd, many),
+            };
+            match written {
+                Ok(written) => output.consume(written),
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn resume_reading(&self) {
+        if self.0.readable.get()
+            && let Some(registration) = &*self.0.registration.borrow()
+        {
+            registration.again(Readiness::READABLE);
+        }
+    }
+
+    fn close(&self, gracefully: bool) {
+        if gracefully { self.0.linger() } else { self.0.close() }
+    }
+
+    fn set_tcp_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        if let Some(fd) = &*self.0.fd.borrow()
+            && let Some(transport) = self.0.transport.get()
+            && matches!(transport.host(), PeerAddr::Tcp(_))
+        {
+            sockopt::set_tcp_nodelay(fd, nodelay)?;
+        }
+        Ok(())
+    }
+}
+
+impl IoHandler for Socket {
+    fn io_ready(&self, ready: Readiness) {
+        if self.lingering.get() {
+            return self.drain();
+        }
+        let Some(transport) = self.transport.get() else { return };
+        if ready.contains(Readiness::WRITABLE) && transport.buffered() > 0 {
+            transport.settle_later();
+        }
+        if ready.intersects(Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR) {
+            self.readable.set(true);
+            self.read(transport, ready);
+        }
+    }
+}
+
+impl Socket {
+    /// Reads until nothing is left, the protocol has had enough, or it is another's turn.
+    fn read(&self, transport: &Transport, ready: Readiness) {
+        let mut buffer = self.reactor.buffer.take();
+        buffer.resize(READ_BYTES, 0);
+        let end = self.read_into(&mut buffer, transport, ready);
+        self.reactor.buffer.set(buffer);
+        if let Some(reason) = end {
+            self.close();
+            transport.lost(reason);
+        }
+    }
+
+    fn read_into(
+        &self,
+        buffer: &mut [u8],
+        transport: &Transport,
+        ready: Readiness,
+    ) -> Option<Reason> {
+        for _ in 0..READS_PER_TURN {
+            if !transport.wants_data() {
+                return None;
+            }
+            let read = match &*self.fd.borrow() {
+                Some(fd) => rustix::io::read(fd, &mut *buffer),
+                None => return None,
+            };
+            match read {
+                Ok(0) => return Some(Reason::Done),
+                Ok(count) => {
+                    transport.received(&buffer[..count]);
+                    // A short read has emptied the socket: the next bytes, or the end, are news again. Unless
+                    // the end was part of this news.
+                    if count < buffer.len()
+                        && !ready.intersects(Readiness::CLOSED | Readiness::ERROR)
+                    {
+                        self.readable.set(false);
+                        return None;
+                    }
+                }
+                Err(Errno::AGAIN) => {
+                    self.readable.set(false);
+                    return None;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Some(Reason::Error(error.into())),
+            }
+        }
+        if let Some(registration) = &*self.registration.borrow() {
+            registration.again(ready);
+        }
+        None
+    }
+
+    /// Nothing more will be written; waits a little for the peer to read and to close.
+    fn linger(&self) {
+        let shut = match &*self.fd.borrow() {
+            Some(fd) => rustix::net::shutdown(fd, Shutdown::Write),
+            None => return,
+        };
+        let Some(transport) = self.transport.get() else { return };
+        if shut.is_err() {
+            return self.close();
+        }
+        self.lingering.set(true);
+        let kept = transport.clone();
+        call_later(LINGER, move || kept.close_medium());
+        // Bytes that were not read while reading was paused are no news.
+        if let Some(registration) = &*self.registration.borrow() {
+            registration.again(Readiness::READABLE);
+        }
+    }
+
+    /// Reads what nobody wants any more, to see the end.
+    fn drain(&self) {
+        let mut buffer = self.reactor.buffer.take();
+        buffer.resize(READ_BYTES, 0);
+        let mut end = false;
+        let mut empty = false;
+        for _ in 0..READS_PER_TURN {
+            let read = match &*self.fd.borrow() {
+                Some(fd) => rustix::io::read(fd, &mut *buffer),
+                None => Err(Errno::BADF),
+            };
+            match read {
+                Ok(0) => end = true,
+                Ok(_) | Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => empty = true,
+                Err(_) => end = true,
+            }
+            break;
+        }
+        self.reactor.buffer.set(buffer);
+        if end {
+            self.close();
+        } else if !empty && let Some(registration) = &*self.registration.borrow() {
+            registration.again(Readiness::READABLE);
+        }
+    }
+
+    fn close(&self) {
+        // The registration first: the hub forgets the descriptor before the number can be used again.
+        let registration = self.registration.take();
+        drop(registration);
+        let fd = self.fd.take();
+        drop(fd);
+    }
+}

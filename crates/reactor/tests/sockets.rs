@@ -1,0 +1,257 @@
+//! Protocols on real sockets.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use warren_hub::net::{TcpStream, UnixStream};
+use warren_hub::sync::Queue;
+use warren_hub::{join_all, run, sleep, spawn};
+use warren_reactor::{
+    Factory, ListeningPort, PeerAddr, Protocol, Reason, Transport, WriteLimits, connect_tcp,
+    listen_tcp, listen_unix,
+};
+
+type Log = Rc<Queue<String>>;
+
+/// Echoes; `q` closes, `a` aborts, `g` answers with a megabyte, `p` pauses reading until woken.
+struct Echo {
+    log: Log,
+    transports: Rc<RefCell<Vec<Transport>>>,
+}
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        assert!(transport.peer().is_loopback());
+        self.transports.borrow_mut().push(transport.clone());
+        self.log.put("made".into()).unwrap();
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        match data[0] {
+            b'q' => {
+                transport.write(b"bye");
+                transport.lose_connection();
+            }
+            b'a' => transport.abort_connection(),
+            b'g' => transport.write(&vec![b'g'; 8_000_000]),
+            b'p' => transport.pause_reading(),
+            _ => transport.write(data),
+        }
+    }
+
+    fn pause_producing(&mut self, _transport: &Transport) {
+        self.log.put("pause".into()).unwrap();
+    }
+
+    fn resume_producing(&mut self, _transport: &Transport) {
+        self.log.put("resume".into()).unwrap();
+    }
+
+    fn connection_lost(&mut self, reason: &Reason) {
+        self.log.put(format!("lost: {reason}")).unwrap();
+    }
+}
+
+struct Server {
+    port: ListeningPort,
+    log: Log,
+    transports: Rc<RefCell<Vec<Transport>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let (log, transports) = (Log::new(Queue::unbounded()), Rc::default());
+        let factory = echo_factory(&log, &transports);
+        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), factory).unwrap();
+        Self { port, log, transports }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let PeerAddr::Tcp(addr) = self.port.addr() else { unreachable!("a TCP port") };
+        let stream = TcpStream::connect(*addr).unwrap();
+        assert_eq!(self.log.get().unwrap(), "made");
+        stream
+    }
+}
+
+fn echo_factory(log: &Log, transports: &Rc<RefCell<Vec<Transport>>>) -> Box<dyn Factory> {
+    let (log, transports) = (log.clone(), transports.clone());
+    Box::new(move |_: &PeerAddr| {
+        let echo = Echo { log: log.clone(), transports: transports.clone() };
+        Some(Box::new(echo) as Box<dyn Protocol>)
+    })
+}
+
+#[test]
+fn many_connections_are_echoed() {
+    run(|| {
+        let server = Server::start();
+        let streams: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+        let clients = streams.into_iter().enumerate().map(|(n, mut stream)| {
+            spawn(move || {
+                for round in 0..20 {
+                    let text = format!("{n} in round {round}");
+                    stream.write_all(text.as_bytes()).unwrap();
+                    let mut answer = vec![0; text.len()];
+                    stream.read_exact(&mut answer).unwrap();
+                    assert_eq!(answer, text.as_bytes());
+                }
+            })
+        });
+        for client in join_all(clients) {
+            client.unwrap();
+        }
+        for _ in 0..40 {
+            assert_eq!(server.log.get().unwrap(), "lost: closed by the peer");
+        }
+    });
+}
+
+#[test]
+fn the_last_words_arrive_though_the_peer_still_talks() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        // Far more than the server reads: an early close would reset the connection and lose the answer.
+        stream.write_all(b"q").unwrap();
+        let mut talking = stream.try_clone().unwrap();
+        spawn(move || while talking.write_all(&[b'x'; 10_000]).is_ok() {});
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "bye");
+        assert_eq!(server.log.get().unwrap(), "lost: closed here");
+    });
+}
+
+#[test]
+fn aborting_closes_at_once() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        stream.write_all(b"a").unwrap();
+        assert_eq!(server.log.get().unwrap(), "lost: aborted here");
+        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    });
+}
+
+#[test]
+fn a_slow_reader_pauses_the_producer() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        server.transports.borrow()[0]
+            .set_write_buffer_limits(WriteLimits { high_bytes: 1000, low_bytes: 100 });
+        stream.write_all(b"g").unwrap();
+        assert_eq!(server.log.get().unwrap(), "pause");
+        assert!(server.transports.borrow()[0].is_full());
+        let mut got = vec![0; 8_000_000];
+        stream.read_exact(&mut got).unwrap();
+        assert!(got.iter().all(|&byte| byte == b'g'));
+        assert_eq!(server.log.get().unwrap(), "resume");
+    });
+}
+
+#[test]
+fn reading_can_be_paused_and_resumed() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        stream.write_all(b"p").unwrap();
+        // Wait until the pause has been seen, by a connection that comes later.
+        let mut other = server.connect();
+        other.write_all(b"x").unwrap();
+        other.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"later").unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(20)));
+        stream.read(&mut [0]).unwrap_err();
+        stream.set_read_timeout(None);
+        server.transports.borrow()[0].resume_reading();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"later");
+    });
+}
+
+#[test]
+fn a_port_that_stops_keeps_its_connections() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        let PeerAddr::Tcp(addr) = server.port.addr().clone() else { unreachable!("a TCP port") };
+        server.port.stop_listening();
+        assert!(TcpStream::connect(addr).is_err());
+        stream.write_all(b"still").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+    });
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    run(|| {
+        let server = Server::start();
+        let PeerAddr::Tcp(addr) = server.port.addr() else { unreachable!("a TCP port") };
+        let error = listen_tcp(*addr, echo_factory(&server.log, &server.transports)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn a_factory_may_refuse() {
+    run(|| {
+        let refuse = |_: &PeerAddr| None;
+        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), Box::new(refuse)).unwrap();
+        let PeerAddr::Tcp(addr) = port.addr() else { unreachable!("a TCP port") };
+        let mut stream = TcpStream::connect(*addr).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_protocol_connects_and_hears_of_failure() {
+    struct Hello(Log);
+    impl Protocol for Hello {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.write(b"hello");
+        }
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            self.0.put(String::from_utf8_lossy(data).into_owned()).unwrap();
+            transport.lose_connection();
+        }
+        fn connection_lost(&mut self, reason: &Reason) {
+            self.0.put(format!("lost: {reason}")).unwrap();
+        }
+    }
+    run(|| {
+        let server = Server::start();
+        let PeerAddr::Tcp(addr) = server.port.addr().clone() else { unreachable!("a TCP port") };
+        let log = Log::new(Queue::unbounded());
+        connect_tcp(addr, Box::new(Hello(log.clone()))).unwrap();
+        assert_eq!(log.get().unwrap(), "hello");
+        assert_eq!(log.get().unwrap(), "lost: closed here");
+        drop(server);
+        connect_tcp(addr, Box::new(Hello(log.clone()))).unwrap();
+        let refused = log.get().unwrap();
+        assert!(refused.contains("refused"), "{refused}");
+    });
+}
+
+#[test]
+fn a_unix_socket_that_nobody_serves_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    run(move || {
+        let (log, transports) = (Log::new(Queue::unbounded()), Rc::default());
+        let port = listen_unix(&path, echo_factory(&log, &transports)).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        let error = listen_unix(&path, echo_factory(&log, &transports)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        drop(port);
+        assert!(!path.exists());
+        sleep(Duration::ZERO);
+    });
+}
