@@ -1,1 +1,41 @@
-//! A message broker that speaks AMQP 0-9-1. Nothing is here yet.
+//! A message broker that speaks AMQP 0-9-1 as RabbitMQ does.
+//!
+//! [`Broker`] lives on one hub. Its [`factory`](Broker::factory) makes the protocol for each connection that a
+//! listening port of the reactor accepts:
+//!
+//! ```
+//! use warren_broker::{Broker, Config};
+//! use warren_reactor::listen_tcp;
+//!
+//! warren_hub::run(|| {
+//!     let broker = Broker::open(Config::default())?;
+//!     let port = listen_tcp("127.0.0.1:0".parse()?, broker.factory())?;
+//!     println!("listening on {}", port.addr());
+//!     broker.shutdown(std::time::Duration::from_secs(1));
+//!     Ok::<(), Box<dyn std::error::Error>>(())
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! From the wire to the disk, module by module:
+//!
+//! ```text
+//!   connection   frames and methods of one client            (state machine, no socket)
+//!   engine       exchanges, queues, consumers, settling      (no bytes)
+//!   exchange, queue, channel, message                        what the engine is made of
+//!   store        definitions in SQLite, messages in a log    (a thread of its own)
+//! ```
+
+mod broker;
+mod channel;
+mod connection;
+mod engine;
+mod exception;
+mod exchange;
+mod message;
+mod queue;
+pub mod store;
+mod table;
+
+pub use broker::{Broker, Config};
+pub use store::StoreError;

@@ -28,6 +28,6 @@ pub mod testing;
 mod transport;
 
 pub use connect::connect_tcp;
-pub use listen::{ListeningPort, listen_tcp, listen_unix};
+pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use protocol::{Factory, PeerAddr, Protocol, Reason};
 pub use transport::{Transport, WriteLimits};

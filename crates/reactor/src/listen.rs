@@ -37,15 +37,20 @@ struct Listener {
     complained: Cell<bool>,
 }
 
-/// Listens for TCP connections on `addr`, and lets `factory` build a protocol for each. Port 0 takes a free
-/// one. The address may be taken again at once after a restart (`SO_REUSEADDR`).
+/// A socket that is bound and holds connections in its backlog, but does not accept them yet: a server can
+/// find out that a port is taken before it does anything else.
+#[derive(Debug)]
+pub struct BoundPort {
+    fd: OwnedFd,
+    addr: PeerAddr,
+}
+
+/// Binds `addr`. Port 0 takes a free one. The address may be taken again at once after a restart
+/// (`SO_REUSEADDR`).
 ///
 /// # Errors
 /// What the system says, such as that the address is in use.
-///
-/// # Panics
-/// When no hub runs on this thread.
-pub fn listen_tcp(addr: SocketAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -55,18 +60,15 @@ pub fn listen_tcp(addr: SocketAddr, factory: Box<dyn Factory>) -> io::Result<Lis
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
-    listen(socket.into(), PeerAddr::Tcp(addr), factory)
+    Ok(BoundPort { fd: socket.into(), addr: PeerAddr::Tcp(addr) })
 }
 
-/// Listens on a Unix socket at `path`. A socket that a dead process has left there is replaced; one that answers
+/// Binds a Unix socket at `path`. A socket that a dead process has left there is replaced; one that answers
 /// is not.
 ///
 /// # Errors
 /// `AddrInUse` when something else is at `path`, and what the system says.
-///
-/// # Panics
-/// When no hub runs on this thread.
-pub fn listen_unix(path: &Path, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+pub fn bind_unix(path: &Path) -> io::Result<BoundPort> {
     let bound = match std::os::unix::net::UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
@@ -75,7 +77,47 @@ pub fn listen_unix(path: &Path, factory: Box<dyn Factory>) -> io::Result<Listeni
         other => other,
     }?;
     bound.set_nonblocking(true)?;
-    listen(bound.into(), PeerAddr::Unix(Some(path.to_owned())), factory)
+    Ok(BoundPort { fd: bound.into(), addr: PeerAddr::Unix(Some(path.to_owned())) })
+}
+
+/// Listens for TCP connections on `addr`, as [`bind_tcp`], and lets `factory` build a protocol for each.
+///
+/// # Errors
+/// What the system says, such as that the address is in use.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn listen_tcp(addr: SocketAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+    bind_tcp(addr)?.listen(factory)
+}
+
+/// Listens on a Unix socket at `path`, as [`bind_unix`], and lets `factory` build a protocol for each connection.
+///
+/// # Errors
+/// `AddrInUse` when something else is at `path`, and what the system says.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn listen_unix(path: &Path, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+    bind_unix(path)?.listen(factory)
+}
+
+impl BoundPort {
+    /// Where it is bound, with the real port.
+    pub fn addr(&self) -> &PeerAddr {
+        &self.addr
+    }
+
+    /// Accepts connections from now on, those that wait first.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    ///
+    /// # Panics
+    /// When no hub runs on this thread.
+    pub fn listen(self, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+        listen(self.fd, self.addr, factory)
+    }
 }
 
 /// Whether `path` is a socket on which nobody listens.

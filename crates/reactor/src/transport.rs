@@ -164,9 +164,14 @@ impl Transport {
         }
     }
 
-    /// Whether more output waits than the high-water mark.
+    /// Whether more output waits than the high-water mark. Once this has said so, the protocol will hear
+    /// [`resume_producing`](Protocol::resume_producing) when there is room again.
     pub fn is_full(&self) -> bool {
-        self.0.limits.get().high_bytes < self.buffered()
+        let full = self.0.limits.get().high_bytes < self.buffered();
+        if full {
+            self.0.producing.set(false);
+        }
+        full
     }
 
     /// Bytes of output that wait.

@@ -5,4 +5,7 @@
 #![doc = include_str!("../../../README.md")]
 
 pub use warren_amqp as amqp;
+pub use warren_broker as broker;
 pub use warren_fiber as fiber;
+pub use warren_hub as hub;
+pub use warren_reactor as reactor;

@@ -1,0 +1,162 @@
+//! A channel's books: what it holds unacknowledged, what it has published.
+
+use std::collections::VecDeque;
+
+use compact_str::CompactString;
+use rustc_hash::FxHashMap;
+
+use crate::connection::ConnectionKey;
+use crate::exchange::ExchangeKey;
+use crate::message::{Content, Entry};
+use crate::queue::{ConsumerKey, QueueKey};
+use crate::table::Key;
+
+pub(crate) type ChannelKey = Key<Channel>;
+
+/// A delivery that waits for its acknowledgement.
+pub(crate) struct Unacked {
+    pub(crate) queue: QueueKey,
+    /// `None` for `basic.get`.
+    pub(crate) consumer: Option<ConsumerKey>,
+    pub(crate) entry: Entry,
+}
+
+/// A publish whose content is complete.
+pub(crate) struct Publish {
+    pub(crate) exchange: Option<ExchangeKey>,
+    pub(crate) routing_key: CompactString,
+    pub(crate) mandatory: bool,
+    pub(crate) content: Content,
+}
+
+/// What is done with deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ack,
+    Requeue,
+    Discard,
+}
+
+/// What a transaction has gathered.
+#[derive(Default)]
+pub(crate) struct Tx {
+    pub(crate) publishes: Vec<Publish>,
+    pub(crate) verdicts: Vec<(u64, Unacked, Verdict)>,
+    /// The commit whose `commit-ok` waits for the store.
+    pub(crate) committing: Option<u64>,
+}
+
+/// Publisher confirms that are owed, in order.
+#[derive(Default)]
+pub(crate) struct Confirms {
+    /// The number of the last publish.
+    pub(crate) last: u64,
+    /// Publish numbers, and the point of the store's log that each waits for (0: none).
+    pub(crate) owed: VecDeque<(u64, u64)>,
+}
+
+pub(crate) enum Mode {
+    Plain,
+    Confirm(Confirms),
+    Tx(Tx),
+}
+
+pub(crate) struct Channel {
+    pub(crate) connection: ConnectionKey,
+    pub(crate) number: u16,
+    pub(crate) mode: Mode,
+    /// On the engine's list of channels that are owed confirms.
+    pub(crate) owed: bool,
+    /// Prefetch of consumers yet to come (`basic.qos` with `global` unset).
+    pub(crate) prefetch_new: u32,
+    /// Prefetch of all consumers together (`global` set); 0: none.
+    pub(crate) prefetch_all: u32,
+    pub(crate) consumers: FxHashMap<CompactString, ConsumerKey>,
+    /// The queue that an empty name means.
+    pub(crate) last_queue: CompactString,
+    last_tag: u64,
+    /// By rising tag. `None`: settled out of turn.
+    unacked: VecDeque<(u64, Option<Unacked>)>,
+    /// Those that are `Some` and came to a consumer.
+    pub(crate) held: u32,
+}
+
+impl Channel {
+    pub(crate) fn new(connection: ConnectionKey, number: u16) -> Self {
+        Self {
+            connection,
+            number,
+            mode: Mode::Plain,
+            owed: false,
+            prefetch_new: 0,
+            prefetch_all: 0,
+            consumers: FxHashMap::default(),
+            last_queue: CompactString::default(),
+            last_tag: 0,
+            unacked: VecDeque::new(),
+            held: 0,
+        }
+    }
+
+    pub(crate) fn next_tag(&mut self) -> u64 {
+        self.last_tag += 1;
+        self.last_tag
+    }
+
+    pub(crate) fn hold(&mut self, tag: u64, unacked: Unacked) {
+        self.held += u32::from(unacked.consumer.is_some());
+        self.unacked.push_back((tag, Some(unacked)));
+    }
+
+    /// Takes deliveries back that a rolled back transaction had settled.
+    pub(crate) fn hold_again(&mut self, tag: u64, unacked: Unacked) {
+        self.held += u32::from(unacked.consumer.is_some());
+        let at = self.unacked.partition_point(|(other, _)| *other < tag);
+        match self.unacked.get_mut(at) {
+            Some((other, place)) if *other == tag => *place = Some(unacked),
+            _ => self.unacked.insert(at, (tag, Some(unacked))),
+        }
+    }
+
+    /// Takes one delivery out; `None` when the tag is unknown or settled.
+    pub(crate) fn settle(&mut self, tag: u64) -> Option<Unacked> {
+        let at = self.unacked.partition_point(|(other, _)| *other < tag);
+        let (other, place) = self.unacked.get_mut(at)?;
+        if *other != tag {
+            return None;
+        }
+        let unacked = place.take()?;
+        self.held -= u32::from(unacked.consumer.is_some());
+        while matches!(self.unacked.front(), Some((_, None))) {
+            self.unacked.pop_front();
+        }
+        Some(unacked)
+    }
+
+    /// Takes out all up to `tag`, all of them for 0. `None` when `tag` was never given out, or is settled
+    /// with all before it.
+    pub(crate) fn settle_up_to(&mut self, tag: u64) -> Option<Vec<(u64, Unacked)>> {
+        let count = if tag == 0 {
+            self.unacked.len()
+        } else {
+            let at = self.unacked.partition_point(|(other, _)| *other < tag);
+            match self.unacked.get(at) {
+                Some((other, Some(_))) if *other == tag => at + 1,
+                _ => return None,
+            }
+        };
+        let settled: Vec<(u64, Unacked)> = self
+            .unacked
+            .drain(..count)
+            .filter_map(|(tag, unacked)| Some((tag, unacked?)))
+            .collect();
+        let held = settled.iter().filter(|(_, unacked)| unacked.consumer.is_some()).count();
+        self.held -= held as u32;
+        Some(settled)
+    }
+
+    /// Whether the channel's own prefetch leaves room for a delivery.
+    pub(crate) fn has_room(&self) -> bool {
+        self.prefetch_all == 0 || self.held < self.prefetch_all
+    }
+}

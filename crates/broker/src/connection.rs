@@ -1,0 +1,395 @@
+//! A client's connection: from bytes to the engine and back.
+//!
+//! ```text
+//!   Header --AMQP0091--> Start --start-ok--> Tune --tune-ok--> Open --open--> Running
+//!      |                                                          |             |
+//!      +-- anything else: our header, end                         +-- error --> Closing --close-ok--> end
+//! ```
+//! [`Session`] is the protocol that the reactor drives; the parts are the [`handshake`], the [`methods`] of an
+//! open connection and the [`content`] of messages that arrives in pieces. [`Connection`] is what the engine
+//! knows of it.
+
+mod content;
+mod handshake;
+mod methods;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+use warren_amqp::constants::FRAME_MAX_BEFORE_TUNING;
+use warren_amqp::frame::{self, Frame, FrameReader};
+use warren_amqp::method::{EncodeMethod, channel, connection, method_name};
+use warren_amqp::{Method, ReplyCode};
+use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
+
+use crate::channel::ChannelKey;
+use crate::engine::Engine;
+use crate::exception::Exception;
+use crate::message::Content;
+use crate::queue::QueueKey;
+use crate::table::Key;
+use content::Incoming;
+
+pub(crate) type ConnectionKey = Key<Connection>;
+
+/// Output that waits for a client who reads slowly: more is not produced for it.
+const WRITE_LIMITS: WriteLimits = WriteLimits { high_bytes: 512 * 1024, low_bytes: 128 * 1024 };
+/// Bodies from here on are handed to the transport without a copy.
+const SHARE_BYTES_MIN: usize = 16 * 1024;
+/// Seconds a client has to log in and open its virtual host, as in RabbitMQ.
+const HANDSHAKE_S: u64 = 10;
+/// Seconds a client has to answer `connection.close`.
+const CLOSE_S: u64 = 30;
+
+/// What the engine knows of a connection.
+pub(crate) struct Connection {
+    pub(crate) transport: Transport,
+    pub(crate) user: String,
+    frame_max: u32,
+    /// Seconds; 0: none.
+    heartbeat: u64,
+    /// When something was read last, on the engine's clock.
+    pub(crate) read_at: u64,
+    /// The client understands `basic.cancel` from the server.
+    pub(crate) cancel_notify: bool,
+    pub(crate) channels: Vec<ChannelKey>,
+    pub(crate) exclusive_queues: Vec<QueueKey>,
+    /// When to give up waiting for the client's next step, on the engine's clock.
+    deadline: Option<u64>,
+}
+
+impl Connection {
+    /// Appends a method to the output.
+    pub(crate) fn send(&self, channel: u16, method: &impl EncodeMethod) {
+        self.transport.write_with(|out| frame::write_method(out, channel, method));
+    }
+
+    /// Appends a method with its content to the output.
+    pub(crate) fn send_content(&self, channel: u16, method: &impl EncodeMethod, content: &Content) {
+        let (properties, body) = (content.properties(), content.body());
+        let class = method.info().class_id;
+        if body.len() < SHARE_BYTES_MIN {
+            return self.transport.write_with(|out| {
+                frame::write_method(out, channel, method);
+                frame::write_content(out, channel, class, properties, body, self.frame_max);
+            });
+        }
+        self.transport.write_with(|out| {
+            frame::write_method(out, channel, method);
+            frame::write_content_header(out, channel, class, properties, body.len() as u64);
+        });
+        let mut rest = content.shared_body();
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(frame::body_bytes_max(self.frame_max)));
+            let kind = warren_amqp::constants::FRAME_BODY;
+            self.transport.write(&frame::frame_header(kind, channel, piece.len() as u32));
+            self.transport.write_bytes(piece);
+            self.transport.write(&[warren_amqp::constants::FRAME_END]);
+        }
+    }
+
+    /// Once a second: a sign of life for the client, and a look at the client's.
+    pub(crate) fn tick(&self, clock: u64) {
+        if self.deadline.is_some_and(|deadline| deadline <= clock) {
+            return self.transport.abort_connection();
+        }
+        if self.heartbeat == 0 {
+            return;
+        }
+        // The client may be silent for two intervals; one more second for the coarseness of the clock.
+        if self.read_at + 2 * self.heartbeat < clock {
+            tracing::warn!(peer = %self.transport.peer(), "missed heartbeats from a client, timeout: {} s", self.heartbeat);
+            return self.transport.abort_connection();
+        }
+        if clock.is_multiple_of(self.heartbeat.div_ceil(2)) {
+            self.transport.write_with(frame::write_heartbeat);
+        }
+    }
+
+    /// Asks the client to close, giving a reason. The rest of its input is ignored.
+    pub(crate) fn close(
+        &mut self,
+        exception: &Exception,
+        class_id: u16,
+        method_id: u16,
+        clock: u64,
+    ) {
+        self.send(
+            0,
+            &connection::Close {
+                reply_code: exception.code.0,
+                reply_text: &exception.text,
+                class_id,
+                method_id,
+            },
+        );
+        self.deadline = Some(clock + CLOSE_S);
+    }
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Header,
+    Start,
+    Tune,
+    Open,
+    Running,
+    /// We have sent `connection.close`.
+    Closing,
+    /// Nothing more is read.
+    Ended,
+}
+
+/// A channel number in use.
+enum Slot {
+    Open {
+        key: ChannelKey,
+        incoming: Option<Incoming>,
+    },
+    /// We have sent `channel.close`: everything is ignored until `close-ok`.
+    Closing,
+}
+
+/// The protocol of one connection.
+pub(crate) struct Session {
+    reader: FrameReader,
+    state: SessionState,
+}
+
+/// Apart from the reader, which is borrowed while a frame is handled.
+pub(crate) struct SessionState {
+    engine: Rc<RefCell<Engine>>,
+    key: Option<ConnectionKey>,
+    stage: Stage,
+    /// The first bytes of the protocol header.
+    header: Vec<u8>,
+    /// The limit to set in the reader.
+    frame_max: u32,
+    /// The highest channel number.
+    channel_max: u16,
+    /// The client wants to hear of a refused login.
+    close_on_refusal: bool,
+    slots: FxHashMap<u16, Slot>,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Rc<RefCell<Engine>>) -> Self {
+        Self {
+            reader: FrameReader::new(FRAME_MAX_BEFORE_TUNING),
+            state: SessionState {
+                engine,
+                key: None,
+                stage: Stage::Header,
+                header: Vec::new(),
+                frame_max: FRAME_MAX_BEFORE_TUNING,
+                channel_max: 0,
+                close_on_refusal: false,
+                slots: FxHashMap::default(),
+            },
+        }
+    }
+}
+
+impl Protocol for Session {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_write_buffer_limits(WRITE_LIMITS);
+        let mut engine = self.state.engine.borrow_mut();
+        let clock = engine.clock;
+        self.state.key = Some(engine.connections.insert(Connection {
+            transport: transport.clone(),
+            user: String::new(),
+            frame_max: FRAME_MAX_BEFORE_TUNING,
+            heartbeat: 0,
+            read_at: clock,
+            cancel_notify: false,
+            channels: Vec::new(),
+            exclusive_queues: Vec::new(),
+            deadline: Some(clock + HANDSHAKE_S),
+        }));
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        let engine = self.state.engine.clone();
+        let mut engine = engine.borrow_mut();
+        let Some(key) = self.state.key else { return };
+        let clock = engine.clock;
+        if let Some(connection) = engine.connections.get_mut(key) {
+            connection.read_at = clock;
+        }
+        let mut data = data;
+        if self.state.stage == Stage::Header
+            && !self.state.read_header(&engine, transport, &mut data)
+        {
+            return;
+        }
+        while self.state.stage != Stage::Ended {
+            let outcome = match self.reader.next_frame(&mut data) {
+                Ok(None) => return,
+                Ok(Some(frame)) => self.state.handle(&mut engine, frame),
+                Err(error) => Err((error.into(), 0, 0)),
+            };
+            if let Err((exception, class_id, method_id)) = outcome {
+                self.state.fail(&mut engine, &exception, class_id, method_id);
+                if exception.code == ReplyCode::FRAME_ERROR {
+                    // The stream is out of step: not even a close-ok can be found in it.
+                    transport.lose_connection();
+                    self.state.stage = Stage::Ended;
+                }
+            }
+            self.reader.set_frame_max(self.state.frame_max);
+        }
+    }
+
+    fn resume_producing(&mut self, _transport: &Transport) {
+        if let Some(key) = self.state.key {
+            self.state.engine.borrow_mut().resume_connection(key);
+        }
+    }
+
+    fn connection_lost(&mut self, reason: &Reason) {
+        tracing::debug!(%reason, "a connection has ended");
+        if let Some(key) = self.state.key {
+            self.state.engine.borrow_mut().close_connection(key);
+        }
+    }
+}
+
+/// An exception, and the class and method at fault.
+type Failure = (Exception, u16, u16);
+
+impl SessionState {
+    fn connection<'e>(&self, engine: &'e mut Engine) -> Option<&'e mut Connection> {
+        engine.connections.get_mut(self.key?)
+    }
+
+    fn send(&self, engine: &mut Engine, channel: u16, method: &impl EncodeMethod) {
+        if let Some(connection) = self.connection(engine) {
+            connection.send(channel, method);
+        }
+    }
+
+    fn handle(&mut self, engine: &mut Engine, frame: Frame<'_>) -> Result<(), Failure> {
+        let no_method = |exception| (exception, 0, 0);
+        if self.stage == Stage::Closing {
+            return self.handle_closing(engine, frame).map_err(no_method);
+        }
+        match frame {
+            Frame::Heartbeat => Ok(()),
+            Frame::Method { channel, payload } => self.handle_method(engine, channel, payload),
+            Frame::Header { channel, class_id, body_size, properties } => {
+                let result = self.content_header(engine, channel, class_id, body_size, properties);
+                self.soften(engine, channel, result, 60, 40)
+            }
+            Frame::Body { channel, payload } => {
+                let result = self.content_body(engine, channel, payload);
+                self.soften(engine, channel, result, 60, 40)
+            }
+        }
+    }
+
+    /// After our `connection.close` only the client's answer matters, or its own close.
+    fn handle_closing(&mut self, engine: &mut Engine, frame: Frame<'_>) -> Result<(), Exception> {
+        let Frame::Method { channel: 0, payload } = frame else { return Ok(()) };
+        match Method::decode(payload) {
+            Ok(Method::ConnectionCloseOk(_)) => self.end(engine),
+            Ok(Method::ConnectionClose(_)) => {
+                self.send(engine, 0, &connection::CloseOk {});
+                self.end(engine);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Everything has been said.
+    fn end(&mut self, engine: &mut Engine) {
+        self.stage = Stage::Ended;
+        if let Some(connection) = self.connection(engine) {
+            connection.transport.lose_connection();
+        }
+    }
+
+    fn handle_method(
+        &mut self,
+        engine: &mut Engine,
+        channel: u16,
+        payload: &[u8],
+    ) -> Result<(), Failure> {
+        let (class_id, method_id) = method_ids(payload);
+        let method =
+            Method::decode(payload).map_err(|error| (error.into(), class_id, method_id))?;
+        let result = if channel == 0 {
+            self.connection_method(engine, method)
+        } else if self.stage == Stage::Running {
+            self.channel_method(engine, channel, method)
+        } else {
+            Err(Exception::hard(ReplyCode::CHANNEL_ERROR, "the connection is not open yet"))
+        };
+        self.soften(engine, channel, result, class_id, method_id)
+    }
+
+    /// Lets a soft error end its channel only.
+    fn soften(
+        &mut self,
+        engine: &mut Engine,
+        number: u16,
+        result: Result<(), Exception>,
+        class_id: u16,
+        method_id: u16,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(exception) if exception.hard || number == 0 => {
+                Err((exception, class_id, method_id))
+            }
+            Err(exception) => {
+                tracing::info!(channel = number, error = exception.text, "closing a channel");
+                if let Some(Slot::Open { key, .. }) = self.slots.insert(number, Slot::Closing) {
+                    engine.close_channel(key);
+                }
+                self.send(
+                    engine,
+                    number,
+                    &channel::Close {
+                        reply_code: exception.code.0,
+                        reply_text: &exception.text,
+                        class_id,
+                        method_id,
+                    },
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Closes the connection for a fault of the client's.
+    fn fail(&mut self, engine: &mut Engine, exception: &Exception, class_id: u16, method_id: u16) {
+        let name = method_name(class_id, method_id).unwrap_or("none");
+        tracing::warn!(error = exception.text, method = name, "closing a connection");
+        let clock = engine.clock;
+        self.slots.clear();
+        if let Some(connection) = self.connection(engine) {
+            for channel in connection.channels.clone() {
+                engine.close_channel(channel);
+            }
+        }
+        let login = matches!(self.stage, Stage::Header | Stage::Start | Stage::Tune | Stage::Open);
+        let Some(connection) = self.connection(engine) else { return };
+        if login && exception.code == ReplyCode::ACCESS_REFUSED && !self.close_on_refusal {
+            connection.transport.lose_connection();
+            self.stage = Stage::Ended;
+            return;
+        }
+        connection.close(exception, class_id, method_id, clock);
+        self.stage = Stage::Closing;
+    }
+}
+
+fn method_ids(payload: &[u8]) -> (u16, u16) {
+    match payload.first_chunk() {
+        Some(&[a, b, c, d]) => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+        None => (0, 0),
+    }
+}

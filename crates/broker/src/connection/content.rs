@@ -1,0 +1,164 @@
+//! A message that comes in pieces: method, header, body frames.
+
+use compact_str::CompactString;
+use warren_amqp::constants::CLASS_BASIC;
+use warren_amqp::method::basic;
+use warren_amqp::{ReplyCode, properties};
+
+use super::{SessionState, Slot};
+use crate::channel::Publish;
+use crate::engine::Engine;
+use crate::exception::Exception;
+use crate::exchange::ExchangeKey;
+use crate::message::Content;
+
+/// The largest body taken, in bytes: RabbitMQ's default before 4.0.
+pub(super) const BODY_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// What is reserved for a body that was announced; more only as it arrives.
+const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A publish of which more is to come.
+pub(super) struct Incoming {
+    exchange: Option<ExchangeKey>,
+    routing_key: CompactString,
+    mandatory: bool,
+    /// `None` until the header has come.
+    body: Option<IncomingBody>,
+}
+
+struct IncomingBody {
+    /// Properties, and the body as far as it has come.
+    bytes: Vec<u8>,
+    properties_bytes: usize,
+    bytes_expected: usize,
+}
+
+impl Incoming {
+    pub(super) fn new(engine: &Engine, publish: &basic::Publish<'_>) -> Result<Self, Exception> {
+        if publish.immediate {
+            return Err(Exception::not_implemented("immediate=true"));
+        }
+        let exchange = match publish.exchange {
+            "" => None,
+            name => {
+                let key = engine.find_exchange(name)?;
+                if engine.exchanges.get(key).is_some_and(|exchange| exchange.internal) {
+                    let text = format!("cannot publish to internal exchange '{name}' in vhost '/'");
+                    return Err(Exception::refused(text));
+                }
+                Some(key)
+            }
+        };
+        Ok(Self {
+            exchange,
+            routing_key: publish.routing_key.into(),
+            mandatory: publish.mandatory,
+            body: None,
+        })
+    }
+}
+
+fn unexpected(expected: &str) -> Exception {
+    let text = format!("expected {expected} frame, got non {expected} frame instead");
+    Exception::hard(ReplyCode::UNEXPECTED_FRAME, text)
+}
+
+/// A method came while a content was expected.
+pub(super) fn interrupted(incoming: &Incoming) -> Exception {
+    match incoming.body {
+        None => Exception::hard(
+            ReplyCode::UNEXPECTED_FRAME,
+            "expected content header for class 60, got non content header frame instead",
+        ),
+        Some(_) => Exception::hard(
+            ReplyCode::UNEXPECTED_FRAME,
+            "expected content body, got non content body frame instead",
+        ),
+    }
+}
+
+impl SessionState {
+    pub(super) fn content_header(
+        &mut self,
+        engine: &mut Engine,
+        number: u16,
+        class_id: u16,
+        body_size: u64,
+        raw_properties: &[u8],
+    ) -> Result<(), Exception> {
+        let incoming = match self.slots.get_mut(&number) {
+            Some(Slot::Closing) => return Ok(()),
+            Some(Slot::Open { incoming: Some(incoming), .. }) if incoming.body.is_none() => {
+                incoming
+            }
+            Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
+            Some(Slot::Open { .. }) => return Err(unexpected("method")),
+            None => return Err(not_open()),
+        };
+        if class_id != CLASS_BASIC {
+            let text = format!(
+                "expected content header for class 60, got one for class {class_id} instead"
+            );
+            return Err(Exception::hard(ReplyCode::UNEXPECTED_FRAME, text));
+        }
+        if BODY_BYTES_MAX < body_size {
+            let text = format!(
+                "message size {body_size} is larger than configured max size {BODY_BYTES_MAX}"
+            );
+            return Err(Exception::precondition(text));
+        }
+        properties::validate(raw_properties)?;
+        let bytes_expected = raw_properties.len() + body_size as usize;
+        let mut bytes = Vec::with_capacity(bytes_expected.min(RESERVE_BYTES_MAX));
+        bytes.extend_from_slice(raw_properties);
+        let body = IncomingBody { bytes, properties_bytes: raw_properties.len(), bytes_expected };
+        incoming.body = Some(body);
+        self.complete(engine, number)
+    }
+
+    pub(super) fn content_body(
+        &mut self,
+        engine: &mut Engine,
+        number: u16,
+        payload: &[u8],
+    ) -> Result<(), Exception> {
+        let body = match self.slots.get_mut(&number) {
+            Some(Slot::Closing) => return Ok(()),
+            Some(Slot::Open { incoming: Some(Incoming { body: Some(body), .. }), .. }) => body,
+            Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
+            Some(Slot::Open { .. }) => return Err(unexpected("method")),
+            None => return Err(not_open()),
+        };
+        if body.bytes_expected - body.bytes.len() < payload.len() {
+            return Err(Exception::hard(
+                ReplyCode::FRAME_ERROR,
+                "the body is longer than its header says",
+            ));
+        }
+        body.bytes.extend_from_slice(payload);
+        self.complete(engine, number)
+    }
+
+    /// Publishes what has come whole.
+    fn complete(&mut self, engine: &mut Engine, number: u16) -> Result<(), Exception> {
+        let Some(Slot::Open { key, incoming }) = self.slots.get_mut(&number) else { return Ok(()) };
+        let whole = incoming
+            .as_ref()
+            .and_then(|incoming| incoming.body.as_ref())
+            .is_some_and(|body| body.bytes.len() == body.bytes_expected);
+        if !whole {
+            return Ok(());
+        }
+        let Some(Incoming { exchange, routing_key, mandatory, body: Some(body) }) = incoming.take()
+        else {
+            return Ok(());
+        };
+        let content = Content::new(body.bytes, body.properties_bytes);
+        engine.publish(*key, Publish { exchange, routing_key, mandatory, content })
+    }
+}
+
+/// A frame on a channel that nobody opened.
+pub(super) fn not_open() -> Exception {
+    Exception::hard(ReplyCode::CHANNEL_ERROR, "expected 'channel.open'")
+}

@@ -1,0 +1,225 @@
+//! From the first byte to an open virtual host.
+
+use warren_amqp::constants::{
+    DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT_S, FRAME_MIN_SIZE, PROTOCOL_HEADER,
+};
+use warren_amqp::method::{connection, connection as methods};
+use warren_amqp::value::RawTable;
+use warren_amqp::{FieldTable, Method, ReplyCode};
+use warren_reactor::Transport;
+
+use super::{SessionState, Stage};
+use crate::engine::Engine;
+use crate::exception::Exception;
+
+const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
+
+impl SessionState {
+    /// Takes the protocol header off `data`. False when it has not come whole, or is none.
+    pub(super) fn read_header(
+        &mut self,
+        engine: &Engine,
+        transport: &Transport,
+        data: &mut &[u8],
+    ) -> bool {
+        let missing = PROTOCOL_HEADER.len() - self.header.len();
+        let (taken, rest) = data.split_at(missing.min(data.len()));
+        self.header.extend_from_slice(taken);
+        *data = rest;
+        if !PROTOCOL_HEADER.starts_with(&self.header) {
+            // §4.2.2: what we would have understood, and the end.
+            transport.write(&PROTOCOL_HEADER);
+            transport.lose_connection();
+            self.stage = Stage::Ended;
+            return false;
+        }
+        if self.header.len() < PROTOCOL_HEADER.len() {
+            return false;
+        }
+        self.header = Vec::new();
+        self.stage = Stage::Start;
+        let connection = self.key.and_then(|key| engine.connections.get(key));
+        if let Some(connection) = connection {
+            connection.send(
+                0,
+                &connection::Start {
+                    version_major: 0,
+                    version_minor: 9,
+                    server_properties: server_properties(),
+                    mechanisms: MECHANISMS,
+                    locales: b"en_US",
+                },
+            );
+        }
+        true
+    }
+
+    /// A method on channel 0.
+    pub(super) fn connection_method(
+        &mut self,
+        engine: &mut Engine,
+        method: Method<'_>,
+    ) -> Result<(), Exception> {
+        match (self.stage, method) {
+            (Stage::Start, Method::ConnectionStartOk(start_ok)) => self.start_ok(engine, &start_ok),
+            (Stage::Tune, Method::ConnectionTuneOk(tune_ok)) => self.tune_ok(engine, &tune_ok),
+            (Stage::Open, Method::ConnectionOpen(open)) => self.open(engine, &open),
+            (_, Method::ConnectionClose(_)) => {
+                self.slots.clear();
+                if let Some(connection) = self.connection(engine) {
+                    for channel in connection.channels.clone() {
+                        engine.close_channel(channel);
+                    }
+                }
+                self.send(engine, 0, &connection::CloseOk {});
+                self.end(engine);
+                Ok(())
+            }
+            (Stage::Running, Method::ConnectionUpdateSecret(_)) => {
+                // Our users have passwords, not tokens that run out: nothing changes.
+                self.send(engine, 0, &connection::UpdateSecretOk {});
+                Ok(())
+            }
+            (_, method) => Err(Exception::hard(
+                ReplyCode::COMMAND_INVALID,
+                format!("unexpected method '{}' on channel 0", method.name()),
+            )),
+        }
+    }
+
+    fn start_ok(
+        &mut self,
+        engine: &mut Engine,
+        start_ok: &methods::StartOk<'_>,
+    ) -> Result<(), Exception> {
+        let capabilities =
+            start_ok.client_properties.get("capabilities").and_then(|value| value.as_table());
+        let capable = |name: &str| {
+            let value = capabilities.and_then(|capabilities| capabilities.get(name));
+            value.and_then(|value| value.as_bool()).unwrap_or(false)
+        };
+        self.close_on_refusal = capable("authentication_failure_close");
+        let cancel_notify = capable("consumer_cancel_notify");
+        let credentials = match start_ok.mechanism {
+            "PLAIN" => plain(start_ok.response),
+            "AMQPLAIN" => amqplain(start_ok.response),
+            other => {
+                let text = format!("unknown authentication mechanism '{other}'");
+                return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
+            }
+        };
+        let refused = |why: &str| {
+            tracing::warn!(mechanism = start_ok.mechanism, why, "a login was refused");
+            Err(Exception::hard(
+                ReplyCode::ACCESS_REFUSED,
+                format!(
+                    "Login was refused using authentication mechanism {}. For details see the broker logfile.",
+                    start_ok.mechanism
+                ),
+            ))
+        };
+        let Some((user, password)) = credentials else { return refused("malformed response") };
+        let Some(connection) = self.connection(engine) else { return Ok(()) };
+        if user != "guest" || password != "guest" {
+            return refused("unknown user or wrong password");
+        }
+        if !connection.transport.peer().is_loopback() {
+            return refused("user 'guest' can only connect from this machine");
+        }
+        connection.user = user;
+        connection.cancel_notify = cancel_notify;
+        connection.send(
+            0,
+            &connection::Tune {
+                channel_max: DEFAULT_CHANNEL_MAX,
+                frame_max: DEFAULT_FRAME_MAX,
+                heartbeat: DEFAULT_HEARTBEAT_S,
+            },
+        );
+        self.stage = Stage::Tune;
+        Ok(())
+    }
+
+    fn tune_ok(&mut self, engine: &mut Engine, tune_ok: &methods::TuneOk) -> Result<(), Exception> {
+        let refused = |what: &str, value: u32, relation: &str, limit: u32| {
+            let text = format!("negotiated {what} = {value} is {relation} allowed value ({limit})");
+            Err(Exception::hard(ReplyCode::NOT_ALLOWED, text))
+        };
+        let channel_max = tune_ok.channel_max;
+        if channel_max == 0 || DEFAULT_CHANNEL_MAX < channel_max {
+            // 0 means no limit, which is more than ours.
+            let limit = DEFAULT_CHANNEL_MAX.into();
+            return refused("channel_max", channel_max.into(), "higher than the maximum", limit);
+        }
+        match tune_ok.frame_max {
+            0 => return refused("frame_max", 0, "higher than the maximum", DEFAULT_FRAME_MAX),
+            value if value < FRAME_MIN_SIZE => {
+                return refused("frame_max", value, "lower than the minimum", FRAME_MIN_SIZE);
+            }
+            value if DEFAULT_FRAME_MAX < value => {
+                return refused("frame_max", value, "higher than the maximum", DEFAULT_FRAME_MAX);
+            }
+            value => self.frame_max = value,
+        }
+        let frame_max = self.frame_max;
+        self.channel_max = channel_max;
+        if let Some(connection) = self.connection(engine) {
+            connection.frame_max = frame_max;
+            connection.heartbeat = tune_ok.heartbeat.into();
+        }
+        self.stage = Stage::Open;
+        Ok(())
+    }
+
+    fn open(&mut self, engine: &mut Engine, open: &methods::Open<'_>) -> Result<(), Exception> {
+        if open.virtual_host != "/" {
+            let text = format!("vhost {} not found", open.virtual_host);
+            return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text));
+        }
+        if let Some(connection) = self.connection(engine) {
+            connection.deadline = None;
+            connection.send(0, &connection::OpenOk {});
+            tracing::info!(peer = %connection.transport.peer(), user = connection.user, "a connection is open");
+        }
+        self.stage = Stage::Running;
+        Ok(())
+    }
+}
+
+fn server_properties() -> FieldTable {
+    let capabilities = [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "authentication_failure_close",
+        "per_consumer_qos",
+    ];
+    let capabilities = capabilities
+        .into_iter()
+        .fold(FieldTable::new(), |table, capability| table.with(capability, true));
+    FieldTable::new()
+        .with("product", "Warren")
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("platform", "Rust")
+        .with("information", "Licensed under Apache-2.0 or MIT")
+        .with("capabilities", capabilities)
+}
+
+/// RFC 4616: an identity to act for, which we do not look at, the user, the password, between zeros.
+fn plain(response: &[u8]) -> Option<(String, String)> {
+    let mut parts = response.split(|byte| *byte == 0);
+    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    Some((String::from_utf8(user.to_vec()).ok()?, String::from_utf8(password.to_vec()).ok()?))
+}
+
+/// AMQP 0-8: the pairs of a field table, without its length.
+fn amqplain(response: &[u8]) -> Option<(String, String)> {
+    let table = RawTable::new(response).to_table().ok()?;
+    let text = |key| Some(table.get(key)?.as_str()?.to_owned());
+    Some((text("LOGIN")?, text("PASSWORD")?))
+}

@@ -1,0 +1,251 @@
+//! The broker's state, and what is done to it. One hub, one thread, no locks; no sockets either: deliveries are
+//! appended to the output of their connection's transport.
+//!
+//! ```text
+//!   publish --> exchange --> queues: marked dirty          (while bytes are read)
+//!   end of the turn: dirty queues --> consumers            (engine/deliver.rs)
+//!                    what the store is to know --> one batch
+//!                    confirms that wait for nothing more --> publishers
+//! ```
+//! The parts: [`declare`](Engine::declare_queue) exchanges, queues and bindings; [`publish`](Engine::publish);
+//! consume and deliver; settle what was delivered.
+
+mod declare;
+mod deliver;
+mod publish;
+mod recover;
+mod settle;
+
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use compact_str::CompactString;
+use rustc_hash::FxHashMap;
+
+use crate::channel::{Channel, ChannelKey};
+use crate::connection::{Connection, ConnectionKey};
+use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
+use crate::queue::{Consumer, Queue, QueueKey};
+use crate::store::{Definition, Store};
+use crate::table::Table;
+
+#[derive(Default)]
+pub(crate) struct Engine {
+    pub(crate) exchanges: Table<Exchange>,
+    exchange_names: FxHashMap<Rc<str>, ExchangeKey>,
+    pub(crate) queues: Table<Queue>,
+    queue_names: FxHashMap<CompactString, QueueKey>,
+    pub(crate) consumers: Table<Consumer>,
+    pub(crate) channels: Table<Channel>,
+    pub(crate) connections: Table<Connection>,
+    /// `None`: nothing outlives the process.
+    store: Option<Store>,
+    /// The last batch that is on disk.
+    synced: u64,
+    /// The store has failed: nothing can be promised any more.
+    failed: bool,
+    /// Queues with something to do at the end of the turn.
+    dirty: Vec<QueueKey>,
+    /// Channels that are owed confirms, or a `commit-ok`.
+    owing: Vec<ChannelKey>,
+    last_message_id: u64,
+    last_queue_id: u64,
+    last_routing: u64,
+    last_generated: u64,
+    /// Reused by each publish.
+    targets: Vec<QueueKey>,
+    random: RandomState,
+    /// Seconds since the start, as the ticks count them.
+    pub(crate) clock: u64,
+    /// Milliseconds since 1970 at the start of this turn.
+    now_ms: u64,
+}
+
+impl Engine {
+    pub(crate) fn new() -> Self {
+        let mut engine = Self::default();
+        for (name, kind) in PREDECLARED {
+            engine.insert_exchange(Exchange::new(name, *kind));
+        }
+        engine
+    }
+
+    pub(crate) fn exchange_key(&self, name: &str) -> Option<ExchangeKey> {
+        self.exchange_names.get(name).copied()
+    }
+
+    pub(crate) fn queue_key(&self, name: &str) -> Option<QueueKey> {
+        self.queue_names.get(name).copied()
+    }
+
+    fn insert_exchange(&mut self, exchange: Exchange) -> ExchangeKey {
+        let name = exchange.name.clone();
+        let key = self.exchanges.insert(exchange);
+        self.exchange_names.insert(name, key);
+        key
+    }
+
+    fn insert_queue(&mut self, queue: Queue) -> QueueKey {
+        let name = queue.name.clone();
+        let key = self.queues.insert(queue);
+        self.queue_names.insert(name, key);
+        key
+    }
+
+    /// A name that nobody has: `prefix` and 22 letters, as RabbitMQ makes them.
+    pub(crate) fn generate_name(&mut self, prefix: &str) -> CompactString {
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut name = CompactString::from(prefix);
+        self.last_generated += 1;
+        for half in 0..2u64 {
+            // Keyed at random in each process: names do not come again after a restart.
+            let mut bits = self.random.hash_one((self.last_generated, half));
+            for _ in 0..11 {
+                name.push(char::from(LETTERS[(bits % 64) as usize]));
+                bits /= 64;
+            }
+        }
+        name
+    }
+
+    /// Lets the end of the turn look at a queue.
+    pub(crate) fn mark(&mut self, key: QueueKey) {
+        if let Some(queue) = self.queues.get_mut(key)
+            && !queue.dirty
+        {
+            queue.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Lets the end of the turn look at a channel's debts.
+    fn owe(&mut self, key: ChannelKey) {
+        if let Some(channel) = self.channels.get_mut(key)
+            && !channel.owed
+        {
+            channel.owed = true;
+            self.owing.push(key);
+        }
+    }
+
+    /// Tells the store of a definition, if there is a store.
+    fn define(&mut self, definition: Definition) {
+        if let Some(store) = &mut self.store {
+            store.define(definition);
+        }
+    }
+
+    /// Sets the time for what expires.
+    pub(crate) fn set_now(&mut self, now: SystemTime) {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.now_ms = since.as_millis() as u64;
+    }
+
+    /// A second has passed: messages at the heads of queues that nobody consumes expire too.
+    pub(crate) fn tick(&mut self) {
+        self.clock += 1;
+        for key in self.queues.keys() {
+            self.expire(key);
+        }
+    }
+
+    /// The end of a turn. True when there is more to do at once.
+    pub(crate) fn end_turn(&mut self) -> bool {
+        let more = self.dispatch_dirty();
+        if let Some(store) = &mut self.store {
+            store.commit();
+        }
+        self.pay_confirms();
+        more
+    }
+
+    /// The store has written everything up to `batch`.
+    pub(crate) fn store_synced(&mut self, batch: u64) {
+        self.synced = self.synced.max(batch);
+        self.pay_confirms();
+    }
+
+    /// The store cannot write any more.
+    pub(crate) fn store_failed(&mut self) {
+        self.failed = true;
+        self.pay_confirms();
+    }
+
+    pub(crate) fn take_store(&mut self) -> Option<Store> {
+        self.store.take()
+    }
+}
+
+impl Engine {
+    /// Opens a channel.
+    pub(crate) fn open_channel(&mut self, connection: ConnectionKey, number: u16) -> ChannelKey {
+        let key = self.channels.insert(Channel::new(connection, number));
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.channels.push(key);
+        }
+        key
+    }
+
+    /// Closes a channel: its consumers go, what it holds goes back to the queues.
+    pub(crate) fn close_channel(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let consumers: Vec<_> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
+        let mut held = channel.settle_up_to(0).unwrap_or_default();
+        if let crate::channel::Mode::Tx(tx) = &mut channel.mode {
+            // Settled in a transaction that never was committed.
+            held.extend(tx.verdicts.drain(..).map(|(tag, unacked, _)| (tag, unacked)));
+            held.sort_by_key(|(tag, _)| *tag);
+        }
+        let connection = channel.connection;
+        // The messages first: a queue that is deleted with its last consumer takes them along.
+        self.requeue(held);
+        for consumer in consumers {
+            self.remove_consumer(consumer);
+        }
+        self.channels.remove(key);
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.channels.retain(|other| *other != key);
+        }
+    }
+
+    /// Closes a connection: its channels, then its exclusive queues.
+    pub(crate) fn close_connection(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        for channel in std::mem::take(&mut connection.channels) {
+            self.close_channel(channel);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        for queue in std::mem::take(&mut connection.exclusive_queues) {
+            self.remove_queue(queue);
+        }
+        self.connections.remove(key);
+    }
+
+    /// The connection takes output again.
+    pub(crate) fn resume_connection(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else { return };
+        for channel in connection.channels.clone() {
+            self.mark_consumed(channel);
+        }
+    }
+
+    /// Marks the queues that a channel consumes from.
+    fn mark_consumed(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let queues: Vec<QueueKey> = channel
+            .consumers
+            .values()
+            .filter_map(|consumer| Some(self.consumers.get(*consumer)?.queue))
+            .collect();
+        for queue in queues {
+            self.mark(queue);
+        }
+    }
+
+    /// The kind that a client names, if we have it.
+    pub(crate) fn exchange_kind(name: &str) -> Option<Kind> {
+        Kind::parse(name)
+    }
+}

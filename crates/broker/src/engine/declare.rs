@@ -1,0 +1,539 @@
+//! Exchanges, queues and bindings come and go.
+
+use std::rc::Rc;
+
+use warren_amqp::method::{exchange, queue};
+use warren_amqp::{FieldTable, FieldValue, ReplyCode};
+
+use super::Engine;
+use crate::connection::ConnectionKey;
+use crate::exception::{Exception, resource};
+use crate::exchange::{Binding, Destination, Exchange, ExchangeKey, PREDECLARED};
+use crate::queue::{Queue, QueueKey};
+use crate::store::{self, Definition};
+
+/// What a queue is declared to be.
+const QUEUE_TYPE: &str = "x-queue-type";
+const ALTERNATE: &str = "alternate-exchange";
+
+impl Engine {
+    pub(crate) fn declare_exchange(
+        &mut self,
+        declare: &exchange::Declare<'_>,
+    ) -> Result<(), Exception> {
+        let name = declare.exchange;
+        if declare.passive {
+            return self.find_exchange(name).map(drop);
+        }
+        let Some(kind) = Self::exchange_kind(declare.kind) else {
+            let text = format!("unknown exchange type '{}'", declare.kind);
+            return Err(Exception::new(ReplyCode::COMMAND_INVALID, text));
+        };
+        refuse_default(name)?;
+        if let Some(key) = self.exchange_key(name) {
+            return self.check_equivalent_exchange(key, declare, kind.name());
+        }
+        refuse_reserved("exchange", name)?;
+        check_arguments(&declare.arguments, "exchange", |key, _| Ok(key == ALTERNATE))?;
+        let alternate = match declare.arguments.get(ALTERNATE) {
+            None => None,
+            Some(value) => match value.as_str() {
+                Some(name) => Some(name.into()),
+                None => {
+                    let text =
+                        format!("invalid arg '{ALTERNATE}' for {}", resource("exchange", name));
+                    return Err(Exception::precondition(text));
+                }
+            },
+        };
+        let mut exchange = Exchange::new(name, kind);
+        exchange.durable = declare.durable;
+        exchange.auto_delete = declare.auto_delete;
+        exchange.internal = declare.internal;
+        exchange.arguments = declare.arguments.clone();
+        exchange.alternate = alternate;
+        if exchange.durable {
+            self.define(Definition::PutExchange(store::ExchangeDefinition {
+                name: name.into(),
+                kind: kind.name().into(),
+                auto_delete: exchange.auto_delete,
+                internal: exchange.internal,
+                arguments: table_bytes(&exchange.arguments).to_vec(),
+            }));
+        }
+        self.insert_exchange(exchange);
+        Ok(())
+    }
+
+    fn check_equivalent_exchange(
+        &self,
+        key: ExchangeKey,
+        declare: &exchange::Declare<'_>,
+        kind: &str,
+    ) -> Result<(), Exception> {
+        let Some(current) = self.exchanges.get(key) else { return Ok(()) };
+        let name = declare.exchange;
+        let differs = |argument: &str, received: &str, current: &str| {
+            let text = format!("received '{received}' but current is '{current}'");
+            Err(Exception::inequivalent(argument, "exchange", name, &text))
+        };
+        if kind != current.kind.name() {
+            return differs("type", kind, current.kind.name());
+        }
+        for (argument, received, current) in [
+            ("durable", declare.durable, current.durable),
+            ("auto_delete", declare.auto_delete, current.auto_delete),
+            ("internal", declare.internal, current.internal),
+        ] {
+            if received != current {
+                return differs(argument, bool_text(received), bool_text(current));
+            }
+        }
+        check_equivalent_argument(
+            ALTERNATE,
+            "exchange",
+            name,
+            &declare.arguments,
+            &current.arguments,
+        )
+    }
+
+    pub(crate) fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Exception> {
+        refuse_default(name)?;
+        if name.starts_with("amq.") {
+            let text = format!("deletion of system {} not allowed", resource("exchange", name));
+            return Err(Exception::refused(text));
+        }
+        let Some(key) = self.exchange_key(name) else { return Ok(()) };
+        if if_unused && self.exchanges.get(key).is_some_and(Exchange::has_bindings) {
+            return Err(Exception::precondition(format!("{} in use", resource("exchange", name))));
+        }
+        self.remove_exchange(key);
+        Ok(())
+    }
+
+    fn remove_exchange(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        self.exchange_names.remove(&exchange.name);
+        if exchange.durable {
+            self.define(Definition::DeleteExchange(exchange.name.as_ref().into()));
+        }
+        for binding in exchange.bindings() {
+            self.forget_at_destination(key, binding);
+        }
+        for (source, binding) in exchange.incoming {
+            self.unbind_source(source, &binding);
+        }
+    }
+
+    pub(crate) fn find_exchange(&self, name: &str) -> Result<ExchangeKey, Exception> {
+        self.exchange_key(name).ok_or_else(|| Exception::not_found("exchange", name))
+    }
+
+    pub(crate) fn find_queue(
+        &self,
+        name: &str,
+        connection: ConnectionKey,
+    ) -> Result<QueueKey, Exception> {
+        let key = self.queue_key(name).ok_or_else(|| Exception::not_found("queue", name))?;
+        self.check_owner(key, connection)?;
+        Ok(key)
+    }
+
+    /// Refuses a queue that is another connection's own.
+    fn check_owner(&self, key: QueueKey, connection: ConnectionKey) -> Result<(), Exception> {
+        match self.queues.get(key) {
+            Some(Queue { owner: Some(owner), name, .. }) if *owner != connection => {
+                Err(locked(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Declares a queue whose name has been made up already if the client gave none. Its key, and whether
+    /// `name` is ours (and may begin with `amq.`).
+    pub(crate) fn declare_queue(
+        &mut self,
+        connection: ConnectionKey,
+        name: &str,
+        generated: bool,
+        declare: &queue::Declare<'_>,
+    ) -> Result<QueueKey, Exception> {
+        if declare.passive {
+            return self.find_queue(name, connection);
+        }
+        if let Some(key) = self.queue_key(name) {
+            self.check_equivalent_queue(key, connection, name, declare)?;
+            return Ok(key);
+        }
+        if !generated {
+            refuse_reserved("queue", name)?;
+        }
+        let kind = check_queue_arguments(name, &declare.arguments)?;
+        if kind == "quorum" {
+            for (wrong, property) in [
+                (!declare.durable, "non-durable"),
+                (declare.exclusive, "exclusive-owner"),
+                (declare.auto_delete, "auto-delete"),
+            ] {
+                if wrong {
+                    let what = resource("queue", name);
+                    return Err(Exception::precondition(format!(
+                        "invalid property '{property}' for {what}"
+                    )));
+                }
+            }
+        }
+        self.last_queue_id += 1;
+        let mut queue = Queue::new(self.last_queue_id, name);
+        queue.durable = declare.durable;
+        queue.auto_delete = declare.auto_delete;
+        queue.owner = declare.exclusive.then_some(connection);
+        queue.arguments = declare.arguments.clone();
+        if stored(&queue) {
+            self.define(Definition::PutQueue(store::QueueDefinition {
+                id: queue.id,
+                name: name.into(),
+                auto_delete: queue.auto_delete,
+                arguments: table_bytes(&queue.arguments).to_vec(),
+            }));
+        }
+        let key = self.insert_queue(queue);
+        if declare.exclusive
+            && let Some(connection) = self.connections.get_mut(connection)
+        {
+            connection.exclusive_queues.push(key);
+        }
+        Ok(key)
+    }
+
+    fn check_equivalent_queue(
+        &self,
+        key: QueueKey,
+        connection: ConnectionKey,
+        name: &str,
+        declare: &queue::Declare<'_>,
+    ) -> Result<(), Exception> {
+        let Some(current) = self.queues.get(key) else { return Ok(()) };
+        if current.owner != declare.exclusive.then_some(connection) {
+            return Err(locked(name));
+        }
+        for (argument, received, current) in [
+            ("durable", declare.durable, current.durable),
+            ("auto_delete", declare.auto_delete, current.auto_delete),
+        ] {
+            if received != current {
+                let text = format!(
+                    "received '{}' but current is '{}'",
+                    bool_text(received),
+                    bool_text(current)
+                );
+                return Err(Exception::inequivalent(argument, "queue", name, &text));
+            }
+        }
+        // No type is the type `classic`, as in RabbitMQ since 3.12.
+        if queue_type(&declare.arguments) == queue_type(&current.arguments) {
+            check_queue_arguments(name, &declare.arguments).map(drop)
+        } else {
+            check_equivalent_argument(
+                QUEUE_TYPE,
+                "queue",
+                name,
+                &declare.arguments,
+                &current.arguments,
+            )
+        }
+    }
+
+    /// Deletes a queue; how many messages were ready. A queue that is not there is deleted with success.
+    pub(crate) fn delete_queue(
+        &mut self,
+        connection: ConnectionKey,
+        delete: &queue::Delete<'_>,
+        name: &str,
+    ) -> Result<u32, Exception> {
+        let Some(key) = self.queue_key(name) else { return Ok(0) };
+        self.check_owner(key, connection)?;
+        let Some(queue) = self.queues.get(key) else { return Ok(0) };
+        if delete.if_unused && !queue.consumers.is_empty() {
+            return Err(Exception::precondition(format!("{} in use", resource("queue", name))));
+        }
+        if delete.if_empty && !queue.is_empty() {
+            return Err(Exception::precondition(format!("{} not empty", resource("queue", name))));
+        }
+        let count = queue.len() as u32;
+        self.remove_queue(key);
+        Ok(count)
+    }
+
+    /// Removes a queue with its messages and bindings; its consumers are told.
+    pub(super) fn remove_queue(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.remove(key) else { return };
+        self.queue_names.remove(&queue.name);
+        if let Some(owner) = queue.owner
+            && let Some(connection) = self.connections.get_mut(owner)
+        {
+            connection.exclusive_queues.retain(|other| *other != key);
+        }
+        if stored(&queue) {
+            self.define(Definition::DeleteQueue(queue.id));
+        }
+        for (source, binding) in &queue.bindings {
+            self.unbind_source(*source, binding);
+        }
+        for consumer in queue.consumers {
+            self.cancel_by_server(consumer);
+        }
+    }
+
+    /// Purges a queue; how many messages were ready.
+    pub(crate) fn purge_queue(&mut self, key: QueueKey) -> u32 {
+        let Some(queue) = self.queues.get_mut(key) else { return 0 };
+        let entries = queue.take_all();
+        let (id, durable) = (queue.id, stored(queue));
+        if let Some(store) = &mut self.store
+            && durable
+        {
+            for entry in entries.iter().filter(|entry| entry.message.stored) {
+                store.ack(id, entry.message.id);
+            }
+        }
+        entries.len() as u32
+    }
+
+    pub(crate) fn bind(
+        &mut self,
+        source: &str,
+        destination: Destination,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), Exception> {
+        refuse_default(source)?;
+        let key = self.find_exchange(source)?;
+        let binding = Rc::new(Binding {
+            destination,
+            routing_key: routing_key.into(),
+            arguments: table_bytes(arguments),
+        });
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        if !exchange.bind(&binding)? {
+            return Ok(());
+        }
+        match destination {
+            Destination::Queue(queue) => {
+                if let Some(queue) = self.queues.get_mut(queue) {
+                    queue.bindings.push((key, binding.clone()));
+                }
+            }
+            Destination::Exchange(exchange) => {
+                if let Some(exchange) = self.exchanges.get_mut(exchange) {
+                    exchange.incoming.push((key, binding.clone()));
+                }
+            }
+        }
+        if let Some(definition) = self.durable_binding(key, &binding) {
+            self.define(Definition::PutBinding(definition));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unbind(
+        &mut self,
+        source: &str,
+        destination: Destination,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), Exception> {
+        refuse_default(source)?;
+        let key = self.find_exchange(source)?;
+        let binding = Binding {
+            destination,
+            routing_key: routing_key.into(),
+            arguments: table_bytes(arguments),
+        };
+        self.forget_at_destination(key, &binding);
+        self.unbind_source(key, &binding);
+        Ok(())
+    }
+
+    /// Takes a binding away at its source; an exchange that is to go with its last binding goes.
+    fn unbind_source(&mut self, source: ExchangeKey, binding: &Binding) {
+        let definition = self.durable_binding(source, binding);
+        let Some(exchange) = self.exchanges.get_mut(source) else { return };
+        if !exchange.unbind(binding) {
+            return;
+        }
+        let unused = exchange.auto_delete && !exchange.has_bindings();
+        if let Some(definition) = definition {
+            self.define(Definition::DeleteBinding(definition));
+        }
+        if unused {
+            self.remove_exchange(source);
+        }
+    }
+
+    fn forget_at_destination(&mut self, source: ExchangeKey, binding: &Binding) {
+        let list = match binding.destination {
+            Destination::Queue(key) => self.queues.get_mut(key).map(|queue| &mut queue.bindings),
+            Destination::Exchange(key) => {
+                self.exchanges.get_mut(key).map(|exchange| &mut exchange.incoming)
+            }
+        };
+        if let Some(list) = list {
+            list.retain(|(key, other)| *key != source || **other != *binding);
+        }
+    }
+
+    /// How the store knows a binding; `None` when one of its ends is not durable.
+    fn durable_binding(
+        &self,
+        source: ExchangeKey,
+        binding: &Binding,
+    ) -> Option<store::BindingDefinition> {
+        let source = self.exchanges.get(source).filter(|exchange| exchange.durable)?;
+        let (destination, to_queue) = match binding.destination {
+            Destination::Queue(key) => {
+                (self.queues.get(key).filter(|queue| stored(queue))?.name.to_string(), true)
+            }
+            Destination::Exchange(key) => (
+                self.exchanges.get(key).filter(|exchange| exchange.durable)?.name.to_string(),
+                false,
+            ),
+        };
+        Some(store::BindingDefinition {
+            source: source.name.as_ref().into(),
+            destination,
+            to_queue,
+            routing_key: binding.routing_key.to_string(),
+            arguments: binding.arguments.to_vec(),
+        })
+    }
+}
+
+/// Whether a queue and its messages outlive the process. An exclusive one does not outlive its connection.
+pub(super) fn stored(queue: &Queue) -> bool {
+    queue.durable && queue.owner.is_none()
+}
+
+/// Whether the broker declares an exchange by itself.
+pub(super) fn is_predeclared(name: &str) -> bool {
+    PREDECLARED.iter().any(|(other, _)| *other == name)
+}
+
+fn refuse_default(exchange: &str) -> Result<(), Exception> {
+    match exchange {
+        "" => Err(Exception::refused("operation not permitted on the default exchange")),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_reserved(kind: &str, name: &str) -> Result<(), Exception> {
+    if name.starts_with("amq.") {
+        let text = format!("{kind} name '{name}' contains reserved prefix 'amq.*'");
+        return Err(Exception::refused(text));
+    }
+    Ok(())
+}
+
+fn locked(name: &str) -> Exception {
+    let text = format!(
+        "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
+         exclusive property value does not match that of the original declaration.",
+        resource("queue", name)
+    );
+    Exception::new(ReplyCode::RESOURCE_LOCKED, text)
+}
+
+fn bool_text(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn queue_type(arguments: &FieldTable) -> Option<&str> {
+    match arguments.get(QUEUE_TYPE) {
+        None => Some("classic"),
+        Some(value) => value.as_str(),
+    }
+}
+
+/// The type of queue that is asked for.
+fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
+    check_arguments(arguments, "queue", |key, value| {
+        if key != QUEUE_TYPE {
+            return Ok(false);
+        }
+        match value.as_str() {
+            Some("classic" | "quorum") => Ok(true),
+            Some("stream") => Err(Exception::not_implemented(format!(
+                "queue type 'stream' for {} is not available",
+                resource("queue", name)
+            ))),
+            _ => Err(Exception::precondition(format!(
+                "invalid arg '{QUEUE_TYPE}' for {}: unsupported queue type",
+                resource("queue", name)
+            ))),
+        }
+    })?;
+    Ok(queue_type(arguments).unwrap_or("classic"))
+}
+
+/// Refuses what would have to change behaviour and does not: to ignore an argument would be to lie.
+pub(super) fn check_arguments<'a>(
+    arguments: &'a FieldTable,
+    kind: &str,
+    mut known: impl FnMut(&'a str, &'a FieldValue) -> Result<bool, Exception>,
+) -> Result<(), Exception> {
+    for (key, value) in arguments.iter() {
+        if !known(key, value)? && (key.starts_with("x-") || key == ALTERNATE) {
+            return Err(Exception::not_implemented(format!(
+                "{kind} argument '{key}' is not available"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_equivalent_argument(
+    argument: &str,
+    kind: &str,
+    name: &str,
+    received: &FieldTable,
+    current: &FieldTable,
+) -> Result<(), Exception> {
+    let (received, current) = (received.get(argument), current.get(argument));
+    let equal = match (received, current) {
+        (Some(one), Some(other)) => {
+            one == other || (one.as_i64().is_some() && one.as_i64() == other.as_i64())
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    if equal {
+        return Ok(());
+    }
+    let text = format!("received {} but current is {}", value_text(received), value_text(current));
+    Err(Exception::inequivalent(argument, kind, name, &text))
+}
+
+fn value_text(value: Option<&FieldValue>) -> String {
+    match value {
+        None => "none".into(),
+        Some(value) => {
+            let text = match (value.as_str(), value.as_i64()) {
+                (Some(text), _) => text.to_owned(),
+                (None, Some(number)) => number.to_string(),
+                _ => format!("{value:?}"),
+            };
+            format!("the value '{text}' of type '{}'", value.type_name())
+        }
+    }
+}
+
+/// The encoded pairs of a table, without the length in front.
+fn table_bytes(table: &FieldTable) -> Rc<[u8]> {
+    if table.is_empty() {
+        return Rc::new([]);
+    }
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes);
+    bytes[4..].into()
+}

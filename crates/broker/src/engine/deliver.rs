@@ -1,0 +1,251 @@
+//! From the queues to consumers.
+
+use compact_str::CompactString;
+use warren_amqp::ReplyCode;
+use warren_amqp::method::basic;
+
+use super::Engine;
+use super::declare::{check_arguments, stored};
+use crate::channel::{ChannelKey, Unacked};
+use crate::exception::{Exception, resource};
+use crate::message::Entry;
+use crate::queue::{Consumer, ConsumerKey, QueueKey};
+
+/// Deliveries of one queue in one turn. Then others have theirs.
+const DELIVERIES_PER_TURN: usize = 4096;
+
+impl Engine {
+    /// Adds a consumer; the tag it got.
+    pub(crate) fn consume(
+        &mut self,
+        channel_key: ChannelKey,
+        queue_key: QueueKey,
+        consume: &basic::Consume<'_>,
+    ) -> Result<CompactString, Exception> {
+        let Some(channel) = self.channels.get(channel_key) else { return Ok("".into()) };
+        if channel.consumers.contains_key(consume.consumer_tag) {
+            let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
+            return Err(Exception::new(ReplyCode::NOT_ALLOWED, text));
+        }
+        check_arguments(&consume.arguments, "consumer", |_, _| Ok(false))?;
+        let prefetch = channel.prefetch_new;
+        let tag = match consume.consumer_tag {
+            "" => self.generate_name("amq.ctag-"),
+            tag => tag.into(),
+        };
+        let Some(queue) = self.queues.get_mut(queue_key) else { return Ok(tag) };
+        let taken = queue
+            .consumers
+            .front()
+            .and_then(|key| self.consumers.get(*key))
+            .is_some_and(|consumer| consumer.exclusive);
+        if taken || (consume.exclusive && !queue.consumers.is_empty()) {
+            return Err(Exception::refused(format!(
+                "{} in exclusive use",
+                resource("queue", &queue.name)
+            )));
+        }
+        let key = self.consumers.insert(Consumer {
+            tag: tag.clone(),
+            queue: queue_key,
+            channel: channel_key,
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            prefetch,
+            unacked: 0,
+        });
+        queue.consumers.push_back(key);
+        queue.had_consumer = true;
+        if let Some(channel) = self.channels.get_mut(channel_key) {
+            channel.consumers.insert(tag.clone(), key);
+        }
+        self.mark(queue_key);
+        Ok(tag)
+    }
+
+    /// Ends a consumer at its own wish. What it holds stays with its channel.
+    pub(crate) fn cancel(&mut self, channel: ChannelKey, tag: &str) {
+        let consumer =
+            self.channels.get_mut(channel).and_then(|channel| channel.consumers.remove(tag));
+        if let Some(consumer) = consumer {
+            self.remove_consumer(consumer);
+        }
+    }
+
+    /// Takes a consumer off its queue; a queue that is to go with its last consumer goes.
+    pub(super) fn remove_consumer(&mut self, key: ConsumerKey) {
+        let Some(consumer) = self.consumers.remove(key) else { return };
+        let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
+        queue.consumers.retain(|other| *other != key);
+        if queue.auto_delete && queue.consumers.is_empty() {
+            self.remove_queue(consumer.queue);
+        }
+    }
+
+    /// The queue of a consumer has gone: tells the client, if it wants to know.
+    pub(super) fn cancel_by_server(&mut self, key: ConsumerKey) {
+        let Some(consumer) = self.consumers.remove(key) else { return };
+        let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
+        channel.consumers.remove(&consumer.tag);
+        if let Some(connection) = self.connections.get(channel.connection)
+            && connection.cancel_notify
+        {
+            connection.send(
+                channel.number,
+                &basic::Cancel { consumer_tag: &consumer.tag, no_wait: true },
+            );
+        }
+    }
+
+    /// Serves the queues that have something to do. True when more is left.
+    pub(super) fn dispatch_dirty(&mut self) -> bool {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty {
+            if let Some(queue) = self.queues.get_mut(*key) {
+                queue.dirty = false;
+            }
+        }
+        for key in &dirty {
+            if self.dispatch(*key) {
+                self.mark(*key);
+            }
+        }
+        let more = !self.dirty.is_empty();
+        if !more {
+            // Its memory serves the next turn.
+            dirty.clear();
+            self.dirty = dirty;
+        }
+        more
+    }
+
+    /// Hands out messages for as long as there are some and someone takes them. True when it stopped only to
+    /// let others have their turn.
+    fn dispatch(&mut self, key: QueueKey) -> bool {
+        let mut delivered = 0;
+        let mut count = 0;
+        self.expire(key);
+        while count < DELIVERIES_PER_TURN {
+            let Some(consumer) = self.next_consumer(key) else { break };
+            let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop()) else { break };
+            if entry.message.stored {
+                delivered = delivered.max(entry.message.id);
+            }
+            self.deliver(key, consumer, entry);
+            self.expire(key);
+            count += 1;
+        }
+        if let Some(queue) = self.queues.get_mut(key)
+            && queue.delivered < delivered
+            && stored(queue)
+            && let Some(store) = &mut self.store
+        {
+            queue.delivered = delivered;
+            store.delivered(queue.id, delivered);
+        }
+        count == DELIVERIES_PER_TURN
+    }
+
+    /// The consumer whose turn it is, of those with room. Consumers take turns: who was served goes to the end.
+    fn next_consumer(&mut self, key: QueueKey) -> Option<ConsumerKey> {
+        let queue = self.queues.get_mut(key)?;
+        if queue.is_empty() {
+            return None;
+        }
+        for _ in 0..queue.consumers.len() {
+            let key = *queue.consumers.front()?;
+            queue.consumers.rotate_left(1);
+            let has_room = self.consumers.get(key).is_some_and(|consumer| {
+                consumer.has_room()
+                    && self.channels.get(consumer.channel).is_some_and(|channel| {
+                        (consumer.no_ack || channel.has_room())
+                            && self
+                                .connections
+                                .get(channel.connection)
+                                .is_some_and(|connection| !connection.transport.is_full())
+                    })
+            });
+            if has_room {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn deliver(&mut self, queue_key: QueueKey, consumer_key: ConsumerKey, entry: Entry) {
+        let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
+        let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
+        let Some(connection) = self.connections.get(channel.connection) else { return };
+        let tag = channel.next_tag();
+        let method = basic::Deliver {
+            consumer_tag: &consumer.tag,
+            delivery_tag: tag,
+            redelivered: entry.redelivered,
+            exchange: &entry.message.exchange,
+            routing_key: &entry.message.routing_key,
+        };
+        connection.send_content(channel.number, &method, &entry.message.content);
+        if consumer.no_ack {
+            self.forget(queue_key, &entry);
+        } else {
+            consumer.unacked += 1;
+            channel.hold(tag, Unacked { queue: queue_key, consumer: Some(consumer_key), entry });
+        }
+    }
+
+    /// `basic.get`: one message, if there is one.
+    pub(crate) fn get(&mut self, channel_key: ChannelKey, queue_key: QueueKey, no_ack: bool) {
+        self.expire(queue_key);
+        let Some(queue) = self.queues.get_mut(queue_key) else { return };
+        let entry = queue.pop();
+        let left = queue.len() as u32;
+        let Some(channel) = self.channels.get_mut(channel_key) else { return };
+        let Some(connection) = self.connections.get(channel.connection) else { return };
+        let Some(entry) = entry else {
+            return connection.send(channel.number, &basic::GetEmpty {});
+        };
+        let tag = channel.next_tag();
+        let method = basic::GetOk {
+            delivery_tag: tag,
+            redelivered: entry.redelivered,
+            exchange: &entry.message.exchange,
+            routing_key: &entry.message.routing_key,
+            message_count: left,
+        };
+        connection.send_content(channel.number, &method, &entry.message.content);
+        if no_ack {
+            return self.forget(queue_key, &entry);
+        }
+        let id = if entry.message.stored { entry.message.id } else { 0 };
+        channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry });
+        if let Some(queue) = self.queues.get_mut(queue_key)
+            && queue.delivered < id
+            && stored(queue)
+            && let Some(store) = &mut self.store
+        {
+            queue.delivered = id;
+            store.delivered(queue.id, id);
+        }
+    }
+
+    /// Drops messages whose time is over from the head of a queue. Behind others that live, they wait: the
+    /// order of a queue is not searched, as in RabbitMQ's classic queues.
+    pub(crate) fn expire(&mut self, key: QueueKey) {
+        let now_ms = self.now_ms;
+        while let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop_expired(now_ms))
+        {
+            self.forget(key, &entry);
+        }
+    }
+
+    /// A message is done with in one queue.
+    pub(super) fn forget(&mut self, key: QueueKey, entry: &Entry) {
+        if entry.message.stored
+            && let Some(store) = &mut self.store
+            && let Some(queue) = self.queues.get(key)
+            && stored(queue)
+        {
+            store.ack(queue.id, entry.message.id);
+        }
+    }
+}

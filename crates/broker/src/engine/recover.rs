@@ -1,0 +1,114 @@
+//! The engine as the store remembers it.
+
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+use warren_amqp::FieldTable;
+use warren_amqp::value::RawTable;
+
+use super::Engine;
+use super::declare::is_predeclared;
+use crate::exchange::{Destination, Exchange, Kind};
+use crate::message::Message;
+use crate::queue::{Queue, QueueKey};
+use crate::store::{BindingDefinition, Recovered, Store};
+
+impl Engine {
+    /// Fills a new engine with what was found on disk, and lets it write there from now on.
+    pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
+        for definition in recovered.exchanges {
+            let Some(kind) = Kind::parse(&definition.kind) else {
+                tracing::error!(
+                    exchange = definition.name,
+                    kind = definition.kind,
+                    "unknown exchange type"
+                );
+                continue;
+            };
+            if is_predeclared(&definition.name) {
+                continue;
+            }
+            let arguments = table(&definition.arguments);
+            let alternate = arguments.get("alternate-exchange").and_then(|value| value.as_str());
+            let alternate = alternate.map(Into::into);
+            let mut exchange = Exchange::new(&definition.name, kind);
+            exchange.auto_delete = definition.auto_delete;
+            exchange.internal = definition.internal;
+            exchange.arguments = arguments;
+            exchange.alternate = alternate;
+            self.insert_exchange(exchange);
+        }
+        let mut queues = FxHashMap::default();
+        for definition in recovered.queues {
+            let mut queue = Queue::new(definition.id, &definition.name);
+            queue.durable = true;
+            queue.auto_delete = definition.auto_delete;
+            queue.arguments = table(&definition.arguments);
+            let key = self.insert_queue(queue);
+            queues.insert(definition.id, key);
+        }
+        for binding in recovered.bindings {
+            self.recover_binding(&binding);
+        }
+        // Set only now: what is recovered is not to be written again.
+        self.last_queue_id = recovered.last_queue_id;
+        self.last_message_id = recovered.last_message_id;
+        self.recover_messages(recovered.messages, &queues);
+        self.store = Some(store);
+    }
+
+    fn recover_binding(&mut self, binding: &BindingDefinition) {
+        let destination = if binding.to_queue {
+            self.queue_key(&binding.destination).map(Destination::Queue)
+        } else {
+            self.exchange_key(&binding.destination).map(Destination::Exchange)
+        };
+        let bound = destination.map(|destination| {
+            self.bind(
+                &binding.source,
+                destination,
+                &binding.routing_key,
+                &table(&binding.arguments),
+            )
+        });
+        if !matches!(bound, Some(Ok(()))) {
+            tracing::warn!(?binding, "a binding of the store leads nowhere");
+        }
+    }
+
+    fn recover_messages(
+        &mut self,
+        messages: Vec<crate::store::RecoveredMessage>,
+        queues: &FxHashMap<u64, QueueKey>,
+    ) {
+        for recovered in messages {
+            let message = Rc::new(Message {
+                id: recovered.id,
+                exchange: recovered.exchange.as_str().into(),
+                routing_key: recovered.routing_key.into(),
+                content: recovered.content,
+                expires_ms: recovered.expires_ms,
+                stored: true,
+            });
+            for (queue, redelivered) in recovered.queues {
+                let queue = queues.get(&queue).and_then(|key| self.queues.get_mut(*key));
+                if let Some(queue) = queue {
+                    if redelivered {
+                        queue.delivered = queue.delivered.max(message.id);
+                    }
+                    queue.push(message.clone(), redelivered);
+                }
+            }
+        }
+    }
+}
+
+fn table(bytes: &[u8]) -> FieldTable {
+    match RawTable::new(bytes).to_table() {
+        Ok(table) => table,
+        Err(error) => {
+            tracing::error!(%error, "the store holds arguments that cannot be read");
+            FieldTable::new()
+        }
+    }
+}

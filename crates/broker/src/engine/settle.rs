@@ -1,0 +1,227 @@
+//! Acknowledgements in both directions: of deliveries by consumers, of publishes by us; and transactions.
+
+use warren_amqp::method::{basic, tx};
+
+use super::Engine;
+use crate::channel::{ChannelKey, Confirms, Mode, Tx, Unacked, Verdict};
+use crate::exception::Exception;
+
+impl Engine {
+    /// Settles one delivery, or all up to `tag` (all there are for 0). In a transaction, at its commit.
+    pub(crate) fn settle(
+        &mut self,
+        key: ChannelKey,
+        tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<(), Exception> {
+        let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
+        let settled = if multiple {
+            channel.settle_up_to(tag)
+        } else {
+            channel.settle(tag).map(|unacked| vec![(tag, unacked)])
+        };
+        let Some(settled) = settled else {
+            return Err(Exception::precondition(format!("unknown delivery tag {tag}")));
+        };
+        if let Mode::Tx(tx) = &mut channel.mode {
+            tx.verdicts.extend(settled.into_iter().map(|(tag, unacked)| (tag, unacked, verdict)));
+            return Ok(());
+        }
+        if channel.prefetch_all != 0 {
+            self.mark_consumed(key);
+        }
+        self.apply(settled, verdict);
+        Ok(())
+    }
+
+    fn apply(&mut self, settled: Vec<(u64, Unacked)>, verdict: Verdict) {
+        if verdict == Verdict::Requeue {
+            return self.requeue(settled);
+        }
+        for (_, unacked) in settled {
+            self.release(&unacked);
+            self.forget(unacked.queue, &unacked.entry);
+        }
+    }
+
+    /// The consumer has room for one more.
+    fn release(&mut self, unacked: &Unacked) {
+        if let Some(consumer) = unacked.consumer.and_then(|key| self.consumers.get_mut(key)) {
+            consumer.unacked -= 1;
+            self.mark(unacked.queue);
+        }
+    }
+
+    /// Puts deliveries back where they were, to be delivered again. In the order of their tags.
+    pub(super) fn requeue(&mut self, settled: Vec<(u64, Unacked)>) {
+        // The last first: each then goes to the front.
+        for (_, mut unacked) in settled.into_iter().rev() {
+            self.release(&unacked);
+            self.mark(unacked.queue);
+            if let Some(queue) = self.queues.get_mut(unacked.queue) {
+                unacked.entry.redelivered = true;
+                queue.put_back(unacked.entry);
+            }
+        }
+    }
+
+    /// `basic.recover`: everything the channel holds is delivered again.
+    pub(crate) fn recover(&mut self, key: ChannelKey) {
+        let held = self.channels.get_mut(key).and_then(|channel| channel.settle_up_to(0));
+        self.requeue(held.unwrap_or_default());
+        self.mark_consumed(key);
+    }
+
+    /// `basic.qos`. A prefetch for the channel holds at once, one for consumers with the next consumer.
+    pub(crate) fn set_prefetch(&mut self, key: ChannelKey, count: u16, global: bool) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if global {
+            channel.prefetch_all = count.into();
+            self.mark_consumed(key);
+        } else {
+            channel.prefetch_new = count.into();
+        }
+    }
+
+    pub(crate) fn select_confirms(&mut self, key: ChannelKey) -> Result<(), Exception> {
+        let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
+        match channel.mode {
+            Mode::Tx(_) => Err(Exception::precondition("cannot switch from tx to confirm mode")),
+            Mode::Confirm(_) => Ok(()),
+            Mode::Plain => {
+                channel.mode = Mode::Confirm(Confirms::default());
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn select_tx(&mut self, key: ChannelKey) -> Result<(), Exception> {
+        let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
+        match channel.mode {
+            Mode::Confirm(_) => {
+                Err(Exception::precondition("cannot switch from confirm to tx mode"))
+            }
+            Mode::Tx(_) => Ok(()),
+            Mode::Plain => {
+                channel.mode = Mode::Tx(Tx::default());
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what the transaction has gathered. `commit-ok` is sent once it is on disk.
+    pub(crate) fn commit(&mut self, key: ChannelKey) -> Result<(), Exception> {
+        let (publishes, verdicts) = self.take_tx(key)?;
+        let mut waits_for = 0;
+        for publish in publishes {
+            waits_for = waits_for.max(self.publish_now(key, publish));
+        }
+        for (tag, unacked, verdict) in verdicts {
+            self.apply(vec![(tag, unacked)], verdict);
+        }
+        self.mark_consumed(key);
+        if let Some(Mode::Tx(tx)) = self.channels.get_mut(key).map(|channel| &mut channel.mode) {
+            tx.committing = Some(waits_for);
+        }
+        self.owe(key);
+        Ok(())
+    }
+
+    /// Forgets what the transaction has gathered. Deliveries settled in it are unsettled again.
+    pub(crate) fn rollback(&mut self, key: ChannelKey) -> Result<(), Exception> {
+        let (_, verdicts) = self.take_tx(key)?;
+        if let Some(channel) = self.channels.get_mut(key) {
+            for (tag, unacked, _) in verdicts {
+                channel.hold_again(tag, unacked);
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::type_complexity, reason = "the two halves of a transaction")]
+    fn take_tx(
+        &mut self,
+        key: ChannelKey,
+    ) -> Result<(Vec<crate::channel::Publish>, Vec<(u64, Unacked, Verdict)>), Exception> {
+        match self.channels.get_mut(key).map(|channel| &mut channel.mode) {
+            Some(Mode::Tx(tx)) => {
+                Ok((std::mem::take(&mut tx.publishes), std::mem::take(&mut tx.verdicts)))
+            }
+            _ => Err(Exception::precondition("channel is not transactional")),
+        }
+    }
+
+    /// Sends the confirms that wait for nothing more.
+    pub(super) fn pay_confirms(&mut self) {
+        let mut owing = std::mem::take(&mut self.owing);
+        owing.retain(|key| {
+            let (synced, failed) = (self.synced, self.failed);
+            let Some(channel) = self.channels.get_mut(*key) else { return false };
+            let Some(connection) = self.connections.get(channel.connection) else { return false };
+            let number = channel.number;
+            match &mut channel.mode {
+                Mode::Plain => channel.owed = false,
+                Mode::Tx(tx) => {
+                    // RabbitMQ knows no refusal of a commit; a store that failed has closed the connection.
+                    if let Some(waits_for) = tx.committing
+                        && waits_for <= synced
+                    {
+                        tx.committing = None;
+                        connection.send(number, &tx::CommitOk {});
+                    }
+                    channel.owed = tx.committing.is_some();
+                }
+                Mode::Confirm(confirms) => {
+                    confirms.pay(synced, failed, |tag, multiple, done| {
+                        if done {
+                            connection.send(number, &basic::Ack { delivery_tag: tag, multiple });
+                        } else {
+                            connection.send(
+                                number,
+                                &basic::Nack { delivery_tag: tag, multiple, requeue: false },
+                            );
+                        }
+                    });
+                    channel.owed = !confirms.owed.is_empty();
+                }
+            }
+            channel.owed
+        });
+        owing.append(&mut self.owing);
+        self.owing = owing;
+    }
+}
+
+impl Confirms {
+    /// Calls `send` with number, whether it stands for all before it, and whether it is an ack.
+    fn pay(&mut self, synced: u64, failed: bool, mut send: impl FnMut(u64, bool, bool)) {
+        /// Publishes in a row with the same answer.
+        #[derive(Clone, Copy)]
+        struct Run {
+            last: u64,
+            count: u64,
+            done: bool,
+        }
+        let mut run: Option<Run> = None;
+        while let Some((number, waits_for)) = self.owed.front().copied() {
+            let done = waits_for <= synced;
+            if !done && !failed {
+                break;
+            }
+            self.owed.pop_front();
+            run = Some(match run {
+                Some(run) if run.done == done => Run { last: number, count: run.count + 1, done },
+                other => {
+                    if let Some(run) = other {
+                        send(run.last, run.count > 1, run.done);
+                    }
+                    Run { last: number, count: 1, done }
+                }
+            });
+        }
+        if let Some(run) = run {
+            send(run.last, run.count > 1, run.done);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A message as queues hold it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use warren_amqp::RawProperties;
+use warren_amqp::properties::PERSISTENT;
+
+/// Shared by all queues it was routed to.
+pub(crate) struct Message {
+    /// Unique for the life of the data directory, and increasing: the order of publishing.
+    pub(crate) id: u64,
+    pub(crate) exchange: Rc<str>,
+    pub(crate) routing_key: CompactString,
+    pub(crate) content: Content,
+    /// When it expires, in milliseconds since 1970; `u64::MAX`: never.
+    pub(crate) expires_ms: u64,
+    /// Whether it was written to the store, for its durable queues.
+    pub(crate) stored: bool,
+}
+
+/// Properties and body, in one piece of memory: copied once, out of the read buffer.
+#[derive(Clone)]
+pub(crate) struct Content {
+    bytes: Bytes,
+    properties_bytes: u32,
+}
+
+impl Content {
+    /// `bytes` is the encoded properties, `properties_bytes` long, and then the body.
+    pub(crate) fn new(bytes: Vec<u8>, properties_bytes: usize) -> Self {
+        Self { bytes: Bytes::from(bytes), properties_bytes: properties_bytes as u32 }
+    }
+
+    pub(crate) fn properties(&self) -> &[u8] {
+        &self.bytes[..self.properties_bytes as usize]
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.properties_bytes as usize..]
+    }
+
+    /// The body without a copy.
+    pub(crate) fn shared_body(&self) -> Bytes {
+        self.bytes.slice(self.properties_bytes as usize..)
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        RawProperties::new(self.properties()).delivery_mode() == Some(PERSISTENT)
+    }
+}
+
+/// A message's place in one queue.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) message: Rc<Message>,
+    /// Where it stands in the queue; a message that is put back goes to its old place.
+    pub(crate) position: u64,
+    /// Whether it may have been delivered before.
+    pub(crate) redelivered: bool,
+}

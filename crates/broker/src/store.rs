@@ -1,0 +1,250 @@
+//! What outlives the process: definitions in SQLite, messages in a log of our own.
+//!
+//! ```text
+//!   engine, on its hub                      the store's thread
+//!   define, publish, ack, delivered         definitions --> definitions.sqlite, one transaction
+//!     --> one batch per turn --commit--+--> records     --> messages/*.seg, one write
+//!                                      |    one fdatasync for all batches that have come meanwhile
+//!   confirms <------------- "batch n is on disk" --+
+//! ```
+//! The hub never waits for the disk. Definitions are committed before the messages of the same batch, so no message
+//! on disk belongs to a queue that is not. The format is described in `docs/store-format.md`.
+
+mod definitions;
+mod flusher;
+mod log;
+pub mod record;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::message::{Content, Message};
+use definitions::Definitions;
+use flusher::{Batch, Mailbox};
+use log::Log;
+use record::Record;
+
+/// Why the data directory cannot be used. One line, for people.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process holds the directory's lock.
+    #[error("the data directory {} is in use by another server", .0.display())]
+    InUse(PathBuf),
+    /// The system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file with the definitions cannot be used.
+    #[error("cannot use the definitions in {}: {source}", path.display())]
+    Definitions {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A file is of another format.
+    #[error("{} is of format {found}; this server reads format {known}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What we know.
+        known: u32,
+    },
+    /// A file is none of ours.
+    #[error("{} is not a file of this server", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+/// A durable exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExchangeDefinition {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    /// Encoded, without the table's length.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueDefinition {
+    /// Never used for another queue.
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) auto_delete: bool,
+    /// Encoded, without the table's length.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// A binding between durable ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BindingDefinition {
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    /// To a queue, not to an exchange.
+    pub(crate) to_queue: bool,
+    pub(crate) routing_key: String,
+    /// Encoded, without the table's length.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// A change of the definitions. Deleting an exchange or a queue deletes its bindings too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Definition {
+    PutExchange(ExchangeDefinition),
+    DeleteExchange(String),
+    PutQueue(QueueDefinition),
+    DeleteQueue(u64),
+    PutBinding(BindingDefinition),
+    DeleteBinding(BindingDefinition),
+}
+
+/// A message that was on disk.
+pub(crate) struct RecoveredMessage {
+    pub(crate) id: u64,
+    pub(crate) expires_ms: u64,
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+    pub(crate) content: Content,
+    /// The queues it still is in, and whether it may have been delivered from there.
+    pub(crate) queues: Vec<(u64, bool)>,
+}
+
+/// Everything that was on disk.
+#[derive(Default)]
+pub(crate) struct Recovered {
+    pub(crate) exchanges: Vec<ExchangeDefinition>,
+    pub(crate) queues: Vec<QueueDefinition>,
+    pub(crate) bindings: Vec<BindingDefinition>,
+    /// In the order of publishing.
+    pub(crate) messages: Vec<RecoveredMessage>,
+    pub(crate) last_queue_id: u64,
+    pub(crate) last_message_id: u64,
+    /// Places of the log that could not be read, in words.
+    pub(crate) damage: Vec<String>,
+}
+
+/// Told on the store's thread: all batches up to this one are on disk, or the disk refuses.
+pub(crate) type OnSync = Box<dyn Fn(Result<u64, String>) + Send>;
+
+/// The hub's side of the store.
+pub(crate) struct Store {
+    batch: Batch,
+    mailbox: Mailbox,
+    thread: Option<thread::JoinHandle<()>>,
+    /// Held, for the lock, as long as the store is in use.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens `folder`, which is made if it is not there, and reads everything in it. Blocks.
+    ///
+    /// # Errors
+    /// One line for people; nothing has been changed then.
+    pub(crate) fn open(folder: &Path, on_sync: OnSync) -> Result<(Self, Recovered), StoreError> {
+        fs::create_dir_all(folder).map_err(StoreError::io("make the data directory", folder))?;
+        let lock = lock(folder)?;
+        let mut recovered = Recovered::default();
+        let definitions = Definitions::open(&folder.join("definitions.sqlite"), &mut recovered)?;
+        let log = Log::open(&folder.join("messages"), &mut recovered)?;
+        for damage in &recovered.damage {
+            tracing::error!("{damage}");
+        }
+        let mailbox = Mailbox::default();
+        let thread = flusher::start(log, definitions, mailbox.clone(), on_sync)
+            .map_err(StoreError::io("start a thread for", folder))?;
+        let batch = Batch::new(1);
+        Ok((Self { batch, mailbox, thread: Some(thread), _lock: lock }, recovered))
+    }
+
+    /// Changes the definitions.
+    pub(crate) fn define(&mut self, definition: Definition) {
+        self.batch.definitions.push(definition);
+    }
+
+    /// Writes a message for some of its queues. The batch with which it will be on disk.
+    pub(crate) fn publish(&mut self, message: &Message, queues: &[u64]) -> u64 {
+        record::encode_publish(&mut self.batch.records, message, queues);
+        self.batch.publishes = true;
+        self.batch.number
+    }
+
+    /// A message has left a queue.
+    pub(crate) fn ack(&mut self, queue: u64, message: u64) {
+        record::encode(&mut self.batch.records, &Record::Ack { queue, message });
+    }
+
+    /// Messages of a queue up to this one may have been delivered.
+    pub(crate) fn delivered(&mut self, queue: u64, message: u64) {
+        record::encode(&mut self.batch.records, &Record::Delivered { queue, message });
+    }
+
+    /// Hands what has gathered to the store's thread.
+    pub(crate) fn commit(&mut self) {
+        if !self.batch.is_empty() {
+            let next = Batch::new(self.batch.number + 1);
+            self.mailbox.send(std::mem::replace(&mut self.batch, next));
+        }
+    }
+
+    /// Writes everything and ends the store's thread. Blocks.
+    pub(crate) fn close(mut self) {
+        self.commit();
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.mailbox.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread has panicked");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StoreError::io("write to the data directory", folder))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(folder.to_owned())),
+        Err(error) => Err(StoreError::io("lock", &path)(error.into())),
+    }
+}

@@ -1,0 +1,178 @@
+//! Definitions: a small SQLite file, changed in transactions.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{
+    BindingDefinition, Definition, ExchangeDefinition, QueueDefinition, Recovered, StoreError,
+};
+
+/// The format of the file, kept in SQLite's `user_version`. 0 is a new file.
+const FORMAT: u32 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE exchanges (
+        name TEXT PRIMARY KEY, kind TEXT NOT NULL, auto_delete INTEGER NOT NULL, internal INTEGER NOT NULL,
+        arguments BLOB NOT NULL
+    ) WITHOUT ROWID, STRICT;
+    -- AUTOINCREMENT: the number of a deleted queue never names another one.
+    CREATE TABLE queues (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, auto_delete INTEGER NOT NULL,
+        arguments BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE bindings (
+        source TEXT NOT NULL, to_queue INTEGER NOT NULL, destination TEXT NOT NULL, routing_key TEXT NOT NULL,
+        arguments BLOB NOT NULL,
+        PRIMARY KEY (source, to_queue, destination, routing_key, arguments)
+    ) WITHOUT ROWID, STRICT;
+    CREATE INDEX bindings_by_destination ON bindings (destination, to_queue);
+";
+
+pub(super) struct Definitions {
+    connection: Connection,
+}
+
+impl Definitions {
+    pub(super) fn open(path: &Path, recovered: &mut Recovered) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Definitions { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(failed)?;
+        prepare(&connection, path)?;
+        read(&connection, recovered).map_err(failed)?;
+        Ok(Self { connection })
+    }
+
+    /// Applies changes, all or none. On disk when this returns.
+    pub(super) fn apply(&mut self, changes: &[Definition]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for change in changes {
+            apply(&transaction, change)?;
+        }
+        transaction.commit()
+    }
+}
+
+fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let path = || -> PathBuf { path.to_owned() };
+    let failed = |source| StoreError::Definitions { path: path(), source };
+    let found: u32 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    if found != 0 && found != FORMAT {
+        return Err(StoreError::Format { path: path(), found, known: FORMAT });
+    }
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        .map_err(failed)?;
+    if found == 0 {
+        let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;");
+        connection.execute_batch(&create).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<()> {
+    let mut exchanges = connection.prepare(
+        "SELECT name, kind, auto_delete, internal, arguments FROM exchanges ORDER BY name",
+    )?;
+    recovered.exchanges = exchanges
+        .query_map([], |row| {
+            Ok(ExchangeDefinition {
+                name: row.get(0)?,
+                kind: row.get(1)?,
+                auto_delete: row.get(2)?,
+                internal: row.get(3)?,
+                arguments: row.get(4)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut queues =
+        connection.prepare("SELECT id, name, auto_delete, arguments FROM queues ORDER BY id")?;
+    recovered.queues = queues
+        .query_map([], |row| {
+            Ok(QueueDefinition {
+                id: row.get::<_, i64>(0)? as u64,
+                name: row.get(1)?,
+                auto_delete: row.get(2)?,
+                arguments: row.get(3)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut bindings = connection.prepare(
+        "SELECT source, destination, to_queue, routing_key, arguments FROM bindings
+         ORDER BY source, destination, routing_key",
+    )?;
+    recovered.bindings = bindings
+        .query_map([], |row| {
+            Ok(BindingDefinition {
+                source: row.get(0)?,
+                destination: row.get(1)?,
+                to_queue: row.get(2)?,
+                routing_key: row.get(3)?,
+                arguments: row.get(4)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut last = connection.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'queues'")?;
+    let mut rows = last.query([])?;
+    recovered.last_queue_id = match rows.next()? {
+        Some(row) => row.get::<_, i64>(0)? as u64,
+        None => 0,
+    };
+    Ok(())
+}
+
+fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result<()> {
+    match change {
+        Definition::PutExchange(exchange) => transaction.execute(
+            "INSERT OR REPLACE INTO exchanges (name, kind, auto_delete, internal, arguments)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                exchange.name,
+                exchange.kind,
+                exchange.auto_delete,
+                exchange.internal,
+                exchange.arguments
+            ],
+        )?,
+        Definition::DeleteExchange(name) => {
+            transaction.execute(
+                "DELETE FROM bindings WHERE source = ?1 OR (destination = ?1 AND to_queue = 0)",
+                [name],
+            )?;
+            transaction.execute("DELETE FROM exchanges WHERE name = ?1", [name])?
+        }
+        Definition::PutQueue(queue) => transaction.execute(
+            "INSERT OR REPLACE INTO queues (id, name, auto_delete, arguments) VALUES (?1, ?2, ?3, ?4)",
+            params![queue.id as i64, queue.name, queue.auto_delete, queue.arguments],
+        )?,
+        Definition::DeleteQueue(id) => {
+            transaction.execute(
+                "DELETE FROM bindings WHERE to_queue = 1
+                 AND destination = (SELECT name FROM queues WHERE id = ?1)",
+                [*id as i64],
+            )?;
+            transaction.execute("DELETE FROM queues WHERE id = ?1", [*id as i64])?
+        }
+        Definition::PutBinding(binding) => transaction.execute(
+            "INSERT OR REPLACE INTO bindings (source, to_queue, destination, routing_key, arguments)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            binding_params(binding),
+        )?,
+        Definition::DeleteBinding(binding) => transaction.execute(
+            "DELETE FROM bindings WHERE source = ?1 AND to_queue = ?2 AND destination = ?3
+             AND routing_key = ?4 AND arguments = ?5",
+            binding_params(binding),
+        )?,
+    };
+    Ok(())
+}
+
+fn binding_params(binding: &BindingDefinition) -> (&str, bool, &str, &str, &[u8]) {
+    (
+        &binding.source,
+        binding.to_queue,
+        &binding.destination,
+        &binding.routing_key,
+        &binding.arguments,
+    )
+}

@@ -1,0 +1,452 @@
+//! The message log: segments of records, written at the end only.
+//!
+//! ```text
+//!   messages/0000000007.seg   | header 24 octets | record | record | ...
+//!   messages/0000000008.seg   the last one is being written
+//! ```
+//! A message is live while a queue has it. Segments go oldest first, once nothing in them is live: an
+//! acknowledgement never goes before the message it belongs to. What is left of a mostly dead oldest segment
+//! is written again at the end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::record::{self, Decoded, Record};
+use super::{Recovered, RecoveredMessage, StoreError};
+use crate::message::Content;
+
+const MAGIC: [u8; 8] = *b"WRNMSGS\0";
+const FORMAT: u32 = 1;
+/// Magic, format, four octets of zero, and the last message id before this segment.
+const SEGMENT_HEADER_BYTES: usize = 24;
+/// A segment that has grown to this is followed by a new one.
+const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+/// The oldest segment is emptied when less than one part in so many is live.
+const LIVE_PART_MIN: u64 = 4;
+
+struct Segment {
+    number: u64,
+    path: PathBuf,
+    bytes: u64,
+    live_records: u64,
+    live_bytes: u64,
+}
+
+/// A message that some queue has.
+struct Live {
+    segment: u64,
+    /// Of the record.
+    offset: u64,
+    record_bytes: u32,
+    queues: Vec<u64>,
+}
+
+pub(super) struct Log {
+    folder: PathBuf,
+    /// Oldest first; the last is being written.
+    segments: VecDeque<Segment>,
+    file: File,
+    live: FxHashMap<u64, Live>,
+    /// Per queue, the last message that may have been delivered.
+    delivered: FxHashMap<u64, u64>,
+    last_message_id: u64,
+}
+
+impl Log {
+    pub(super) fn open(folder: &Path, recovered: &mut Recovered) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+        let queues: FxHashSet<u64> = recovered.queues.iter().map(|queue| queue.id).collect();
+        let mut scan = Scan { queues, ..Scan::default() };
+        let paths = segment_paths(folder)?;
+        let mut segments = VecDeque::new();
+        for (index, (number, path)) in paths.iter().enumerate() {
+            let last = index + 1 == paths.len();
+            let bytes = scan.segment(*number, path, last, &mut recovered.damage)?;
+            let path = path.clone();
+            segments.push_back(Segment {
+                number: *number,
+                path,
+                bytes,
+                live_records: 0,
+                live_bytes: 0,
+            });
+        }
+        let Scan { messages, delivered, last_message_id, .. } = scan;
+        let mut live = FxHashMap::default();
+        for (id, (message, place)) in &messages {
+            let queues: Vec<u64> = message.queues.iter().map(|(queue, _)| *queue).collect();
+            if let Some(segment) =
+                segments.iter_mut().find(|segment| segment.number == place.segment)
+            {
+                segment.live_records += 1;
+                segment.live_bytes += u64::from(place.record_bytes);
+            }
+            live.insert(*id, Live { queues, ..*place });
+        }
+        recovered.last_message_id = last_message_id;
+        recovered.messages = messages
+            .into_values()
+            .map(|(mut message, _)| {
+                for (queue, redelivered) in &mut message.queues {
+                    *redelivered = delivered.get(queue).is_some_and(|last| message.id <= *last);
+                }
+                message
+            })
+            .collect();
+        let file = match segments.back() {
+            Some(segment) => OpenOptions::new()
+                .append(true)
+                .open(&segment.path)
+                .map_err(StoreError::io("open", &segment.path))?,
+            None => {
+                let (segment, file) = create_segment(folder, 1, 0)
+                    .map_err(StoreError::io("make a segment in", folder))?;
+                segments.push_back(segment);
+                file
+            }
+        };
+        Ok(Self { folder: folder.to_owned(), segments, file, live, delivered, last_message_id })
+    }
+
+    /// Writes encoded records, and takes note of what they say.
+    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
+        self.file.write_all(records)?;
+        let (number, mut offset) = (segment.number, segment.bytes);
+        segment.bytes += records.len() as u64;
+        let full = SEGMENT_BYTES <= segment.bytes;
+        let mut rest = records;
+        while let Decoded::Record(record, bytes) = record::decode(rest) {
+            match record {
+                Record::Publish { message, queues, .. } => {
+                    self.last_message_id = self.last_message_id.max(message);
+                    let record_bytes = bytes as u32;
+                    self.insert(message, Live { segment: number, offset, record_bytes, queues });
+                }
+                Record::Ack { queue, message } => self.remove(queue, message),
+                Record::Delivered { queue, message } => {
+                    let last = self.delivered.entry(queue).or_default();
+                    *last = message.max(*last);
+                }
+            }
+            offset += bytes as u64;
+            rest = &rest[bytes..];
+        }
+        if full {
+            self.begin_segment()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is on disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        // A segment that is not the last is whole: recovery relies on it.
+        self.sync()?;
+        let number = self.segments.back().map_or(1, |segment| segment.number + 1);
+        let (segment, file) = create_segment(&self.folder, number, self.last_message_id)?;
+        self.segments.push_back(segment);
+        self.file = file;
+        Ok(())
+    }
+
+    fn insert(&mut self, message: u64, live: Live) {
+        if let Some(segment) = self.segments.iter_mut().rev().find(|one| one.number == live.segment)
+        {
+            segment.live_records += 1;
+            segment.live_bytes += u64::from(live.record_bytes);
+        }
+        if let Some(before) = self.live.insert(message, live) {
+            self.died(&before);
+        }
+    }
+
+    fn remove(&mut self, queue: u64, message: u64) {
+        let Some(live) = self.live.get_mut(&message) else { return };
+        live.queues.retain(|other| *other != queue);
+        if live.queues.is_empty()
+            && let Some(live) = self.live.remove(&message)
+        {
+            self.died(&live);
+        }
+    }
+
+    fn died(&mut self, live: &Live) {
+        if let Some(segment) = self.segments.iter_mut().find(|one| one.number == live.segment) {
+            segment.live_records -= 1;
+            segment.live_bytes -= u64::from(live.record_bytes);
+        }
+    }
+
+    /// A queue has been deleted: it has no messages any more.
+    pub(super) fn drop_queue(&mut self, queue: u64) {
+        self.delivered.remove(&queue);
+        let of_queue: Vec<u64> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.queues.contains(&queue))
+            .map(|(message, _)| *message)
+            .collect();
+        for message in of_queue {
+            self.remove(queue, message);
+        }
+    }
+
+    /// Removes what is dead at the old end.
+    pub(super) fn compact(&mut self) -> io::Result<()> {
+        while 1 < self.segments.len() {
+            let Some(oldest) = self.segments.front() else { break };
+            if 0 < oldest.live_records {
+                if oldest.bytes < oldest.live_bytes * LIVE_PART_MIN {
+                    break;
+                }
+                self.rewrite_oldest()?;
+            }
+            let Some(oldest) = self.segments.pop_front() else { break };
+            fs::remove_file(&oldest.path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is live in the oldest segment again at the end.
+    fn rewrite_oldest(&mut self) -> io::Result<()> {
+        let Some(oldest) = self.segments.front() else { return Ok(()) };
+        let file = File::open(&oldest.path)?;
+        let number = oldest.number;
+        let mut survivors: Vec<u64> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.segment == number)
+            .map(|(id, _)| *id)
+            .collect();
+        survivors.sort_unstable();
+        let mut records = Vec::new();
+        let mut bytes = Vec::new();
+        for id in survivors {
+            let Some(live) = self.live.get(&id) else { continue };
+            bytes.resize(live.record_bytes as usize, 0);
+            file.read_exact_at(&mut bytes, live.offset)?;
+            let Decoded::Record(
+                Record::Publish {
+                    message,
+                    expires_ms,
+                    exchange,
+                    routing_key,
+                    properties,
+                    body,
+                    ..
+                },
+                _,
+            ) = record::decode(&bytes)
+            else {
+                return Err(io::Error::other(format!(
+                    "message {id} in segment {number} is damaged"
+                )));
+            };
+            let queues = live.queues.clone();
+            for queue in &queues {
+                if let Some(last) = self.delivered.get(queue)
+                    && message <= *last
+                {
+                    // Its old record goes with the old segment.
+                    let delivered = Record::Delivered { queue: *queue, message: *last };
+                    record::encode(&mut records, &delivered);
+                }
+            }
+            record::encode(
+                &mut records,
+                &Record::Publish {
+                    message,
+                    expires_ms,
+                    queues,
+                    exchange,
+                    routing_key,
+                    properties,
+                    body,
+                },
+            );
+        }
+        self.append(&records)?;
+        self.sync()
+    }
+}
+
+fn segment_paths(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+    let failed = || StoreError::io("read", folder);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed())? {
+        let path = entry.map_err(failed())?.path();
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse::<u64>().ok());
+        if let Some(number) = number {
+            paths.push((number, path));
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn create_segment(folder: &Path, number: u64, last_message_id: u64) -> io::Result<(Segment, File)> {
+    let path = folder.join(format!("{number:010}.seg"));
+    let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    header[16..].copy_from_slice(&last_message_id.to_le_bytes());
+    file.write_all(&header)?;
+    file.sync_data()?;
+    // The name of a new file is on disk only with its folder.
+    File::open(folder)?.sync_all()?;
+    let bytes = SEGMENT_HEADER_BYTES as u64;
+    Ok((Segment { number, path, bytes, live_records: 0, live_bytes: 0 }, file))
+}
+
+/// What reading all segments gathers.
+#[derive(Default)]
+struct Scan {
+    queues: FxHashSet<u64>,
+    /// By id, which is the order of publishing.
+    messages: BTreeMap<u64, (RecoveredMessage, Live)>,
+    delivered: FxHashMap<u64, u64>,
+    last_message_id: u64,
+}
+
+impl Scan {
+    /// Reads a segment; how many bytes of it are good. The end of the last one may be torn: it is cut off.
+    fn segment(
+        &mut self,
+        number: u64,
+        path: &Path,
+        last: bool,
+        damage: &mut Vec<String>,
+    ) -> Result<u64, StoreError> {
+        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        if last && bytes.len() < SEGMENT_HEADER_BYTES {
+            // The server died while it made the file.
+            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            create_segment(folder, number, self.last_message_id)
+                .map_err(StoreError::io("make", path))?;
+            return Ok(SEGMENT_HEADER_BYTES as u64);
+        }
+        self.segment_header(path, &bytes)?;
+        let mut offset = SEGMENT_HEADER_BYTES;
+        // Where the records end that are followed by damage only.
+        let mut good = offset;
+        while offset < bytes.len() {
+            match record::decode(&bytes[offset..]) {
+                Decoded::Record(record, size) => {
+                    if good < offset {
+                        damage.push(damaged(path, good, offset));
+                    }
+                    let record_bytes = size as u32;
+                    let place = Live {
+                        segment: number,
+                        offset: offset as u64,
+                        record_bytes,
+                        queues: Vec::new(),
+                    };
+                    self.record(record, place);
+                    offset += size;
+                    good = offset;
+                }
+                Decoded::Damaged(size) => offset += size,
+                Decoded::Unfinished => break,
+            }
+        }
+        if good < bytes.len() {
+            if last {
+                damage.push(format!(
+                    "{}: the last {} bytes were not written whole and are cut off",
+                    path.display(),
+                    bytes.len() - good
+                ));
+                let file = OpenOptions::new().write(true).open(path);
+                file.and_then(|file| file.set_len(good as u64).and_then(|()| file.sync_data()))
+                    .map_err(StoreError::io("cut the torn end of", path))?;
+            } else {
+                damage.push(damaged(path, good, bytes.len()));
+                return Ok(bytes.len() as u64);
+            }
+        }
+        Ok(good as u64)
+    }
+
+    fn segment_header(&mut self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let foreign = || StoreError::Foreign { path: path.to_owned() };
+        let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>().ok_or_else(foreign)?;
+        if header[..8] != MAGIC {
+            return Err(foreign());
+        }
+        let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        if found != FORMAT {
+            return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT });
+        }
+        let mut last = [0; 8];
+        last.copy_from_slice(&header[16..]);
+        self.last_message_id = self.last_message_id.max(u64::from_le_bytes(last));
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record<'_>, place: Live) {
+        match record {
+            Record::Publish {
+                message: id,
+                expires_ms,
+                queues,
+                exchange,
+                routing_key,
+                properties,
+                body,
+            } => {
+                self.last_message_id = self.last_message_id.max(id);
+                let queues: Vec<(u64, bool)> = queues
+                    .into_iter()
+                    .filter(|queue| self.queues.contains(queue))
+                    .map(|queue| (queue, false))
+                    .collect();
+                if queues.is_empty() {
+                    // A message that was written again stands for itself, not for its first record.
+                    self.messages.remove(&id);
+                    return;
+                }
+                let content = Content::new([properties, body].concat(), properties.len());
+                let message = RecoveredMessage {
+                    id,
+                    expires_ms,
+                    exchange: exchange.into(),
+                    routing_key: routing_key.into(),
+                    content,
+                    queues,
+                };
+                self.messages.insert(id, (message, place));
+            }
+            Record::Ack { queue, message: id } => {
+                if let Some((message, _)) = self.messages.get_mut(&id) {
+                    message.queues.retain(|(other, _)| *other != queue);
+                    if message.queues.is_empty() {
+                        self.messages.remove(&id);
+                    }
+                }
+            }
+            Record::Delivered { queue, message } => {
+                self.last_message_id = self.last_message_id.max(message);
+                let last = self.delivered.entry(queue).or_default();
+                *last = message.max(*last);
+            }
+        }
+    }
+}
+
+fn damaged(path: &Path, from: usize, to: usize) -> String {
+    format!("{}: bytes {from} to {to} are damaged; what stood there is lost", path.display())
+}

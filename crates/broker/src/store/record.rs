@@ -1,0 +1,207 @@
+//! Records of the message log.
+//!
+//! ```text
+//! | size u32 | crc32c u32 of the payload | payload, `size` octets |        integers: little-endian
+//!
+//! publish:   1 | id u64 | expires_ms u64 | queue count u32 | queue ids u64 ... |
+//!            exchange: size u8, octets | routing key: size u8, octets | properties: size u32, octets | body
+//! ack:       2 | queue u64 | id u64
+//! delivered: 3 | queue u64 | id u64
+//! ```
+
+use crate::message::Message;
+
+/// Octets before a payload.
+pub const HEADER_BYTES: usize = 8;
+/// No payload is larger: what says so is damaged. A body is at most 128 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+const PUBLISH: u8 = 1;
+const ACK: u8 = 2;
+const DELIVERED: u8 = 3;
+
+/// One record, borrowing from the bytes it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A message for some queues.
+    Publish {
+        /// Increases from message to message.
+        message: u64,
+        /// Milliseconds since 1970; `u64::MAX`: never.
+        expires_ms: u64,
+        /// For which queues.
+        queues: Vec<u64>,
+        /// Where it was published.
+        exchange: &'a str,
+        /// With which key.
+        routing_key: &'a str,
+        /// Encoded properties.
+        properties: &'a [u8],
+        /// The body.
+        body: &'a [u8],
+    },
+    /// The message has left the queue.
+    Ack {
+        /// The queue.
+        queue: u64,
+        /// The message.
+        message: u64,
+    },
+    /// All messages of the queue up to this one may have been delivered.
+    Delivered {
+        /// The queue.
+        queue: u64,
+        /// The last of them.
+        message: u64,
+    },
+}
+
+/// What stands at the start of some bytes of the log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded<'a> {
+    /// A record, and how many bytes it takes.
+    Record(Record<'a>, usize),
+    /// Bytes that end within the record.
+    Unfinished,
+    /// A record whose checksum or content is wrong, and how many bytes it says it takes.
+    Damaged(usize),
+}
+
+/// Reads the record at the start of `bytes`. Never panics, whatever they are.
+pub fn decode(bytes: &[u8]) -> Decoded<'_> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Decoded::Unfinished;
+    };
+    let [s0, s1, s2, s3, c0, c1, c2, c3] = *header;
+    let size = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
+    if size > PAYLOAD_BYTES_MAX {
+        return Decoded::Unfinished;
+    }
+    let Some(payload) = rest.get(..size) else { return Decoded::Unfinished };
+    let total = HEADER_BYTES + size;
+    // No payload is empty; a run of zeros, as some file systems leave after a crash, would pass otherwise.
+    if size == 0 || crc32c::crc32c(payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Decoded::Damaged(total);
+    }
+    match decode_payload(payload) {
+        Some(record) => Decoded::Record(record, total),
+        None => Decoded::Damaged(total),
+    }
+}
+
+/// Reads a payload whose checksum is right.
+pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
+    let mut reader = Reader(payload);
+    let record = match reader.u8()? {
+        PUBLISH => {
+            let (message, expires_ms) = (reader.u64()?, reader.u64()?);
+            let count = reader.u32()? as usize;
+            let queues = reader.take(count.checked_mul(8)?)?;
+            let queues = queues
+                .chunks_exact(8)
+                .filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes))
+                .collect();
+            let (exchange, routing_key) = (reader.short_str()?, reader.short_str()?);
+            let properties_bytes = reader.u32()? as usize;
+            let properties = reader.take(properties_bytes)?;
+            let body = reader.take(reader.0.len())?;
+            Record::Publish { message, expires_ms, queues, exchange, routing_key, properties, body }
+        }
+        ACK => Record::Ack { queue: reader.u64()?, message: reader.u64()? },
+        DELIVERED => Record::Delivered { queue: reader.u64()?, message: reader.u64()? },
+        _ => return None,
+    };
+    reader.0.is_empty().then_some(record)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    fn short_str(&mut self) -> Option<&'a str> {
+        let size = self.u8()?;
+        std::str::from_utf8(self.take(size.into())?).ok()
+    }
+}
+
+/// Appends a record.
+pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
+    let at = begin(out);
+    match record {
+        Record::Publish {
+            message,
+            expires_ms,
+            queues,
+            exchange,
+            routing_key,
+            properties,
+            body,
+        } => {
+            out.push(PUBLISH);
+            out.extend_from_slice(&message.to_le_bytes());
+            out.extend_from_slice(&expires_ms.to_le_bytes());
+            out.extend_from_slice(&(queues.len() as u32).to_le_bytes());
+            for queue in queues {
+                out.extend_from_slice(&queue.to_le_bytes());
+            }
+            for text in [exchange, routing_key] {
+                // Short strings of the protocol: at most 255 octets.
+                out.push(text.len() as u8);
+                out.extend_from_slice(text.as_bytes());
+            }
+            out.extend_from_slice(&(properties.len() as u32).to_le_bytes());
+            out.extend_from_slice(properties);
+            out.extend_from_slice(body);
+        }
+        Record::Ack { queue, message } | Record::Delivered { queue, message } => {
+            out.push(if matches!(record, Record::Ack { .. }) { ACK } else { DELIVERED });
+            out.extend_from_slice(&queue.to_le_bytes());
+            out.extend_from_slice(&message.to_le_bytes());
+        }
+    }
+    end(out, at);
+}
+
+pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64]) {
+    encode(
+        out,
+        &Record::Publish {
+            message: message.id,
+            expires_ms: message.expires_ms,
+            queues: queues.to_vec(),
+            exchange: &message.exchange,
+            routing_key: &message.routing_key,
+            properties: message.content.properties(),
+            body: message.content.body(),
+        },
+    );
+}
+
+fn begin(out: &mut Vec<u8>) -> usize {
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    out.len()
+}
+
+fn end(out: &mut [u8], payload_at: usize) {
+    let payload = &out[payload_at..];
+    let (size, crc) = ((payload.len() as u32).to_le_bytes(), crc32c::crc32c(payload).to_le_bytes());
+    out[payload_at - 8..payload_at - 4].copy_from_slice(&size);
+    out[payload_at - 4..payload_at].copy_from_slice(&crc);
+}

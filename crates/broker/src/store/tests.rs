@@ -1,0 +1,317 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::mpsc;
+
+use proptest::prelude::*;
+
+use super::record::{self, Decoded, Record};
+use super::{Definition, QueueDefinition, Recovered, Store, StoreError};
+use crate::message::{Content, Message};
+
+fn open(folder: &Path) -> (Store, Recovered) {
+    Store::open(folder, Box::new(|outcome| assert!(outcome.is_ok()))).unwrap()
+}
+
+fn queue(id: u64) -> Definition {
+    Definition::PutQueue(QueueDefinition {
+        id,
+        name: format!("queue {id}"),
+        auto_delete: false,
+        arguments: vec![],
+    })
+}
+
+fn message(id: u64, body: &[u8]) -> Message {
+    Message {
+        id,
+        exchange: Rc::from("amq.topic"),
+        routing_key: "a.b".into(),
+        content: Content::new([&[0, 0], body].concat(), 2),
+        expires_ms: u64::MAX,
+        stored: true,
+    }
+}
+
+/// Queue to the ids in it.
+fn contents(recovered: &Recovered) -> BTreeMap<u64, Vec<u64>> {
+    let mut queues = BTreeMap::<u64, Vec<u64>>::new();
+    for message in &recovered.messages {
+        for (queue, _) in &message.queues {
+            queues.entry(*queue).or_default().push(message.id);
+        }
+    }
+    queues
+}
+
+fn only_segment(folder: &Path) -> std::path::PathBuf {
+    folder.join("messages/0000000001.seg")
+}
+
+#[test]
+fn what_was_written_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, recovered) = open(folder.path());
+    assert!(recovered.messages.is_empty() && recovered.queues.is_empty());
+    store.define(queue(1));
+    store.define(queue(2));
+    store.publish(&message(1, b"one"), &[1, 2]);
+    store.publish(&message(2, b"two"), &[1]);
+    store.commit();
+    store.delivered(1, 1);
+    store.ack(2, 1);
+    store.close();
+    let (store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 2])]));
+    let first = &recovered.messages[0];
+    assert_eq!((first.content.body(), first.routing_key.as_str()), (&b"one"[..], "a.b"));
+    assert_eq!(first.queues, [(1, true)]);
+    assert_eq!(recovered.messages[1].queues, [(1, false)]);
+    assert_eq!((recovered.last_queue_id, recovered.last_message_id), (2, 2));
+    store.close();
+}
+
+#[test]
+fn a_batch_is_told_when_it_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (told, outcomes) = mpsc::channel();
+    let (mut store, _) =
+        Store::open(folder.path(), Box::new(move |outcome| told.send(outcome).unwrap())).unwrap();
+    store.define(queue(1));
+    let batch = store.publish(&message(1, b"x"), &[1]);
+    store.commit();
+    assert_eq!(outcomes.recv().unwrap(), Ok(batch));
+    let next = store.publish(&message(2, b"y"), &[1]);
+    assert!(batch < next);
+    store.commit();
+    assert_eq!(outcomes.recv().unwrap(), Ok(next));
+}
+
+#[test]
+fn a_deleted_queue_leaves_nothing_and_its_number_does_not_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.publish(&message(1, b"x"), &[1]);
+    store.commit();
+    store.define(Definition::DeleteQueue(1));
+    store.close();
+    let (_store, recovered) = open(folder.path());
+    assert!(recovered.messages.is_empty() && recovered.queues.is_empty());
+    assert_eq!(recovered.last_queue_id, 1);
+}
+
+#[test]
+fn a_second_store_on_the_same_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_store, _) = open(folder.path());
+    let second = Store::open(folder.path(), Box::new(|_| ()));
+    let error = second.err().unwrap();
+    assert!(matches!(error, StoreError::InUse(_)));
+    assert!(error.to_string().ends_with("is in use by another server"), "{error}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(&file, Box::new(|_| ())).err().unwrap();
+    assert!(error.to_string().starts_with("cannot make the data directory"), "{error}");
+}
+
+#[test]
+fn a_torn_end_is_cut_wherever_it_was_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.publish(&message(1, b"whole"), &[1]);
+    store.commit();
+    store.close();
+    let path = only_segment(folder.path());
+    let whole = fs::read(&path).unwrap();
+    let mut torn = Vec::new();
+    record::encode_publish(&mut torn, &message(2, b"torn"), &[1]);
+    for cut in 1..torn.len() {
+        fs::write(&path, [&whole[..], &torn[..cut]].concat()).unwrap();
+        let (mut store, recovered) = open(folder.path());
+        assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]), "cut at {cut}");
+        assert_eq!(recovered.damage.len(), 1);
+        store.publish(&message(3, b"after"), &[1]);
+        store.close();
+        let (store, recovered) = open(folder.path());
+        assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 3])]), "after a cut at {cut}");
+        store.close();
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_reported_and_the_rest_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    for id in 1..=3 {
+        store.publish(&message(id, b"a body"), &[1]);
+    }
+    store.close();
+    let path = only_segment(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = 24 + (bytes.len() - 24) / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (_store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 3])]));
+    assert!(recovered.damage[0].contains("are damaged"), "{:?}", recovered.damage);
+}
+
+#[test]
+fn a_file_of_another_format_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).0.close();
+    let path = only_segment(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 9;
+    fs::write(&path, &bytes).unwrap();
+    let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
+    assert!(error.to_string().contains("is of format 9; this server reads format 1"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn dead_segments_go_and_survivors_move_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    let body = vec![b'x'; 1024 * 1024];
+    for id in 1..=100 {
+        store.publish(&message(id, &body), &[1]);
+        store.commit();
+        // All but the first are consumed at once.
+        if id > 1 {
+            store.ack(1, id);
+        }
+    }
+    store.delivered(1, 1);
+    store.close();
+    let segments = fs::read_dir(folder.path().join("messages")).unwrap().count();
+    assert!(segments <= 2, "{segments} segments are left");
+    let (_store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]));
+    assert_eq!(recovered.messages[0].content.body(), body);
+    assert_eq!(recovered.last_message_id, 100);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Vec<u64>, usize),
+    Ack(usize, usize),
+    DropQueue(usize),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let queues = prop::sample::subsequence(vec![1u64, 2, 3], 1..=3);
+    prop_oneof![
+        6 => (queues, 0..5000usize).prop_map(|(queues, size)| Step::Publish(queues, size)),
+        4 => (0..3usize, any::<usize>()).prop_map(|(queue, message)| Step::Ack(queue, message)),
+        1 => (0..3usize).prop_map(Step::DropQueue),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_store_holds_what_a_map_holds(steps in prop::collection::vec(step(), 1..60)) {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(folder.path());
+        let mut ids = [1u64, 2, 3];
+        let mut last_queue = 3;
+        for id in ids {
+            store.define(queue(id));
+        }
+        let mut model = BTreeMap::<u64, Vec<u64>>::new();
+        let mut last = 0;
+        for step in steps {
+            match step {
+                Step::Publish(chosen, size) => {
+                    last += 1;
+                    let queues: Vec<u64> = chosen.iter().map(|n| ids[*n as usize - 1]).collect();
+                    store.publish(&message(last, &vec![b'x'; size]), &queues);
+                    for queue in queues {
+                        model.entry(queue).or_default().push(last);
+                    }
+                }
+                Step::Ack(queue, n) => {
+                    let queue = ids[queue];
+                    if let Some(messages) = model.get_mut(&queue)
+                        && !messages.is_empty()
+                    {
+                        let n = n % messages.len();
+                        store.ack(queue, messages.remove(n));
+                    }
+                }
+                Step::DropQueue(n) => {
+                    store.define(Definition::DeleteQueue(ids[n]));
+                    model.remove(&ids[n]);
+                    last_queue += 1;
+                    ids[n] = last_queue;
+                    store.define(queue(last_queue));
+                }
+                Step::Reopen => {
+                    store.close();
+                    let (again, recovered) = open(folder.path());
+                    store = again;
+                    model.retain(|_, messages| !messages.is_empty());
+                    prop_assert_eq!(contents(&recovered), model.clone());
+                }
+            }
+            store.commit();
+        }
+        store.close();
+        model.retain(|_, messages| !messages.is_empty());
+        prop_assert_eq!(contents(&open(folder.path()).1), model);
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = record::decode(&bytes);
+        let _ = record::decode_payload(&bytes);
+    }
+
+    #[test]
+    fn records_come_back_as_they_were(
+        ids in any::<(u64, u64, u64)>(),
+        queues in prop::collection::vec(any::<u64>(), 0..5),
+        texts in ("[a-z.]{0,255}", "\\PC{0,60}"),
+        properties in prop::collection::vec(any::<u8>(), 0..50),
+        body in prop::collection::vec(any::<u8>(), 0..500),
+    ) {
+        let records = [
+            Record::Publish {
+                message: ids.0,
+                expires_ms: ids.1,
+                queues,
+                exchange: &texts.0,
+                routing_key: &texts.1,
+                properties: &properties,
+                body: &body,
+            },
+            Record::Ack { queue: ids.0, message: ids.2 },
+            Record::Delivered { queue: ids.1, message: ids.2 },
+        ];
+        let mut bytes = Vec::new();
+        for record in &records {
+            record::encode(&mut bytes, record);
+        }
+        let mut rest = &bytes[..];
+        for record in &records {
+            let Decoded::Record(read, size) = record::decode(rest) else { panic!("not a record") };
+            prop_assert_eq!(&read, record);
+            rest = &rest[size..];
+        }
+        prop_assert!(rest.is_empty());
+    }
+}

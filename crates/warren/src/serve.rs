@@ -1,0 +1,114 @@
+//! `warren serve`: from the settings to a running server, and to its orderly end.
+
+mod listener;
+mod settings;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing_subscriber::EnvFilter;
+use warren_broker::{Broker, Config};
+use warren_hub::signal::{Signal, on_signals};
+use warren_hub::sync::Event;
+use warren_reactor::ListeningPort;
+
+use listener::Listener;
+pub(crate) use settings::Options;
+use settings::Settings;
+
+/// How long clients may take to close after a signal.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the server until it is told to end.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let settings = Settings::load(options)?;
+    start_logging(&settings.log)?;
+    raise_file_limit();
+    warren_hub::try_run(move || serve(&settings)).context("cannot run the event loop")?
+}
+
+fn serve(settings: &Settings) -> Result<()> {
+    // Before anything else: a taken port must leave the data directory alone.
+    let bound = settings.listen.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
+    let broker = Broker::open(Config { data_dir: settings.data_dir.clone() })
+        .map_err(|error| anyhow!("{error}"))?;
+    let stop = Rc::new(Event::new());
+    let _signals = on_signals(&[Signal::TERM, Signal::INT], {
+        let stop = stop.clone();
+        move |signal| {
+            if stop.is_set() {
+                // Asked twice: at once.
+                std::process::exit(1);
+            }
+            tracing::info!(?signal, "shutting down");
+            stop.set();
+        }
+    })
+    .context("cannot watch for signals")?;
+    let mut ports: Vec<ListeningPort> = Vec::with_capacity(bound.len());
+    for (listener, port) in settings.listen.iter().zip(bound) {
+        ports.push(
+            port.listen(broker.factory())
+                .with_context(|| format!("cannot listen on {listener}"))?,
+        );
+    }
+    announce(&settings.listen, &ports, settings.data_dir.as_deref())?;
+    stop.wait();
+    drop(ports);
+    broker.shutdown(DRAIN);
+    Ok(())
+}
+
+/// Tells on standard output where clients can connect.
+fn announce(
+    listeners: &[Listener],
+    ports: &[ListeningPort],
+    data_dir: Option<&Path>,
+) -> Result<()> {
+    match data_dir {
+        Some(folder) => {
+            tracing::info!(folder = %folder.display(), "durable messages are kept on disk")
+        }
+        None => tracing::warn!("there is no data directory: nothing outlives this process"),
+    }
+    let mut out = std::io::stdout().lock();
+    for (listener, port) in listeners.iter().zip(ports) {
+        writeln!(out, "listening {}", listener.with_addr(port.addr()))?;
+    }
+    writeln!(out, "ready")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn start_logging(level: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(level).with_context(|| {
+        format!("'{level}' is no log level: use error, warn, info, debug, trace or off")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// A connection takes a descriptor: takes as many as we may have without asking anyone.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
+}
+
+/// Where data goes unless told otherwise: the service manager's folder, or the user's for such things.
+fn default_data_dir() -> PathBuf {
+    let folder =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("STATE_DIRECTORY")
+        .or_else(|| Some(folder("XDG_STATE_HOME")?.join("warren")))
+        .or_else(|| Some(folder("HOME")?.join(".local/state/warren")))
+        .unwrap_or_else(|| "warren-data".into())
+}
