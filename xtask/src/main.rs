@@ -4,6 +4,8 @@
 //! the tests of all steps: `N passed, N failed`. A step that is not a test runner (format, lints,
 //! documentation) counts as one test.
 
+mod install;
+mod servers;
 mod steps;
 mod tally;
 
@@ -21,17 +23,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Format, lints, documentation, unit, doc and property tests.
-    Test,
+    /// Everything: format, lints, documentation, all tests, on Warren and on RabbitMQ. Installs what it needs.
+    Test {
+        /// Leave out what needs other programs, and install nothing.
+        #[arg(long)]
+        local: bool,
+    },
+    /// The pika tests alone.
+    Pika {
+        /// `warren`, `rabbitmq`, or the URL of a broker that runs.
+        broker: String,
+        /// For pytest.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().task {
-        Task::Test => {
-            let tally = steps::test();
-            // Alone on its line, and last: CI counts the tests by it.
-            println!("\n{tally}");
-            if tally.is_green() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-    }
+    let tally = match Arguments::parse().task {
+        Task::Test { local } => steps::test(local),
+        Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
+    };
+    // Alone on its line, and last: CI counts the tests by it.
+    println!("\n{tally}");
+    if tally.is_green() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -5,11 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::install::{install, python};
+use crate::servers::Server;
 use crate::tally::Tally;
 
-/// Runs every step, also after one failed, and returns what they counted together.
-pub(crate) fn test() -> Tally {
+/// Rust end-to-end tests that run against any broker, told by the environment which.
+const ANY_BROKER: &[&str] = &["client"];
+
+/// Runs every step, also after one failed, and returns what they counted together. `local`: without what
+/// needs other programs.
+pub(crate) fn test(local: bool) -> Tally {
     let mut tally = Tally::default();
+    if local {
+        println!(
+            "left out: the tests that need RabbitMQ, Python with pika and pytest, or a C++ compiler"
+        );
+    } else if let Err(error) = install() {
+        println!("cannot install what the tests need: {error}");
+        return Tally::one(false);
+    }
     tally.add(check("format", cargo(&["fmt", "--all", "--check"])));
     let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     tally.add(check("lints", cargo(&lints)));
@@ -17,7 +31,108 @@ pub(crate) fn test() -> Tally {
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     tally.add(check("documentation", documentation));
     let tests = ["test", "--workspace", "--no-fail-fast", "--locked"];
-    tally.add(runner("unit, property and doc tests", cargo(&tests)));
+    tally.add(runner("unit, property, doc and end-to-end tests", cargo(&tests)));
+    if !local {
+        tally.add(brokers());
+        tally.add(fuzz());
+    }
+    tally
+}
+
+/// The tests that run against both brokers.
+fn brokers() -> Tally {
+    let mut tally = Tally::default();
+    tally.add(with_broker(warren(), |server| pika(server, &[])));
+    tally.add(with_broker(Server::rabbitmq(), |server| {
+        let mut tally = pika(server, &[]);
+        for test in ANY_BROKER {
+            let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", test]);
+            command.env("WARREN_TEST_AMQP_URL", &server.url);
+            tally.add(runner(&format!("{test} against RabbitMQ"), command));
+        }
+        tally
+    }));
+    tally
+}
+
+/// Runs the pika suite against one broker; `arguments` go to pytest.
+pub(crate) fn pika_on(broker: &str, arguments: &[String]) -> Tally {
+    if let Err(error) = install() {
+        println!("cannot install what the tests need: {error}");
+        return Tally::one(false);
+    }
+    match broker {
+        "warren" => with_broker(warren(), |server| pika(server, arguments)),
+        "rabbitmq" => with_broker(Server::rabbitmq(), |server| pika(server, arguments)),
+        url => run_pika("the broker given", url, arguments),
+    }
+}
+
+fn with_broker(server: Result<Server, String>, tests: impl FnOnce(&Server) -> Tally) -> Tally {
+    match server {
+        Ok(server) => {
+            let tally = tests(&server);
+            if !tally.is_green() {
+                println!("-- the end of {}'s log:\n{}", server.name, server.log());
+            }
+            tally
+        }
+        Err(error) => {
+            println!("{error}");
+            Tally::one(false)
+        }
+    }
+}
+
+/// The server as the tests before have built it.
+fn warren() -> Result<Server, String> {
+    let built = cargo(&["build", "--locked", "-p", "warren", "--bin", "warren"]).status();
+    if !built.is_ok_and(|status| status.success()) {
+        return Err("the server cannot be built".into());
+    }
+    Server::warren(&target().join("debug/warren"))
+}
+
+fn pika(server: &Server, arguments: &[String]) -> Tally {
+    run_pika(server.name, &server.url, arguments)
+}
+
+fn run_pika(name: &str, url: &str, arguments: &[String]) -> Tally {
+    let mut command = Command::new(python());
+    command
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--show-capture=no",
+            "--tb=short",
+            "tests/pika",
+        ])
+        .args(arguments)
+        .current_dir(root())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("WARREN_TEST_AMQP_URL", url);
+    runner(&format!("pika programs against {name}"), command)
+}
+
+/// Every fuzz target for a few seconds: each counts as a test.
+fn fuzz() -> Tally {
+    let folder = root().join("fuzz");
+    let mut tally = Tally::default();
+    let Ok(entries) = std::fs::read_dir(folder.join("targets")) else { return tally };
+    let mut targets: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    targets.sort();
+    for target in targets {
+        let mut command = cargo(&["run", "--release", "--locked", "--bin", &target, "--"]);
+        command
+            .args(["-max_total_time=10", "-verbosity=0", "-print_final_stats=1"])
+            .current_dir(&folder);
+        tally.add(check(&format!("fuzzing {target}"), command));
+    }
     tally
 }
 
@@ -26,7 +141,7 @@ fn check(title: &str, mut command: Command) -> Tally {
     timed(title, || Tally::one(command.status().is_ok_and(|status| status.success())))
 }
 
-/// A test runner: its `test result:` lines are counted, its exit code is believed.
+/// A test runner: its result lines are counted, its exit code is believed.
 fn runner(title: &str, mut command: Command) -> Tally {
     timed(title, || {
         let mut tally = Tally::default();
@@ -36,7 +151,11 @@ fn runner(title: &str, mut command: Command) -> Tally {
         let stdout = child.stdout.take().expect("stdout was piped above");
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             println!("{line}");
-            tally.add(Tally::parse_cargo(&line).unwrap_or_default());
+            tally.add(
+                Tally::parse_cargo(&line)
+                    .or_else(|| Tally::parse_pytest(&line))
+                    .unwrap_or_default(),
+            );
         }
         // A build error has no counts, yet it is a failure.
         if !child.wait().is_ok_and(|status| status.success()) && tally.is_green() {
@@ -61,8 +180,13 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// The root of the workspace: the folder above this package's.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_path_buf()
 }

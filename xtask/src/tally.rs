@@ -25,6 +25,23 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")? })
     }
 
+    /// Reads pytest's last line, `2 failed, 3 passed, 1 error in 0.12s`; `None` for any other line.
+    pub(crate) fn parse_pytest(line: &str) -> Option<Self> {
+        let (counts, time) = line.trim_matches(['=', ' ']).rsplit_once(" in ")?;
+        time.split(' ').next()?.strip_suffix('s')?.parse::<f32>().ok()?;
+        let mut tally = Self::default();
+        for part in counts.split(", ") {
+            let (count, word) = part.split_once(' ')?;
+            let count: usize = count.parse().ok()?;
+            match word {
+                "passed" => tally.passed += count,
+                "failed" | "error" | "errors" => tally.failed += count,
+                _ => {}
+            }
+        }
+        Some(tally)
+    }
+
     /// Adds the counts of another step.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -55,6 +72,16 @@ mod tests {
         assert_eq!(Tally::parse_cargo(bad), Some(Tally { passed: 3, failed: 1 }));
         assert_eq!(Tally::parse_cargo("test wire::tests::cut ... ok"), None);
         assert_eq!(Tally::parse_cargo("test result: nonsense"), None);
+    }
+
+    #[test]
+    fn counts_are_read_off_pytests_last_line_only() {
+        let bad = "2 failed, 94 passed, 1 error in 7.18s";
+        assert_eq!(Tally::parse_pytest(bad), Some(Tally { passed: 94, failed: 3 }));
+        let long = "====== 3 passed, 1 warning in 65.02s (0:01:05) ======";
+        assert_eq!(Tally::parse_pytest(long), Some(Tally { passed: 3, failed: 0 }));
+        assert_eq!(Tally::parse_pytest("tests passed in time"), None);
+        assert_eq!(Tally::parse_pytest("........ [100%]"), None);
     }
 
     #[test]

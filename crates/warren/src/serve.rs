@@ -3,7 +3,7 @@
 mod listener;
 mod settings;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -88,7 +88,12 @@ fn start_logging(level: &str) -> Result<()> {
     let filter = EnvFilter::try_new(level).with_context(|| {
         format!("'{level}' is no log level: use error, warn, info, debug, trace or off")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
     Ok(())
 }
 
