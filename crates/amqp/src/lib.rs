@@ -11,11 +11,13 @@
 //! | [`properties`] | the fourteen properties of a content header |
 //! | [`frame`] | frames cut out of a byte stream, and written |
 //! | [`uri`] | `amqp://user:pass@host:port/vhost` |
+//! | [`client`] | connections, channels, consumers |
 //!
 //! Decoding borrows: a method's strings point into the frame's payload, and only a field table that is
 //! not empty allocates. Nothing here panics on bytes from outside; errors say which field of which method
 //! was wrong, and which reply code the peer is to be told.
 
+pub mod client;
 pub mod constants;
 mod error;
 pub mod frame;

@@ -1,13 +1,16 @@
-//! Stackful coroutines: pooled stacks and generators.
+//! Stackful coroutines: pooled stacks, generators and greenlets.
 //!
 //! The switch itself is [corosensei](https://docs.rs/corosensei)'s; this crate owns the stacks it runs on
-//! ([`stack`]) and what is built from it ([`Generator`]). It knows no sockets and no clock, and nothing
+//! ([`stack`]) and what is built from it ([`Generator`], [`Greenlet`]). It knows no sockets and no clock, and nothing
 //! here leaves the thread it was made on.
 
+pub mod context;
 pub mod generator;
+pub mod greenlet;
 pub mod stack;
 
 pub use generator::{Generator, Yielder};
+pub use greenlet::Greenlet;
 pub use stack::{Stack, StackPool, StackSize};
 
 /// A coroutine on a pooled stack: what an event loop resumes.

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use warren_fiber::{RawFiber, RawYielder};
+use warren_fiber::{RawFiber, RawYielder, context};
 
 use crate::hub;
 
@@ -58,6 +58,8 @@ pub(crate) struct Fiber {
     coroutine: RefCell<Option<RawFiber<(), (), ()>>>,
     /// Valid from the start of the fiber to its end.
     yielder: Cell<*const RawYielder<(), ()>>,
+    /// The greenlets of this fiber, which is their root.
+    context: RefCell<context::Context>,
 }
 
 impl Fiber {
@@ -72,6 +74,7 @@ impl Fiber {
             interrupts: RefCell::default(),
             coroutine: RefCell::default(),
             yielder: Cell::new(std::ptr::null()),
+            context: RefCell::new(context::Context::new()),
         })
     }
 
@@ -89,7 +92,9 @@ impl Fiber {
         self.state.set(State::Running);
         let mut coroutine = self.coroutine.borrow_mut();
         let Some(running) = coroutine.as_mut() else { return false };
+        context::swap(&mut self.context.borrow_mut());
         let ended = running.resume(()).as_return().is_some();
+        context::swap(&mut self.context.borrow_mut());
         if ended {
             self.state.set(State::Done);
             // The stack returns to its pool.

@@ -328,3 +328,30 @@ fn a_kill_passes_through_a_generator() {
         assert_eq!(drops.take(), ["inside", "outside"]);
     });
 }
+
+#[test]
+fn every_fiber_is_a_root_for_its_greenlets() {
+    use warren_fiber::Greenlet;
+    run(|| {
+        let fibers = (0..3).map(|n| {
+            spawn(move || {
+                let greenlet = Greenlet::new(|mut n: u32| {
+                    for _ in 0..3 {
+                        // Parks the fiber while a greenlet of it runs; others switch theirs meanwhile.
+                        sleep(Duration::from_millis(1));
+                        n = Greenlet::parent_switch(n + 1);
+                    }
+                    n
+                });
+                let mut value = 10 * n;
+                for _ in 0..3 {
+                    value = greenlet.switch(value);
+                    assert!(Greenlet::<u32>::current().is_none());
+                }
+                greenlet.switch(value)
+            })
+        });
+        let values: Vec<u32> = join_all(fibers).into_iter().map(Result::unwrap).collect();
+        assert_eq!(values, [3, 13, 23]);
+    });
+}

@@ -1,0 +1,857 @@
+//! [`Channel`]: where all work is done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::rc::Rc;
+
+use warren_hub::spawn;
+use warren_hub::sync::{Event, Mutex, Queue};
+
+use super::connection::{Connection, Shared};
+use super::consumer::{Consumer, Delivery, DeliveryQueue};
+use super::error::{Close, Error};
+use crate::constants::CLASS_BASIC;
+use crate::frame::{self, Frame};
+use crate::method::{EncodeMethod, basic, channel, confirm, exchange, queue, tx};
+use crate::{BasicProperties, FieldTable, Method, ReplyCode};
+
+/// How a queue is declared.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueOptions {
+    /// Only ask whether it exists.
+    pub passive: bool,
+    /// Survives the server.
+    pub durable: bool,
+    /// Belongs to this connection and goes with it.
+    pub exclusive: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// Such as `x-queue-type`.
+    pub arguments: FieldTable,
+}
+
+/// How an exchange is declared.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExchangeOptions {
+    /// Only ask whether it exists.
+    pub passive: bool,
+    /// Survives the server.
+    pub durable: bool,
+    /// Goes with its last binding.
+    pub auto_delete: bool,
+    /// Takes messages from other exchanges only.
+    pub internal: bool,
+    /// Such as `alternate-exchange`.
+    pub arguments: FieldTable,
+}
+
+/// How a queue is consumed from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsumeOptions {
+    /// The consumer's name on this channel; empty: the server makes one.
+    pub consumer_tag: String,
+    /// Deliveries count as acknowledged when they are sent.
+    pub no_ack: bool,
+    /// Nobody else may consume from the queue.
+    pub exclusive: bool,
+    /// For the server.
+    pub arguments: FieldTable,
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Empty: the default exchange, where the key is a queue's name.
+    pub exchange: &'a str,
+    /// What the exchange routes by.
+    pub routing_key: &'a str,
+    /// Come back if no queue takes it.
+    pub mandatory: bool,
+}
+
+impl<'a> Publish<'a> {
+    /// To an exchange, with a key.
+    pub fn to(exchange: &'a str, routing_key: &'a str) -> Self {
+        Self { exchange, routing_key, mandatory: false }
+    }
+
+    /// The same, and come back if no queue takes it.
+    pub fn mandatory(self) -> Self {
+        Self { mandatory: true, ..self }
+    }
+}
+
+/// A queue as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDeclared {
+    /// Its name, which the server may have made.
+    pub queue: String,
+    /// Messages that are ready.
+    pub message_count: u32,
+    /// Its consumers.
+    pub consumer_count: u32,
+}
+
+/// A message that was asked for.
+#[derive(Debug)]
+pub struct GetOk {
+    /// The message.
+    pub delivery: Delivery,
+    /// Messages that are left in the queue.
+    pub message_count: u32,
+}
+
+/// A mandatory message that no queue took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Returned {
+    /// Such as 312.
+    pub code: ReplyCode,
+    /// Such as `NO_ROUTE`.
+    pub text: String,
+    /// Where it was published.
+    pub exchange: String,
+    /// With which key.
+    pub routing_key: String,
+    /// Its properties.
+    pub properties: BasicProperties,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// A channel. Clones are the same channel; it is closed when the last goes.
+#[derive(Clone)]
+pub struct Channel(Rc<Handle>);
+
+/// What users hold.
+struct Handle {
+    state: Rc<ChannelState>,
+    _connection: Connection,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if warren_hub::current().is_some() && self.state.end.borrow().is_none() {
+            let _ = self.state.close();
+        }
+    }
+}
+
+type OnReturn = Rc<dyn Fn(Returned)>;
+
+/// What the connection's fibers know of a channel.
+pub(super) struct ChannelState {
+    number: u16,
+    connection: Rc<Shared>,
+    /// Calls wait for one another: answers carry no name.
+    calling: Mutex<()>,
+    /// Payloads of the methods that answer, with content for `basic.get-ok`.
+    replies: Queue<Reply>,
+    /// Answers still to come to calls whose fiber has been killed or has run out of time.
+    abandoned: Cell<u32>,
+    consumers: RefCell<HashMap<String, DeliveryQueue>>,
+    incoming: RefCell<Option<Incoming>>,
+    on_return: RefCell<Option<OnReturn>>,
+    confirms: RefCell<Option<Confirms>>,
+    confirmed: Event,
+    end: RefCell<Option<Error>>,
+    prefetch: Cell<u16>,
+}
+
+struct Reply {
+    method: Vec<u8>,
+    content: Option<(BasicProperties, Vec<u8>)>,
+}
+
+/// A content of which more is to come.
+struct Incoming {
+    method: Vec<u8>,
+    header: Option<(BasicProperties, usize)>,
+    body: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Confirms {
+    last: u64,
+    /// Neither acknowledged nor refused.
+    open: BTreeSet<u64>,
+    refused: u64,
+}
+
+impl ChannelState {
+    pub(super) fn new(number: u16, connection: Rc<Shared>) -> Self {
+        Self {
+            number,
+            connection,
+            calling: Mutex::new(()),
+            replies: Queue::unbounded(),
+            abandoned: Cell::new(0),
+            consumers: RefCell::default(),
+            incoming: RefCell::default(),
+            on_return: RefCell::default(),
+            confirms: RefCell::default(),
+            confirmed: Event::new(),
+            end: RefCell::default(),
+            prefetch: Cell::new(0),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &*self.end.borrow() {
+            Some(error) => Err(error.clone()),
+            None => self.connection.check(),
+        }
+    }
+
+    fn send(&self, method: &impl EncodeMethod) -> Result<(), Error> {
+        self.check()?;
+        self.connection.send(self.number, method)
+    }
+
+    /// Sends a method and waits for its answer, of which `pick` takes what matters.
+    pub(super) fn call<T>(
+        &self,
+        method: &impl EncodeMethod,
+        wanted: &'static str,
+        pick: impl FnOnce(Method<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.call_for_content(method, wanted, |method, _| pick(method))
+    }
+
+    fn call_for_content<T>(
+        &self,
+        method: &impl EncodeMethod,
+        wanted: &'static str,
+        pick: impl FnOnce(Method<'_>, Option<(BasicProperties, Vec<u8>)>) -> Option<T>,
+    ) -> Result<T, Error> {
+        /// Counts the answer as abandoned when the wait for it is unwound.
+        struct Waiting<'a>(&'a Cell<u32>);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+            }
+        }
+        let _turn = self.calling.lock();
+        self.send(method)?;
+        let waiting = Waiting(&self.abandoned);
+        let reply = self.replies.get();
+        std::mem::forget(waiting);
+        let Ok(reply) = reply else {
+            self.check()?;
+            return Err(Error::Closed);
+        };
+        let method = Method::decode(&reply.method)?;
+        let got = method.name();
+        pick(method, reply.content).ok_or(Error::Unexpected { got, wanted })
+    }
+
+    /// A frame for this channel, on the reading fiber: nothing here may wait.
+    pub(super) fn frame(&self, frame: Frame<'_>) -> Result<(), Error> {
+        match frame {
+            Frame::Method { payload, .. } => {
+                let method = Method::decode(payload)?;
+                if method.has_content() {
+                    let method = payload.to_vec();
+                    *self.incoming.borrow_mut() =
+                        Some(Incoming { method, header: None, body: Vec::new() });
+                    return Ok(());
+                }
+                self.method(method, payload)
+            }
+            Frame::Header { properties, body_size, .. } => {
+                if let Some(incoming) = &mut *self.incoming.borrow_mut() {
+                    incoming.header =
+                        Some((BasicProperties::decode(properties)?, body_size as usize));
+                }
+                self.complete()
+            }
+            Frame::Body { payload, .. } => {
+                if let Some(incoming) = &mut *self.incoming.borrow_mut() {
+                    incoming.body.extend_from_slice(payload);
+                }
+                self.complete()
+            }
+            Frame::Heartbeat => Ok(()),
+        }
+    }
+
+    fn complete(&self) -> Result<(), Error> {
+        let whole = match &*self.incoming.borrow() {
+            Some(Incoming { header: Some((_, size)), body, .. }) => *size <= body.len(),
+            _ => false,
+        };
+        if !whole {
+            return Ok(());
+        }
+        let Some(Incoming { method, header: Some((properties, _)), body }) = self.incoming.take()
+        else {
+            return Ok(());
+        };
+        match Method::decode(&method)? {
+            Method::BasicDeliver(deliver) => {
+                let consumer = self.consumers.borrow().get(deliver.consumer_tag).cloned();
+                if let Some(consumer) = consumer {
+                    let _ = consumer.put(Ok(super::consumer::Received {
+                        consumer_tag: deliver.consumer_tag.to_owned(),
+                        delivery_tag: deliver.delivery_tag,
+                        redelivered: deliver.redelivered,
+                        exchange: deliver.exchange.to_owned(),
+                        routing_key: deliver.routing_key.to_owned(),
+                        properties,
+                        body,
+                    }));
+                }
+            }
+            Method::BasicReturn(returned) => {
+                let on_return = self.on_return.borrow().clone();
+                if let Some(on_return) = on_return {
+                    on_return(Returned {
+                        code: returned.reply_code.into(),
+                        text: returned.reply_text.to_owned(),
+                        exchange: returned.exchange.to_owned(),
+                        routing_key: returned.routing_key.to_owned(),
+                        properties,
+                        body,
+                    });
+                }
+            }
+            _ => self.reply(Reply { method, content: Some((properties, body)) }),
+        }
+        Ok(())
+    }
+
+    fn method(&self, method: Method<'_>, payload: &[u8]) -> Result<(), Error> {
+        match method {
+            Method::BasicAck(ack) => self.settle(ack.delivery_tag, ack.multiple, false),
+            Method::BasicNack(nack) => self.settle(nack.delivery_tag, nack.multiple, true),
+            Method::BasicCancel(cancel) => {
+                // The queue has gone.
+                let consumer = self.consumers.borrow_mut().remove(cancel.consumer_tag);
+                if let Some(consumer) = consumer {
+                    consumer.close();
+                }
+            }
+            Method::ChannelFlow(flow) => self.send(&channel::FlowOk { active: flow.active })?,
+            Method::ChannelClose(close) => {
+                let reason = Close {
+                    code: close.reply_code.into(),
+                    text: close.reply_text.to_owned(),
+                    class_id: close.class_id,
+                    method_id: close.method_id,
+                };
+                let _ = self.send(&channel::CloseOk {});
+                self.finish(&Error::ChannelClosed(Rc::new(reason)));
+                self.connection.forget_channel(self.number);
+            }
+            _ => self.reply(Reply { method: payload.to_vec(), content: None }),
+        }
+        Ok(())
+    }
+
+    fn reply(&self, reply: Reply) {
+        match self.abandoned.get() {
+            // Nobody waits once the channel has ended.
+            0 => drop(self.replies.put(reply)),
+            abandoned => self.abandoned.set(abandoned - 1),
+        }
+    }
+
+    fn settle(&self, tag: u64, multiple: bool, refused: bool) {
+        if let Some(confirms) = &mut *self.confirms.borrow_mut() {
+            let before = confirms.open.len();
+            if multiple {
+                confirms.open = confirms.open.split_off(&(tag + 1));
+            } else {
+                confirms.open.remove(&tag);
+            }
+            if refused {
+                confirms.refused += (before - confirms.open.len()) as u64;
+            }
+            if confirms.open.is_empty() {
+                self.confirmed.set();
+            }
+        }
+    }
+
+    /// The end, for everyone who waits.
+    pub(super) fn finish(&self, error: &Error) {
+        if self.end.borrow().is_some() {
+            return;
+        }
+        *self.end.borrow_mut() = Some(error.clone());
+        self.replies.close();
+        self.confirmed.set();
+        for (_, consumer) in self.consumers.take() {
+            if !matches!(error, Error::Closed) {
+                let _ = consumer.put(Err(error.clone()));
+            }
+            consumer.close();
+        }
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        let close = channel::Close {
+            reply_code: ReplyCode::REPLY_SUCCESS.0,
+            reply_text: "Normal shutdown",
+            class_id: 0,
+            method_id: 0,
+        };
+        self.call(&close, "channel.close-ok", |method| {
+            matches!(method, Method::ChannelCloseOk(_)).then_some(())
+        })?;
+        self.finish(&Error::Closed);
+        self.connection.forget_channel(self.number);
+        Ok(())
+    }
+}
+
+/// Waits for an answer that says nothing but "done".
+macro_rules! done {
+    ($channel:expr, $method:expr, $answer:ident, $wanted:literal) => {
+        $channel
+            .0
+            .state
+            .call(&$method, $wanted, |method| matches!(method, Method::$answer(_)).then_some(()))
+    };
+}
+
+/// All methods that wait for the server's answer suspend until it comes, and fail when the server closes the
+/// channel instead ([`Error::ChannelClosed`]) or the connection has ended.
+impl Channel {
+    pub(super) fn new(state: Rc<ChannelState>, connection: Connection) -> Self {
+        Self(Rc::new(Handle { state, _connection: connection }))
+    }
+
+    /// The channel's number on its connection.
+    pub fn number(&self) -> u16 {
+        self.0.state.number
+    }
+
+    /// Closes the channel.
+    ///
+    /// # Errors
+    /// When it had ended already, with the reason.
+    pub fn close(&self) -> Result<(), Error> {
+        self.0.state.close()
+    }
+
+    /// Creates a queue, or checks that it is as described. An empty name lets the server make one.
+    ///
+    /// # Errors
+    /// 404 (passive, and there is none), 405, 406, and see above.
+    pub fn queue_declare(
+        &self,
+        queue: &str,
+        options: QueueOptions,
+    ) -> Result<QueueDeclared, Error> {
+        let declare = queue::Declare {
+            queue,
+            passive: options.passive,
+            durable: options.durable,
+            exclusive: options.exclusive,
+            auto_delete: options.auto_delete,
+            no_wait: false,
+            arguments: options.arguments,
+        };
+        self.0.state.call(&declare, "queue.declare-ok", |method| match method {
+            Method::QueueDeclareOk(ok) => Some(QueueDeclared {
+                queue: ok.queue.to_owned(),
+                message_count: ok.message_count,
+                consumer_count: ok.consumer_count,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Lets an exchange route messages to a queue.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn queue_bind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), Error> {
+        self.queue_bind_with(queue, exchange, routing_key, FieldTable::new())
+    }
+
+    /// As [`queue_bind`](Self::queue_bind), with arguments: for headers exchanges.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn queue_bind_with(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: FieldTable,
+    ) -> Result<(), Error> {
+        let bind = queue::Bind { queue, exchange, routing_key, no_wait: false, arguments };
+        done!(self, bind, QueueBindOk, "queue.bind-ok")
+    }
+
+    /// Takes a binding away.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn queue_unbind(
+        &self,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: FieldTable,
+    ) -> Result<(), Error> {
+        let unbind = queue::Unbind { queue, exchange, routing_key, arguments };
+        done!(self, unbind, QueueUnbindOk, "queue.unbind-ok")
+    }
+
+    /// Drops the messages of a queue that are ready; how many.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn queue_purge(&self, queue: &str) -> Result<u32, Error> {
+        let purge = queue::Purge { queue, no_wait: false };
+        self.0.state.call(&purge, "queue.purge-ok", |method| match method {
+            Method::QueuePurgeOk(ok) => Some(ok.message_count),
+            _ => None,
+        })
+    }
+
+    /// Deletes a queue; how many messages were in it. None, if there is no such queue.
+    ///
+    /// # Errors
+    /// 406 when a condition does not hold, and see above.
+    pub fn queue_delete(&self, queue: &str, if_unused: bool, if_empty: bool) -> Result<u32, Error> {
+        let delete = queue::Delete { queue, if_unused, if_empty, no_wait: false };
+        self.0.state.call(&delete, "queue.delete-ok", |method| match method {
+            Method::QueueDeleteOk(ok) => Some(ok.message_count),
+            _ => None,
+        })
+    }
+
+    /// Creates an exchange of a kind (`direct`, `fanout`, `topic`, `headers`), or checks that it is as
+    /// described.
+    ///
+    /// # Errors
+    /// 404 (passive, and there is none), 406, and see above.
+    pub fn exchange_declare(
+        &self,
+        exchange: &str,
+        kind: &str,
+        options: ExchangeOptions,
+    ) -> Result<(), Error> {
+        let declare = exchange::Declare {
+            exchange,
+            kind,
+            passive: options.passive,
+            durable: options.durable,
+            auto_delete: options.auto_delete,
+            internal: options.internal,
+            no_wait: false,
+            arguments: options.arguments,
+        };
+        done!(self, declare, ExchangeDeclareOk, "exchange.declare-ok")
+    }
+
+    /// Deletes an exchange, if there is one.
+    ///
+    /// # Errors
+    /// 406 when it is in use and must not be, and see above.
+    pub fn exchange_delete(&self, exchange: &str, if_unused: bool) -> Result<(), Error> {
+        let delete = exchange::Delete { exchange, if_unused, no_wait: false };
+        done!(self, delete, ExchangeDeleteOk, "exchange.delete-ok")
+    }
+
+    /// Lets an exchange route messages to another one.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn exchange_bind(
+        &self,
+        destination: &str,
+        source: &str,
+        routing_key: &str,
+    ) -> Result<(), Error> {
+        let arguments = FieldTable::new();
+        let bind = exchange::Bind { destination, source, routing_key, no_wait: false, arguments };
+        done!(self, bind, ExchangeBindOk, "exchange.bind-ok")
+    }
+
+    /// Takes such a binding away.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn exchange_unbind(
+        &self,
+        destination: &str,
+        source: &str,
+        routing_key: &str,
+    ) -> Result<(), Error> {
+        let arguments = FieldTable::new();
+        let unbind =
+            exchange::Unbind { destination, source, routing_key, no_wait: false, arguments };
+        done!(self, unbind, ExchangeUnbindOk, "exchange.unbind-ok")
+    }
+
+    /// How many unacknowledged messages a consumer may hold that is made from now on; with `global`, all
+    /// consumers of the channel together. 0: any number.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn basic_qos(&self, prefetch_count: u16, global: bool) -> Result<(), Error> {
+        done!(
+            self,
+            basic::Qos { prefetch_size: 0, prefetch_count, global },
+            BasicQosOk,
+            "basic.qos-ok"
+        )?;
+        self.0.state.prefetch.set(prefetch_count);
+        Ok(())
+    }
+
+    /// Publishes a message: it is in the connection's buffer when this returns. The number under which it will
+    /// be confirmed, 0 without confirms. What the server has against it comes back as the failure of a later
+    /// call, or by [`wait_for_confirms`](Self::wait_for_confirms).
+    ///
+    /// # Suspends
+    /// While more than 1 MiB waits to be written.
+    ///
+    /// # Errors
+    /// When the channel or the connection has ended, or a name is too long.
+    pub fn basic_publish(
+        &self,
+        publish: Publish<'_>,
+        properties: &BasicProperties,
+        body: &[u8],
+    ) -> Result<u64, Error> {
+        let state = &self.0.state;
+        state.check()?;
+        let method = basic::Publish {
+            exchange: publish.exchange,
+            routing_key: publish.routing_key,
+            mandatory: publish.mandatory,
+            immediate: false,
+        };
+        method.check()?;
+        properties.check()?;
+        let mut raw_properties = Vec::new();
+        properties.encode(&mut raw_properties);
+        let mut number = 0;
+        state.connection.send_with(|out| {
+            // Counted with the writing: another fiber's publish may come between this call and now.
+            if let Some(confirms) = &mut *state.confirms.borrow_mut() {
+                confirms.last += 1;
+                number = confirms.last;
+                confirms.open.insert(number);
+                state.confirmed.clear();
+            }
+            frame::write_method(out, state.number, &method);
+            let frame_max = state.connection.frame_max;
+            frame::write_content(out, state.number, CLASS_BASIC, &raw_properties, body, frame_max);
+        })?;
+        Ok(number)
+    }
+
+    /// Lets the server confirm every publish from now on.
+    ///
+    /// # Errors
+    /// 406 in a transaction, and see above.
+    pub fn confirm_select(&self) -> Result<(), Error> {
+        done!(self, confirm::Select { no_wait: false }, ConfirmSelectOk, "confirm.select-ok")?;
+        self.0.state.confirms.borrow_mut().get_or_insert_default();
+        Ok(())
+    }
+
+    /// Waits until every message published so far is confirmed.
+    ///
+    /// # Suspends
+    /// Until then.
+    ///
+    /// # Errors
+    /// [`Error::Nacked`] when the server has refused some since the last call; when the channel has ended.
+    pub fn wait_for_confirms(&self) -> Result<(), Error> {
+        let state = &self.0.state;
+        loop {
+            state.check()?;
+            let open = match &mut *state.confirms.borrow_mut() {
+                None => return Ok(()),
+                Some(confirms) if confirms.open.is_empty() => {
+                    match std::mem::take(&mut confirms.refused) {
+                        0 => return Ok(()),
+                        refused => return Err(Error::Nacked(refused)),
+                    }
+                }
+                Some(confirms) => confirms.open.len(),
+            };
+            debug_assert!(open > 0);
+            state.confirmed.clear();
+            state.confirmed.wait();
+        }
+    }
+
+    /// Calls `callback` with mandatory messages that come back. It runs on the connection's fiber and must
+    /// not wait.
+    pub fn on_return(&self, callback: impl Fn(Returned) + 'static) {
+        *self.0.state.on_return.borrow_mut() = Some(Rc::new(callback));
+    }
+
+    /// Consumes from a queue: an iterator of deliveries.
+    ///
+    /// # Errors
+    /// 403, 404, 405, 530, and see above.
+    pub fn basic_consume(&self, queue: &str, options: ConsumeOptions) -> Result<Consumer, Error> {
+        let state = &self.0.state;
+        let tag = if options.consumer_tag.is_empty() {
+            // Made here, for the first delivery may come together with the answer.
+            thread_local! {
+                static LAST: Cell<u64> = const { Cell::new(0) };
+            }
+            LAST.set(LAST.get() + 1);
+            format!("ctag{}.{}", self.number(), LAST.get())
+        } else {
+            options.consumer_tag
+        };
+        let deliveries = DeliveryQueue::default();
+        state.consumers.borrow_mut().insert(tag.clone(), deliveries.clone());
+        let consume = basic::Consume {
+            queue,
+            consumer_tag: &tag,
+            no_local: false,
+            no_ack: options.no_ack,
+            exclusive: options.exclusive,
+            no_wait: false,
+            arguments: options.arguments,
+        };
+        let consumed = done!(self, consume, BasicConsumeOk, "basic.consume-ok");
+        if let Err(error) = consumed {
+            state.consumers.borrow_mut().remove(&tag);
+            return Err(error);
+        }
+        Ok(Consumer::new(self.clone(), tag, deliveries))
+    }
+
+    /// Consumes from a queue on a fiber of its own, which calls `callback` with each delivery. It ends when
+    /// the consumer is cancelled or the channel ends. Returns the consumer's tag.
+    ///
+    /// # Errors
+    /// As [`basic_consume`](Self::basic_consume).
+    pub fn basic_consume_with(
+        &self,
+        queue: &str,
+        options: ConsumeOptions,
+        callback: impl Fn(Delivery) + 'static,
+    ) -> Result<String, Error> {
+        let consumer = self.basic_consume(queue, options)?;
+        let tag = consumer.tag().to_owned();
+        spawn(move || consumer.flatten().for_each(callback));
+        Ok(tag)
+    }
+
+    /// Ends a consumer. Its iterator ends after what has come already.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn basic_cancel(&self, consumer_tag: &str) -> Result<(), Error> {
+        done!(
+            self,
+            basic::Cancel { consumer_tag, no_wait: false },
+            BasicCancelOk,
+            "basic.cancel-ok"
+        )?;
+        let consumer = self.0.state.consumers.borrow_mut().remove(consumer_tag);
+        if let Some(consumer) = consumer {
+            consumer.close();
+        }
+        Ok(())
+    }
+
+    /// One message, if there is one.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn basic_get(&self, queue: &str, no_ack: bool) -> Result<Option<GetOk>, Error> {
+        let get = basic::Get { queue, no_ack };
+        self.0.state.call_for_content(&get, "basic.get-ok", |method, content| {
+            match (method, content) {
+                (Method::BasicGetEmpty(_), _) => Some(None),
+                (Method::BasicGetOk(ok), Some((properties, body))) => Some(Some(GetOk {
+                    message_count: ok.message_count,
+                    delivery: Delivery {
+                        channel: self.clone(),
+                        consumer_tag: String::new(),
+                        delivery_tag: ok.delivery_tag,
+                        redelivered: ok.redelivered,
+                        exchange: ok.exchange.to_owned(),
+                        routing_key: ok.routing_key.to_owned(),
+                        properties,
+                        body,
+                    },
+                })),
+                _ => None,
+            }
+        })
+    }
+
+    /// Acknowledges a delivery, or all up to it.
+    ///
+    /// # Errors
+    /// When the channel has ended. An unknown tag ends it (406), as a later call tells.
+    pub fn basic_ack(&self, delivery_tag: u64, multiple: bool) -> Result<(), Error> {
+        self.0.state.send(&basic::Ack { delivery_tag, multiple })
+    }
+
+    /// Refuses a delivery, or all up to it: back into the queue, or away.
+    ///
+    /// # Errors
+    /// As [`basic_ack`](Self::basic_ack).
+    pub fn basic_nack(
+        &self,
+        delivery_tag: u64,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), Error> {
+        self.0.state.send(&basic::Nack { delivery_tag, multiple, requeue })
+    }
+
+    /// Refuses a delivery: back into the queue, or away.
+    ///
+    /// # Errors
+    /// As [`basic_ack`](Self::basic_ack).
+    pub fn basic_reject(&self, delivery_tag: u64, requeue: bool) -> Result<(), Error> {
+        self.0.state.send(&basic::Reject { delivery_tag, requeue })
+    }
+
+    /// Has everything that this channel holds delivered again.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn basic_recover(&self) -> Result<(), Error> {
+        done!(self, basic::Recover { requeue: true }, BasicRecoverOk, "basic.recover-ok")
+    }
+
+    /// Makes the channel transactional.
+    ///
+    /// # Errors
+    /// 406 with confirms, and see above.
+    pub fn tx_select(&self) -> Result<(), Error> {
+        done!(self, tx::Select {}, TxSelectOk, "tx.select-ok")
+    }
+
+    /// Does what was published and settled since the last commit.
+    ///
+    /// # Errors
+    /// 406 outside a transaction, and see above.
+    pub fn tx_commit(&self) -> Result<(), Error> {
+        done!(self, tx::Commit {}, TxCommitOk, "tx.commit-ok")
+    }
+
+    /// Forgets what was published and settled since the last commit.
+    ///
+    /// # Errors
+    /// 406 outside a transaction, and see above.
+    pub fn tx_rollback(&self) -> Result<(), Error> {
+        done!(self, tx::Rollback {}, TxRollbackOk, "tx.rollback-ok")
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("number", &self.number()).finish_non_exhaustive()
+    }
+}
