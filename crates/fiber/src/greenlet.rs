@@ -47,12 +47,14 @@ enum State {
     Dead,
 }
 
+type Coroutine<T> = RawFiber<Message<T>, Hop<T>, Message<T>>;
+
 struct Inner<T: 'static> {
     state: Cell<State>,
     /// `None`: the root.
     parent: RefCell<Option<Greenlet<T>>>,
     /// `None` while the trampoline runs it, and once it is dead.
-    coroutine: RefCell<Option<RawFiber<Message<T>, Hop<T>, Message<T>>>>,
+    coroutine: RefCell<Option<Coroutine<T>>>,
     yielder: Cell<*const RawYielder<Message<T>, Hop<T>>>,
 }
 
@@ -106,7 +108,7 @@ impl<T: 'static> Greenlet<T> {
         }));
         // Weak: the stack must not keep the greenlet alive that owns it.
         let own = Rc::downgrade(&greenlet.0);
-        let coroutine = RawFiber::with_stack(stack, move |yielder, first| {
+        let coroutine = Coroutine::with_stack(stack, move |yielder, first| {
             if let Some(own) = own.upgrade() {
                 own.yielder.set(yielder);
             }

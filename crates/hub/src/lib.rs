@@ -41,7 +41,8 @@ pub use group::HubGroup;
 pub use inbox::{HubGone, HubHandle};
 pub use offload::offload;
 pub use spawn::{
-    Builder, FiberId, JoinError, JoinHandle, RemoteJoin, current, join_all, run, spawn, try_run,
+    Builder, FiberId, JoinError, JoinHandle, Panic, RemoteJoin, current, join_all, run, spawn,
+    try_run,
 };
 pub use timer::{TimedOut, sleep, sleep_until, with_timeout, yield_now};
 pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};

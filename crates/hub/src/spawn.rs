@@ -19,20 +19,39 @@ use crate::sync::WaitList;
 /// Why a fiber has no result.
 #[non_exhaustive]
 pub enum JoinError {
-    /// It panicked; the payload is what `std::panic::catch_unwind` would have given.
-    Panicked(Box<dyn Any + Send>),
+    /// It panicked.
+    Panicked(Panic),
     /// It was killed, or its hub ended first.
     Killed,
+}
+
+/// A panic that ended a fiber.
+pub struct Panic {
+    message: Option<String>,
+    /// Behind a lock that nobody waits for, so that the error may be shared between threads.
+    payload: Mutex<Box<dyn Any + Send>>,
+}
+
+impl Panic {
+    fn new(payload: Box<dyn Any + Send>) -> Self {
+        let message = match payload.downcast_ref::<&str>() {
+            Some(text) => Some((*text).to_owned()),
+            None => payload.downcast_ref::<String>().cloned(),
+        };
+        Self { message, payload: Mutex::new(payload) }
+    }
+
+    /// What `std::panic::catch_unwind` would have given.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl JoinError {
     /// The text of the panic, when it has one.
     pub fn message(&self) -> Option<&str> {
         match self {
-            Self::Panicked(payload) => payload
-                .downcast_ref::<&str>()
-                .copied()
-                .or_else(|| payload.downcast_ref::<String>().map(String::as_str)),
+            Self::Panicked(panic) => panic.message.as_deref(),
             Self::Killed => None,
         }
     }
@@ -158,7 +177,7 @@ impl Builder {
                 Err(payload) if as_interrupt(&*payload) == Some(Interrupt::Kill) => {
                     Err(JoinError::Killed)
                 }
-                Err(payload) => Err(JoinError::Panicked(payload)),
+                Err(payload) => Err(JoinError::Panicked(Panic::new(payload))),
             });
         }));
         hub.adopt(fiber.clone());
@@ -212,7 +231,7 @@ pub fn try_run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> 
     }
     match handle.and_then(|handle| handle.outcome.ending.take()) {
         Some(Ok(value)) => Ok(value),
-        Some(Err(JoinError::Panicked(payload))) => resume_unwind(payload),
+        Some(Err(JoinError::Panicked(panic))) => resume_unwind(panic.into_payload()),
         Some(Err(JoinError::Killed)) | None => panic!("the main fiber was killed"),
     }
 }
@@ -363,7 +382,7 @@ pub(crate) fn remote<T: Send + 'static>(
                 finish.with(Err(JoinError::Killed));
                 resume_unwind(payload)
             }
-            None => finish.with(Err(JoinError::Panicked(payload))),
+            None => finish.with(Err(JoinError::Panicked(Panic::new(payload)))),
         },
     };
     (RemoteJoin(outcome), run)

@@ -225,15 +225,18 @@ impl ChannelState {
         pick: impl FnOnce(Method<'_>, Option<(BasicProperties, Vec<u8>)>) -> Option<T>,
     ) -> Result<T, Error> {
         /// Counts the answer as abandoned when the wait for it is unwound.
-        struct Waiting<'a>(&'a Cell<u32>);
+        struct Waiting<'a>(&'a ChannelState);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
-                self.0.set(self.0.get() + 1);
+                // It may have come between the interruption and this.
+                if self.0.replies.try_get().is_err() {
+                    self.0.abandoned.set(self.0.abandoned.get() + 1);
+                }
             }
         }
         let _turn = self.calling.lock();
         self.send(method)?;
-        let waiting = Waiting(&self.abandoned);
+        let waiting = Waiting(self);
         let reply = self.replies.get();
         std::mem::forget(waiting);
         let Ok(reply) = reply else {

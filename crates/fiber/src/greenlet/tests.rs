@@ -21,8 +21,8 @@ impl Drop for Noted {
     }
 }
 
-fn panic_text(f: impl FnOnce()) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(f)).unwrap_err();
+fn panic_text<T>(f: impl FnOnce() -> T) -> String {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(f)) else { panic!("no panic") };
     match payload.downcast::<String>() {
         Ok(text) => *text,
         Err(payload) => payload.downcast_ref::<&str>().unwrap().to_string(),
@@ -104,7 +104,7 @@ fn a_panic_crosses_to_the_parent() {
     // And may be caught there, in a greenlet too.
     let parent = Greenlet::new(|_: i32| {
         let child = Greenlet::new(|_: i32| panic!("of the child"));
-        i32::from(panic_text(|| drop(child.switch(0))) == "of the child")
+        i32::from(panic_text(|| child.switch(0)) == "of the child")
     });
     assert_eq!(parent.switch(0), 1);
 }
@@ -203,7 +203,7 @@ fn one_that_runs_below_cannot_be_switched_to() {
             me.switch(1);
             ""
         });
-        u8::from(panic_text(|| drop(other.switch(""))).contains("further down on this stack"))
+        u8::from(panic_text(|| other.switch("")).contains("further down on this stack"))
     });
     *slot.borrow_mut() = Some(greenlet.clone());
     assert_eq!(greenlet.switch(0), 1);

@@ -1,0 +1,60 @@
+//! The examples that need no broker, run as programs.
+
+mod support;
+
+use support::{Program, example};
+
+fn output(name: &str, arguments: &[&str]) -> String {
+    let output = example(name).args(arguments).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn generator() {
+    assert_eq!(output("generator", &["8"]), "0\n1\n1\n2\n3\n5\n8\n13\n");
+}
+
+#[test]
+fn ping_pong() {
+    let expected = "ping 0\npong 1\nping 2\npong 3\nping 4\npong 5\nthe ball was hit 6 times\n";
+    assert_eq!(output("ping_pong", &[]), expected);
+}
+
+#[test]
+fn foo_bar() {
+    let expected = "Running in foo\nExplicit context to bar\nExplicit context switch to foo again\n\
+                    Implicit context switch back to bar\n";
+    assert_eq!(output("foo_bar", &[]), expected);
+}
+
+#[test]
+fn sync_async() {
+    let text = output("sync_async", &[]);
+    assert_eq!(text.matches(" done").count(), 20);
+    let took = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} took"))).unwrap();
+        line.split(' ').nth(2).unwrap().parse().unwrap()
+    };
+    // Ten waits of 10 ms or more, one after the other; at once they take about one of them.
+    assert!(took("Synchronous") >= 100, "{text}");
+    assert!(took("Asynchronous") < took("Synchronous"), "{text}");
+}
+
+#[test]
+fn fetches() {
+    let text = output("fetches", &[]);
+    for n in 0..5 {
+        assert!(text.contains(&format!("the page /{n}\n")), "{text}");
+    }
+    let took: u64 = text.trim_end().rsplit(' ').nth(1).unwrap().parse().unwrap();
+    assert!((100..500).contains(&took), "five pages of 100 ms each overlap: {text}");
+}
+
+#[test]
+fn echo() {
+    let server = Program::start(example("echo_server").arg("127.0.0.1:0"));
+    let line = server.line();
+    let addr = line.strip_prefix("listening on ").unwrap();
+    assert_eq!(output("echo_client", &[addr, "200"]), "200 of 200 lines came back\n");
+}

@@ -1,0 +1,136 @@
+//! What the end-to-end tests share: a server of their own, and programs whose output they read.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running program, killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line it prints.
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the program prints another line")
+    }
+
+    pub(crate) fn expect(&self, lines: &[&str]) {
+        for line in lines {
+            assert_eq!(self.line(), *line);
+        }
+    }
+
+    /// Whether it has printed nothing that was not read.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.lines.try_recv().is_err()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) fn finish(mut self) {
+        assert!(self.wait().success());
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The built `warren`.
+pub(crate) fn warren() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
+    for name in ["WARREN_LISTEN", "WARREN_DATA_DIR", "WARREN_LOG", "WARREN_CONFIG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A built example.
+pub(crate) fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    Command::new(folder.join("examples").join(name))
+}
+
+/// A `warren serve` on a free port.
+pub(crate) struct Server {
+    pub(crate) program: Program,
+    pub(crate) url: String,
+}
+
+impl Server {
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_on(data_dir, "amqp://127.0.0.1:0")
+    }
+
+    pub(crate) fn start_on(data_dir: &Path, listen: &str) -> Self {
+        let mut command = warren();
+        command.args(["serve", "--log", "error", "--listen", listen, "--data-dir"]).arg(data_dir);
+        let program = Program::start(&mut command);
+        let url = program.line().strip_prefix("listening ").expect("where it listens").to_owned();
+        assert_eq!(program.line(), "ready");
+        Self { program, url }
+    }
+}
+
+/// The broker under test: the one that the environment names, or a server of our own.
+pub(crate) struct Broker {
+    pub(crate) url: String,
+    _own: Option<(Server, tempfile::TempDir)>,
+}
+
+impl Broker {
+    pub(crate) fn get() -> Self {
+        match std::env::var("WARREN_TEST_AMQP_URL") {
+            Ok(url) => Self { url, _own: None },
+            Err(_) => {
+                let folder = tempfile::tempdir().unwrap();
+                let server = Server::start(folder.path());
+                Self { url: server.url.clone(), _own: Some((server, folder)) }
+            }
+        }
+    }
+}
+
+/// Resident memory of a process, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
