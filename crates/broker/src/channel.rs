@@ -65,8 +65,10 @@ pub(crate) struct Channel {
     pub(crate) connection: ConnectionKey,
     pub(crate) number: u16,
     pub(crate) mode: Mode,
-    /// On the engine's list of channels that are owed confirms.
+    /// On the engine's list of channels that are owed something.
     pub(crate) owed: bool,
+    /// Answers that wait for the store: the batch, and the encoded frame.
+    pub(crate) answers: VecDeque<(u64, Vec<u8>)>,
     /// Prefetch of consumers yet to come (`basic.qos` with `global` unset).
     pub(crate) prefetch_new: u32,
     /// Prefetch of all consumers together (`global` set); 0: none.
@@ -88,6 +90,7 @@ impl Channel {
             number,
             mode: Mode::Plain,
             owed: false,
+            answers: VecDeque::new(),
             prefetch_new: 0,
             prefetch_all: 0,
             consumers: FxHashMap::default(),

@@ -22,6 +22,8 @@ use std::time::SystemTime;
 
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
+use warren_amqp::frame;
+use warren_amqp::method::EncodeMethod;
 
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
@@ -43,6 +45,8 @@ pub(crate) struct Engine {
     store: Option<Store>,
     /// The last batch that is on disk.
     synced: u64,
+    /// The batch with the definitions that were changed by the method being handled.
+    defined_in: u64,
     /// The store has failed: nothing can be promised any more.
     failed: bool,
     /// Queues with something to do at the end of the turn.
@@ -133,8 +137,28 @@ impl Engine {
     /// Tells the store of a definition, if there is a store.
     fn define(&mut self, definition: Definition) {
         if let Some(store) = &mut self.store {
-            store.define(definition);
+            self.defined_in = store.define(definition);
         }
+    }
+
+    /// The batch that the answer to the method being handled has to wait for; 0: none.
+    pub(crate) fn take_defined(&mut self) -> u64 {
+        std::mem::take(&mut self.defined_in)
+    }
+
+    /// Answers on a channel once `waits_for` is on disk, and everything before has been answered.
+    pub(crate) fn answer(&mut self, key: ChannelKey, waits_for: u64, method: &impl EncodeMethod) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if waits_for <= self.synced && channel.answers.is_empty() {
+            if let Some(connection) = self.connections.get(channel.connection) {
+                connection.send(channel.number, method);
+            }
+            return;
+        }
+        let mut bytes = Vec::new();
+        frame::write_method(&mut bytes, channel.number, method);
+        channel.answers.push_back((waits_for, bytes));
+        self.owe(key);
     }
 
     /// Sets the time for what expires.
@@ -157,20 +181,20 @@ impl Engine {
         if let Some(store) = &mut self.store {
             store.commit();
         }
-        self.pay_confirms();
+        self.pay();
         more
     }
 
     /// The store has written everything up to `batch`.
     pub(crate) fn store_synced(&mut self, batch: u64) {
         self.synced = self.synced.max(batch);
-        self.pay_confirms();
+        self.pay();
     }
 
     /// The store cannot write any more.
     pub(crate) fn store_failed(&mut self) {
         self.failed = true;
-        self.pay_confirms();
+        self.pay();
     }
 
     pub(crate) fn take_store(&mut self) -> Option<Store> {

@@ -182,9 +182,10 @@ impl Store {
         Ok((Self { batch, mailbox, thread: Some(thread), _lock: lock }, recovered))
     }
 
-    /// Changes the definitions.
-    pub(crate) fn define(&mut self, definition: Definition) {
+    /// Changes the definitions. The batch with which the change will be on disk.
+    pub(crate) fn define(&mut self, definition: Definition) -> u64 {
         self.batch.definitions.push(definition);
+        self.batch.number
     }
 
     /// Writes a message for some of its queues. The batch with which it will be on disk.

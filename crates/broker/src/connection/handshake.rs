@@ -75,6 +75,11 @@ impl SessionState {
                 self.end(engine);
                 Ok(())
             }
+            // The answer to a close that came from elsewhere: the broker shuts down.
+            (Stage::Running, Method::ConnectionCloseOk(_)) => {
+                self.end(engine);
+                Ok(())
+            }
             (Stage::Running, Method::ConnectionUpdateSecret(_)) => {
                 // Our users have passwords, not tokens that run out: nothing changes.
                 self.send(engine, 0, &connection::UpdateSecretOk {});

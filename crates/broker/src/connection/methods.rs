@@ -63,7 +63,7 @@ impl SessionState {
                 self.send(engine, number, &access::RequestOk { ticket: 1 });
                 Ok(())
             }
-            method => Call { state: self, engine, connection, number, key }.run(method),
+            method => Call { engine, connection, key }.run(method),
         }
     }
 
@@ -94,17 +94,16 @@ impl SessionState {
 
 /// A method and where it came from.
 struct Call<'a> {
-    state: &'a SessionState,
     engine: &'a mut Engine,
     connection: ConnectionKey,
-    number: u16,
     key: ChannelKey,
 }
 
 impl Call<'_> {
     fn reply(&mut self, no_wait: bool, method: &impl warren_amqp::method::EncodeMethod) {
+        let waits_for = self.engine.take_defined();
         if !no_wait {
-            self.state.send(self.engine, self.number, method);
+            self.engine.answer(self.key, waits_for, method);
         }
     }
 

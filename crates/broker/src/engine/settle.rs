@@ -1,9 +1,11 @@
 //! Acknowledgements in both directions: of deliveries by consumers, of publishes by us; and transactions.
 
+use warren_amqp::ReplyCode;
 use warren_amqp::method::{basic, tx};
 
 use super::Engine;
-use crate::channel::{ChannelKey, Confirms, Mode, Tx, Unacked, Verdict};
+use crate::channel::{Channel, ChannelKey, Confirms, Mode, Tx, Unacked, Verdict};
+use crate::connection::Connection;
 use crate::exception::Exception;
 
 impl Engine {
@@ -152,44 +154,71 @@ impl Engine {
         }
     }
 
-    /// Sends the confirms that wait for nothing more.
-    pub(super) fn pay_confirms(&mut self) {
+    /// Sends the answers and confirms that wait for nothing more.
+    pub(super) fn pay(&mut self) {
         let mut owing = std::mem::take(&mut self.owing);
+        let mut broken = Vec::new();
         owing.retain(|key| {
             let (synced, failed) = (self.synced, self.failed);
             let Some(channel) = self.channels.get_mut(*key) else { return false };
             let Some(connection) = self.connections.get(channel.connection) else { return false };
-            let number = channel.number;
-            match &mut channel.mode {
-                Mode::Plain => channel.owed = false,
-                Mode::Tx(tx) => {
-                    // RabbitMQ knows no refusal of a commit; a store that failed has closed the connection.
-                    if let Some(waits_for) = tx.committing
-                        && waits_for <= synced
-                    {
-                        tx.committing = None;
-                        connection.send(number, &tx::CommitOk {});
-                    }
-                    channel.owed = tx.committing.is_some();
-                }
-                Mode::Confirm(confirms) => {
-                    confirms.pay(synced, failed, |tag, multiple, done| {
-                        if done {
-                            connection.send(number, &basic::Ack { delivery_tag: tag, multiple });
-                        } else {
-                            connection.send(
-                                number,
-                                &basic::Nack { delivery_tag: tag, multiple, requeue: false },
-                            );
-                        }
-                    });
-                    channel.owed = !confirms.owed.is_empty();
-                }
+            channel.pay(connection, synced, failed);
+            channel.owed = channel.is_owed();
+            if channel.owed && failed {
+                broken.push(channel.connection);
             }
             channel.owed
         });
         owing.append(&mut self.owing);
         self.owing = owing;
+        // A definition or a commit that cannot be kept has no answer of its own.
+        let exception = Exception::hard(ReplyCode::INTERNAL_ERROR, "the store cannot write");
+        for connection in broken {
+            if let Some(connection) = self.connections.get_mut(connection) {
+                connection.close(&exception, 0, 0, self.clock);
+            }
+        }
+    }
+}
+
+impl Channel {
+    fn is_owed(&self) -> bool {
+        let mode = match &self.mode {
+            Mode::Plain => false,
+            Mode::Tx(tx) => tx.committing.is_some(),
+            Mode::Confirm(confirms) => !confirms.owed.is_empty(),
+        };
+        mode || !self.answers.is_empty()
+    }
+
+    fn pay(&mut self, connection: &Connection, synced: u64, failed: bool) {
+        let number = self.number;
+        while let Some((waits_for, frame)) = self.answers.front() {
+            if synced < *waits_for {
+                break;
+            }
+            connection.transport.write(frame);
+            self.answers.pop_front();
+        }
+        match &mut self.mode {
+            Mode::Plain => {}
+            Mode::Tx(tx) => {
+                if let Some(waits_for) = tx.committing
+                    && waits_for <= synced
+                {
+                    tx.committing = None;
+                    connection.send(number, &tx::CommitOk {});
+                }
+            }
+            Mode::Confirm(confirms) => confirms.pay(synced, failed, |tag, multiple, done| {
+                if done {
+                    connection.send(number, &basic::Ack { delivery_tag: tag, multiple });
+                } else {
+                    connection
+                        .send(number, &basic::Nack { delivery_tag: tag, multiple, requeue: false });
+                }
+            }),
+        }
     }
 }
 
