@@ -10,7 +10,7 @@ use crate::servers::Server;
 use crate::tally::Tally;
 
 /// Rust end-to-end tests that run against any broker, told by the environment which.
-const ANY_BROKER: &[&str] = &["client"];
+const ANY_BROKER: &[&str] = &["client", "tools"];
 
 /// Runs every step, also after one failed, and returns what they counted together. `local`: without what
 /// needs other programs.

@@ -1,5 +1,6 @@
 //! The `warren` program.
 
+mod client;
 mod serve;
 
 use std::process::ExitCode;
@@ -18,11 +19,23 @@ struct Arguments {
 enum Command {
     /// Run the server.
     Serve(serve::Options),
+    /// Publish a message, and wait until the server has it.
+    Publish(client::Publish),
+    /// Print the messages of a queue as they come, and acknowledge them.
+    Consume(client::Consume),
+    /// Print messages that are in a queue now.
+    Get(client::Get),
+    /// Show queues: messages that are ready, and consumers.
+    Queues(client::Queues),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(options) => serve::run(options),
+        Command::Publish(publish) => publish.run(),
+        Command::Consume(consume) => consume.run(),
+        Command::Get(get) => get.run(),
+        Command::Queues(queues) => queues.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -165,7 +165,9 @@ impl Engine {
             channel.pay(connection, synced, failed);
             channel.owed = channel.is_owed();
             if channel.owed && failed {
+                // It stays marked, and off the list: its connection is closed once.
                 broken.push(channel.connection);
+                return false;
             }
             channel.owed
         });
