@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use warren_hub::spawn;
 use warren_hub::sync::{Event, Mutex, Queue};
@@ -343,7 +344,7 @@ impl ChannelState {
                     method_id: close.method_id,
                 };
                 let _ = self.send(&channel::CloseOk {});
-                self.finish(&Error::ChannelClosed(Rc::new(reason)));
+                self.finish(&Error::ChannelClosed(Arc::new(reason)));
                 self.connection.forget_channel(self.number);
             }
             _ => self.reply(Reply { method: payload.to_vec(), content: None }),

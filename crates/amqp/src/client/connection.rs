@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use warren_hub::net::TcpStream;
@@ -83,8 +84,10 @@ impl Connection {
     /// As [`open`](Self::open).
     pub fn open_uri(uri: &AmqpUri) -> Result<Self, Error> {
         let addr = format!("{}:{}", uri.host, uri.port);
-        let failed =
-            |source: std::io::Error| Error::Connect { addr: addr.clone(), source: Rc::new(source) };
+        let failed = |source: std::io::Error| Error::Connect {
+            addr: addr.clone(),
+            source: Arc::new(source),
+        };
         if uri.tls {
             return Err(failed(std::io::Error::new(
                 std::io::ErrorKind::Unsupported,
@@ -299,7 +302,7 @@ impl Shared {
                 let _ = self.send(0, &connection::CloseOk {});
                 // Time for the answer to leave before the socket is closed.
                 warren_hub::yield_now();
-                Err(Error::ConnectionClosed(Rc::new(reason)))
+                Err(Error::ConnectionClosed(Arc::new(reason)))
             }
             Method::ConnectionCloseOk(_) => Err(Error::Closed),
             Method::ConnectionBlocked(blocked) => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::method::method_name;
 use crate::{DecodeError, EncodeError, FrameError, ReplyCode, UriError};
@@ -43,11 +43,11 @@ pub enum Error {
         /// Host and port.
         addr: String,
         /// What the system said.
-        source: Rc<io::Error>,
+        source: Arc<io::Error>,
     },
     /// The connection broke.
     #[error("the connection broke: {0}")]
-    Io(Rc<io::Error>),
+    Io(Arc<io::Error>),
     /// The server refused the login and hung up without a word, or is no AMQP server.
     #[error("{addr} hung up during the handshake: {step}")]
     Handshake {
@@ -58,10 +58,10 @@ pub enum Error {
     },
     /// The server closed the channel.
     #[error("the server closed the channel: {0}")]
-    ChannelClosed(Rc<Close>),
+    ChannelClosed(Arc<Close>),
     /// The server closed the connection.
     #[error("the server closed the connection: {0}")]
-    ConnectionClosed(Rc<Close>),
+    ConnectionClosed(Arc<Close>),
     /// We closed it.
     #[error("the channel or connection has been closed here")]
     Closed,
@@ -113,6 +113,6 @@ impl Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        Self::Io(Rc::new(error))
+        Self::Io(Arc::new(error))
     }
 }

@@ -1,6 +1,7 @@
 //! From a fresh socket to an open virtual host.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use warren_hub::net::TcpStream;
 
@@ -10,7 +11,6 @@ use crate::frame::{self, Frame, FrameReader};
 use crate::method::{EncodeMethod, connection};
 use crate::uri::AuthMechanism;
 use crate::{AmqpUri, FieldTable, Method};
-use std::rc::Rc;
 
 /// What both sides have agreed on.
 pub(super) struct Tuned {
@@ -133,7 +133,7 @@ impl Handshake<'_> {
                 let method = Method::decode(payload)?;
                 let got = method.name();
                 if let Method::ConnectionClose(close) = method {
-                    return Err(Error::ConnectionClosed(Rc::new(Close {
+                    return Err(Error::ConnectionClosed(Arc::new(Close {
                         code: close.reply_code.into(),
                         text: close.reply_text.to_owned(),
                         class_id: close.class_id,
