@@ -4,6 +4,7 @@
 //! the tests of all steps: `N passed, N failed`. A step that is not a test runner (format, lints,
 //! documentation) counts as one test.
 
+mod bench;
 mod install;
 mod servers;
 mod steps;
@@ -37,12 +38,25 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure against the peers, in release builds, and print tables.
+    Bench {
+        /// `broker` or `runtime`.
+        #[arg(value_parser = ["broker", "runtime"])]
+        name: String,
+        /// For the program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let tally = match Arguments::parse().task {
         Task::Test { local } => steps::test(local),
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
+        Task::Bench { name, arguments } => {
+            let green = bench::bench(&name, &arguments).is_green();
+            return if green { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
     };
     // Alone on its line, and last: CI counts the tests by it.
     println!("\n{tally}");
