@@ -34,6 +34,16 @@ struct Arguments {
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
+    // First, while the servers hold no memory that load has left behind.
+    println!("| KiB resident per idle connection, one channel each | Warren | RabbitMQ | ratio |");
+    println!("|---|---:|---:|---:|");
+    let ours = idle(&arguments.warren, arguments.warren_pid, 5_000)?;
+    let theirs = idle(&arguments.rabbitmq, arguments.rabbitmq_pid, 1_000)?;
+    println!(
+        "{}",
+        row("5,000 and 1,000 connections", ours, theirs, false, |kib| format!("{kib:.1}"))
+    );
+    println!();
     println!("| messages/s, published and consumed | Warren | RabbitMQ | ratio |");
     println!("|---|---:|---:|---:|");
     for (persistent, name) in [(false, "transient"), (true, "persistent, confirmed")] {
@@ -55,15 +65,6 @@ fn main() -> std::io::Result<()> {
             }
         }
     }
-    println!();
-    println!("| KiB resident per idle connection, one channel each | Warren | RabbitMQ | ratio |");
-    println!("|---|---:|---:|---:|");
-    let ours = idle(&arguments.warren, arguments.warren_pid, 5_000)?;
-    let theirs = idle(&arguments.rabbitmq, arguments.rabbitmq_pid, 1_000)?;
-    println!(
-        "{}",
-        row("5,000 and 1,000 connections", ours, theirs, false, |kib| format!("{kib:.1}"))
-    );
     Ok(())
 }
 
