@@ -101,11 +101,8 @@ impl Broker {
         );
         {
             let mut engine = self.inner.engine.borrow_mut();
-            let clock = engine.clock;
             for key in engine.connections.keys() {
-                if let Some(connection) = engine.connections.get_mut(key) {
-                    connection.close(&exception, 0, 0, clock);
-                }
+                engine.force_close(key, &exception);
             }
         }
         let inner = self.inner.clone();

@@ -11,6 +11,9 @@ use crate::message::{Content, Entry};
 use crate::queue::{ConsumerKey, QueueKey};
 use crate::table::Key;
 
+/// Places of settled deliveries that are kept until it pays to close the gaps.
+const GAPS_MAX: usize = 64;
+
 pub(crate) type ChannelKey = Key<Channel>;
 
 /// A delivery that waits for its acknowledgement.
@@ -25,6 +28,8 @@ pub(crate) struct Unacked {
 pub(crate) struct Publish {
     pub(crate) exchange: Option<ExchangeKey>,
     pub(crate) routing_key: CompactString,
+    /// Those of the headers `CC` and `BCC`.
+    pub(crate) more_keys: Vec<CompactString>,
     pub(crate) mandatory: bool,
     pub(crate) content: Content,
 }
@@ -79,6 +84,8 @@ pub(crate) struct Channel {
     last_tag: u64,
     /// By rising tag. `None`: settled out of turn.
     unacked: VecDeque<(u64, Option<Unacked>)>,
+    /// How many of them are `None`.
+    gaps: usize,
     /// Those that are `Some` and came to a consumer.
     pub(crate) held: u32,
 }
@@ -97,6 +104,7 @@ impl Channel {
             last_queue: CompactString::default(),
             last_tag: 0,
             unacked: VecDeque::new(),
+            gaps: 0,
             held: 0,
         }
     }
@@ -116,7 +124,10 @@ impl Channel {
         self.held += u32::from(unacked.consumer.is_some());
         let at = self.unacked.partition_point(|(other, _)| *other < tag);
         match self.unacked.get_mut(at) {
-            Some((other, place)) if *other == tag => *place = Some(unacked),
+            Some((other, place)) if *other == tag => {
+                *place = Some(unacked);
+                self.gaps -= 1;
+            }
             _ => self.unacked.insert(at, (tag, Some(unacked))),
         }
     }
@@ -130,8 +141,15 @@ impl Channel {
         }
         let unacked = place.take()?;
         self.held -= u32::from(unacked.consumer.is_some());
+        self.gaps += 1;
         while matches!(self.unacked.front(), Some((_, None))) {
             self.unacked.pop_front();
+            self.gaps -= 1;
+        }
+        // One delivery that is never settled must not keep the places of all that come after it.
+        if GAPS_MAX < self.gaps && self.unacked.len() / 2 < self.gaps {
+            self.unacked.retain(|(_, unacked)| unacked.is_some());
+            self.gaps = 0;
         }
         Some(unacked)
     }
@@ -153,6 +171,7 @@ impl Channel {
             .drain(..count)
             .filter_map(|(tag, unacked)| Some((tag, unacked?)))
             .collect();
+        self.gaps -= count - settled.len();
         let held = settled.iter().filter(|(_, unacked)| unacked.consumer.is_some()).count();
         self.held -= held as u32;
         Some(settled)

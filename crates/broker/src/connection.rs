@@ -17,14 +17,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
-use warren_amqp::constants::FRAME_MAX_BEFORE_TUNING;
+use warren_amqp::constants::{
+    FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX_BEFORE_TUNING, FRAME_METHOD,
+};
 use warren_amqp::frame::{self, Frame, FrameReader};
 use warren_amqp::method::{EncodeMethod, channel, connection, method_name};
-use warren_amqp::{Method, ReplyCode};
+use warren_amqp::{DecodeError, Method, ReplyCode};
 use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
 
 use crate::channel::ChannelKey;
 use crate::engine::Engine;
+use crate::erlang;
 use crate::exception::Exception;
 use crate::message::Content;
 use crate::queue::QueueKey;
@@ -35,6 +38,8 @@ pub(crate) type ConnectionKey = Key<Connection>;
 
 /// Output that waits for a client who reads slowly: more is not produced for it.
 const WRITE_LIMITS: WriteLimits = WriteLimits { high_bytes: 512 * 1024, low_bytes: 128 * 1024 };
+/// Answers that wait for a client who asks and does not read: it is not heard until it has read.
+const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bodies from here on are handed to the transport without a copy.
 const SHARE_BYTES_MIN: usize = 16 * 1024;
 /// Seconds a client has to log in and open its virtual host, as in RabbitMQ.
@@ -57,6 +62,8 @@ pub(crate) struct Connection {
     pub(crate) exclusive_queues: Vec<QueueKey>,
     /// When to give up waiting for the client's next step, on the engine's clock.
     deadline: Option<u64>,
+    /// `connection.close` has been sent.
+    closing: bool,
 }
 
 impl Connection {
@@ -70,10 +77,9 @@ impl Connection {
         let (properties, body) = (content.properties(), content.body());
         let class = method.info().class_id;
         if body.len() < SHARE_BYTES_MIN {
-            return self.transport.write_with(|out| {
-                frame::write_method(out, channel, method);
-                frame::write_content(out, channel, class, properties, body, self.frame_max);
-            });
+            return self
+                .transport
+                .write_with(|out| self.encode_content(out, channel, method, content));
         }
         self.transport.write_with(|out| {
             frame::write_method(out, channel, method);
@@ -87,6 +93,20 @@ impl Connection {
             self.transport.write_bytes(piece);
             self.transport.write(&[warren_amqp::constants::FRAME_END]);
         }
+    }
+
+    /// Appends a method with its content to `out`.
+    pub(crate) fn encode_content(
+        &self,
+        out: &mut Vec<u8>,
+        channel: u16,
+        method: &impl EncodeMethod,
+        content: &Content,
+    ) {
+        let (properties, body) = (content.properties(), content.body());
+        frame::write_method(out, channel, method);
+        let class = method.info().class_id;
+        frame::write_content(out, channel, class, properties, body, self.frame_max);
     }
 
     /// Once a second: a sign of life for the client, and a look at the client's.
@@ -115,6 +135,9 @@ impl Connection {
         method_id: u16,
         clock: u64,
     ) {
+        if self.closing {
+            return;
+        }
         self.send(
             0,
             &connection::Close {
@@ -125,6 +148,7 @@ impl Connection {
             },
         );
         self.deadline = Some(clock + CLOSE_S);
+        self.closing = true;
     }
 }
 
@@ -171,6 +195,8 @@ pub(crate) struct SessionState {
     channel_max: u16,
     /// The client wants to hear of a refused login.
     close_on_refusal: bool,
+    /// Reading is paused until the client has read.
+    paused: bool,
     slots: FxHashMap<u16, Slot>,
 }
 
@@ -186,6 +212,7 @@ impl Session {
                 frame_max: FRAME_MAX_BEFORE_TUNING,
                 channel_max: 0,
                 close_on_refusal: false,
+                paused: false,
                 slots: FxHashMap::default(),
             },
         }
@@ -207,6 +234,7 @@ impl Protocol for Session {
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
             deadline: Some(clock + HANDSHAKE_S),
+            closing: false,
         }));
     }
 
@@ -217,6 +245,11 @@ impl Protocol for Session {
         let clock = engine.clock;
         if let Some(connection) = engine.connections.get_mut(key) {
             connection.read_at = clock;
+            if connection.closing && self.state.stage != Stage::Ended {
+                // By the broker, not by us.
+                self.state.stage = Stage::Closing;
+                self.state.slots.clear();
+            }
         }
         let mut data = data;
         if self.state.stage == Stage::Header
@@ -225,24 +258,33 @@ impl Protocol for Session {
             return;
         }
         while self.state.stage != Stage::Ended {
-            let outcome = match self.reader.next_frame(&mut data) {
-                Ok(None) => return,
-                Ok(Some(frame)) => self.state.handle(&mut engine, frame),
-                Err(error) => Err((error.into(), 0, 0)),
-            };
-            if let Err((exception, class_id, method_id)) = outcome {
-                self.state.fail(&mut engine, &exception, class_id, method_id);
-                if exception.code == ReplyCode::FRAME_ERROR {
+            match self.reader.next_frame(&mut data) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    if let Err((exception, class_id, method_id)) =
+                        self.state.handle(&mut engine, frame)
+                    {
+                        self.state.fail(&mut engine, &exception, class_id, method_id);
+                    }
+                }
+                Err(error) => {
+                    self.state.fail(&mut engine, &error.into(), 0, 0);
                     // The stream is out of step: not even a close-ok can be found in it.
-                    transport.lose_connection();
-                    self.state.stage = Stage::Ended;
+                    self.state.end(&mut engine);
                 }
             }
             self.reader.set_frame_max(self.state.frame_max);
         }
+        if transport.is_full() && ANSWERS_BYTES_MAX < transport.buffered() {
+            transport.pause_reading();
+            self.state.paused = true;
+        }
     }
 
-    fn resume_producing(&mut self, _transport: &Transport) {
+    fn resume_producing(&mut self, transport: &Transport) {
+        if std::mem::take(&mut self.state.paused) {
+            transport.resume_reading();
+        }
         if let Some(key) = self.state.key {
             self.state.engine.borrow_mut().resume_connection(key);
         }
@@ -275,6 +317,16 @@ impl SessionState {
         if self.stage == Stage::Closing {
             return self.handle_closing(engine, frame).map_err(no_method);
         }
+        let out_of_place = match frame {
+            Frame::Heartbeat => false,
+            Frame::Method { channel: 0, .. } => false,
+            _ => frame.channel() == 0 || self.stage != Stage::Running,
+        };
+        if out_of_place {
+            let (kind, payload) = raw(&frame);
+            let text = erlang::frame(kind, &payload);
+            return Err(no_method(Exception::hard(ReplyCode::UNEXPECTED_FRAME, text)));
+        }
         match frame {
             Frame::Heartbeat => Ok(()),
             Frame::Method { channel, payload } => self.handle_method(engine, channel, payload),
@@ -303,6 +355,14 @@ impl SessionState {
         Ok(())
     }
 
+    /// Nothing on any channel counts any more.
+    fn close_channels(&mut self, engine: &mut Engine) {
+        self.slots.clear();
+        if let Some(key) = self.key {
+            engine.close_channels(key);
+        }
+    }
+
     /// Everything has been said.
     fn end(&mut self, engine: &mut Engine) {
         self.stage = Stage::Ended;
@@ -318,14 +378,14 @@ impl SessionState {
         payload: &[u8],
     ) -> Result<(), Failure> {
         let (class_id, method_id) = method_ids(payload);
-        let method =
-            Method::decode(payload).map_err(|error| (error.into(), class_id, method_id))?;
+        let method = Method::decode(payload).map_err(|error| {
+            tracing::warn!(%error, "a method cannot be decoded");
+            (undecodable(&error, payload), class_id, method_id)
+        })?;
         let result = if channel == 0 {
             self.connection_method(engine, method)
-        } else if self.stage == Stage::Running {
-            self.channel_method(engine, channel, method)
         } else {
-            Err(Exception::hard(ReplyCode::CHANNEL_ERROR, "the connection is not open yet"))
+            self.channel_method(engine, channel, method)
         };
         self.soften(engine, channel, result, class_id, method_id)
     }
@@ -339,6 +399,8 @@ impl SessionState {
         class_id: u16,
         method_id: u16,
     ) -> Result<(), Failure> {
+        let ids = result.as_ref().err().and_then(|exception| exception.ids);
+        let (class_id, method_id) = ids.unwrap_or((class_id, method_id));
         match result {
             Ok(()) => Ok(()),
             Err(exception) if exception.hard || number == 0 => {
@@ -366,15 +428,13 @@ impl SessionState {
 
     /// Closes the connection for a fault of the client's.
     fn fail(&mut self, engine: &mut Engine, exception: &Exception, class_id: u16, method_id: u16) {
+        if self.stage == Stage::Closing {
+            return;
+        }
         let name = method_name(class_id, method_id).unwrap_or("none");
         tracing::warn!(error = exception.text, method = name, "closing a connection");
         let clock = engine.clock;
-        self.slots.clear();
-        if let Some(connection) = self.connection(engine) {
-            for channel in connection.channels.clone() {
-                engine.close_channel(channel);
-            }
-        }
+        self.close_channels(engine);
         let login = matches!(self.stage, Stage::Header | Stage::Start | Stage::Tune | Stage::Open);
         let Some(connection) = self.connection(engine) else { return };
         if login && exception.code == ReplyCode::ACCESS_REFUSED && !self.close_on_refusal {
@@ -384,6 +444,31 @@ impl SessionState {
         }
         connection.close(exception, class_id, method_id, clock);
         self.stage = Stage::Closing;
+    }
+}
+
+/// A method that is none, in RabbitMQ's words: the octets after its numbers.
+fn undecodable(error: &DecodeError, payload: &[u8]) -> Exception {
+    match error.reply_code() {
+        ReplyCode::FRAME_ERROR => {
+            let fields = erlang::octets(payload.get(4..).unwrap_or_default());
+            Exception::hard(ReplyCode::FRAME_ERROR, format!("cannot decode {fields}"))
+        }
+        _ => error.clone().into(),
+    }
+}
+
+/// A frame's type and payload as they came.
+fn raw(frame: &Frame<'_>) -> (u8, Vec<u8>) {
+    match *frame {
+        Frame::Method { payload, .. } => (FRAME_METHOD, payload.to_vec()),
+        Frame::Body { payload, .. } => (FRAME_BODY, payload.to_vec()),
+        Frame::Heartbeat => (FRAME_HEARTBEAT, Vec::new()),
+        Frame::Header { class_id, body_size, properties, .. } => {
+            let parts =
+                [&class_id.to_be_bytes()[..], &[0, 0], &body_size.to_be_bytes(), properties];
+            (FRAME_HEADER, parts.concat())
+        }
     }
 }
 

@@ -16,6 +16,8 @@ mod publish;
 mod recover;
 mod settle;
 
+pub(crate) use declare::refuse_default;
+
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -27,6 +29,7 @@ use warren_amqp::method::EncodeMethod;
 
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
+use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
 use crate::queue::{Consumer, Queue, QueueKey};
 use crate::store::{Definition, Store};
@@ -57,8 +60,17 @@ pub(crate) struct Engine {
     last_queue_id: u64,
     last_routing: u64,
     last_generated: u64,
-    /// Reused by each publish.
+    /// Reused by each publish, as the next two: the queues that a message goes to.
     targets: Vec<QueueKey>,
+    /// The exchanges that it still has to pass.
+    ahead: Vec<ExchangeKey>,
+    /// The durable ones among its queues, by the store's numbers.
+    durable: Vec<u64>,
+    /// The empty one.
+    default_name: Rc<str>,
+    /// Consumers whose queues have gone, to be told at the end of the turn: after the answer to the client
+    /// that deleted the queue, as in RabbitMQ.
+    cancelled: Vec<(ChannelKey, CompactString)>,
     random: RandomState,
     /// Seconds since the start, as the ticks count them.
     pub(crate) clock: u64,
@@ -177,12 +189,13 @@ impl Engine {
 
     /// The end of a turn. True when there is more to do at once.
     pub(crate) fn end_turn(&mut self) -> bool {
+        self.tell_cancelled();
         let more = self.dispatch_dirty();
         if let Some(store) = &mut self.store {
             store.commit();
         }
         self.pay();
-        more
+        more || !self.dirty.is_empty()
     }
 
     /// The store has written everything up to `batch`.
@@ -234,12 +247,26 @@ impl Engine {
         }
     }
 
-    /// Closes a connection: its channels, then its exclusive queues.
-    pub(crate) fn close_connection(&mut self, key: ConnectionKey) {
+    /// Closes all channels of a connection.
+    pub(crate) fn close_channels(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         for channel in std::mem::take(&mut connection.channels) {
             self.close_channel(channel);
         }
+    }
+
+    /// Tells a client that the broker ends the connection, and why.
+    pub(crate) fn force_close(&mut self, key: ConnectionKey, exception: &Exception) {
+        self.close_channels(key);
+        let clock = self.clock;
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.close(exception, 0, 0, clock);
+        }
+    }
+
+    /// Closes a connection: its channels, then its exclusive queues.
+    pub(crate) fn close_connection(&mut self, key: ConnectionKey) {
+        self.close_channels(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         for queue in std::mem::take(&mut connection.exclusive_queues) {
             self.remove_queue(queue);

@@ -1,6 +1,9 @@
 //! What a client did wrong: the code and the text it is told, in RabbitMQ's words.
 
+use warren_amqp::constants::{FRAME_HEARTBEAT, SHORT_STRING_MAX};
 use warren_amqp::{DecodeError, FrameError, ReplyCode};
+
+use crate::erlang;
 
 /// Ends a channel, or the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,17 +13,25 @@ pub(crate) struct Exception {
     pub(crate) text: String,
     /// Whether the whole connection ends.
     pub(crate) hard: bool,
+    /// Class and method at fault, where it is not the method being handled.
+    pub(crate) ids: Option<(u16, u16)>,
 }
 
 impl Exception {
     /// An error with the scope that its code has (§1.2 of the reference: soft or hard).
     pub(crate) fn new(code: ReplyCode, detail: impl AsRef<str>) -> Self {
-        Self { code, text: code.text(detail.as_ref()), hard: code.is_connection_error() }
+        let text = shortened(code.text(detail.as_ref()));
+        Self { code, text, hard: code.is_connection_error(), ids: None }
     }
 
     /// An error that ends the connection whatever its code.
     pub(crate) fn hard(code: ReplyCode, detail: impl AsRef<str>) -> Self {
         Self { hard: true, ..Self::new(code, detail) }
+    }
+
+    /// The same, with another class and method at fault.
+    pub(crate) fn at(self, class_id: u16, method_id: u16) -> Self {
+        Self { ids: Some((class_id, method_id)), ..self }
     }
 
     pub(crate) fn not_found(kind: &str, name: &str) -> Self {
@@ -46,6 +57,18 @@ impl Exception {
     }
 }
 
+/// A reply text is a short string. What does not fit is cut as RabbitMQ cuts it.
+fn shortened(mut text: String) -> String {
+    const MORE: &str = "...";
+    if SHORT_STRING_MAX < text.len() {
+        let fits = (0..=SHORT_STRING_MAX - MORE.len()).rev();
+        let end = fits.into_iter().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push_str(MORE);
+    }
+    text
+}
+
 /// `queue 'tasks' in vhost '/'`.
 pub(crate) fn resource(kind: &str, name: &str) -> String {
     format!("{kind} '{name}' in vhost '/'")
@@ -53,7 +76,17 @@ pub(crate) fn resource(kind: &str, name: &str) -> String {
 
 impl From<FrameError> for Exception {
     fn from(error: FrameError) -> Self {
-        Self::hard(error.reply_code(), error.to_string())
+        let text = match &error {
+            FrameError::TooLarge { kind, payload_bytes, payload_bytes_max, .. } => format!(
+                "{}: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}",
+                erlang::frame(*kind, &[])
+            ),
+            FrameError::BadHeartbeat { payload_bytes: 0, .. } => {
+                erlang::frame(FRAME_HEARTBEAT, &[])
+            }
+            other => other.to_string(),
+        };
+        Self::hard(error.reply_code(), text)
     }
 }
 

@@ -197,6 +197,10 @@ impl Exchange {
         !self.bindings.is_empty()
     }
 
+    pub(crate) fn has_binding(&self, binding: &Binding) -> bool {
+        self.bindings.contains(binding)
+    }
+
     pub(crate) fn bindings(&self) -> impl Iterator<Item = &Rc<Binding>> {
         self.bindings.iter()
     }

@@ -30,6 +30,7 @@ mod broker;
 mod channel;
 mod connection;
 mod engine;
+mod erlang;
 mod exception;
 mod exchange;
 mod message;

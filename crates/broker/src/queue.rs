@@ -83,10 +83,10 @@ impl Queue {
         self.ready.push_back(Entry { message, position, redelivered });
     }
 
-    /// Takes the first message out if its time is over.
-    pub(crate) fn pop_expired(&mut self, now_ms: u64) -> Option<Entry> {
+    /// Takes the first message out if its time was over at `limit_ms`.
+    pub(crate) fn pop_expired(&mut self, limit_ms: u64) -> Option<Entry> {
         let first = self.ready.front()?;
-        if first.message.expires_ms <= now_ms { self.ready.pop_front() } else { None }
+        if first.message.expires_ms <= limit_ms { self.ready.pop_front() } else { None }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {

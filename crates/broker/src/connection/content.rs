@@ -58,23 +58,20 @@ impl Incoming {
     }
 }
 
-fn unexpected(expected: &str) -> Exception {
-    let text = format!("expected {expected} frame, got non {expected} frame instead");
-    Exception::hard(ReplyCode::UNEXPECTED_FRAME, text)
+/// A content came that no method announced.
+fn stray() -> Exception {
+    let text = "expected method frame, got non method frame instead";
+    Exception::hard(ReplyCode::UNEXPECTED_FRAME, text).at(0, 0)
 }
 
-/// A method came while a content was expected.
+/// Something else came while a content was expected.
 pub(super) fn interrupted(incoming: &Incoming) -> Exception {
-    match incoming.body {
-        None => Exception::hard(
-            ReplyCode::UNEXPECTED_FRAME,
-            "expected content header for class 60, got non content header frame instead",
-        ),
-        Some(_) => Exception::hard(
-            ReplyCode::UNEXPECTED_FRAME,
-            "expected content body, got non content body frame instead",
-        ),
-    }
+    let text = match incoming.body {
+        None => "expected content header for class 60, got non content header frame instead",
+        Some(_) => "expected content body, got non content body frame instead",
+    };
+    Exception::hard(ReplyCode::UNEXPECTED_FRAME, text)
+        .at(CLASS_BASIC, basic::Publish::INFO.method_id)
 }
 
 impl SessionState {
@@ -92,8 +89,7 @@ impl SessionState {
                 incoming
             }
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
-            Some(Slot::Open { .. }) => return Err(unexpected("method")),
-            None => return Err(not_open()),
+            Some(Slot::Open { .. }) | None => return Err(stray()),
         };
         if class_id != CLASS_BASIC {
             let text = format!(
@@ -126,8 +122,7 @@ impl SessionState {
             Some(Slot::Closing) => return Ok(()),
             Some(Slot::Open { incoming: Some(Incoming { body: Some(body), .. }), .. }) => body,
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
-            Some(Slot::Open { .. }) => return Err(unexpected("method")),
-            None => return Err(not_open()),
+            Some(Slot::Open { .. }) | None => return Err(stray()),
         };
         if body.bytes_expected - body.bytes.len() < payload.len() {
             return Err(Exception::hard(
@@ -154,7 +149,8 @@ impl SessionState {
             return Ok(());
         };
         let content = Content::new(body.bytes, body.properties_bytes);
-        engine.publish(*key, Publish { exchange, routing_key, mandatory, content })
+        let more_keys = Vec::new();
+        engine.publish(*key, Publish { exchange, routing_key, more_keys, mandatory, content })
     }
 }
 

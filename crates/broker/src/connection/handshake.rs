@@ -65,18 +65,8 @@ impl SessionState {
             (Stage::Tune, Method::ConnectionTuneOk(tune_ok)) => self.tune_ok(engine, &tune_ok),
             (Stage::Open, Method::ConnectionOpen(open)) => self.open(engine, &open),
             (_, Method::ConnectionClose(_)) => {
-                self.slots.clear();
-                if let Some(connection) = self.connection(engine) {
-                    for channel in connection.channels.clone() {
-                        engine.close_channel(channel);
-                    }
-                }
+                self.close_channels(engine);
                 self.send(engine, 0, &connection::CloseOk {});
-                self.end(engine);
-                Ok(())
-            }
-            // The answer to a close that came from elsewhere: the broker shuts down.
-            (Stage::Running, Method::ConnectionCloseOk(_)) => {
                 self.end(engine);
                 Ok(())
             }
@@ -85,10 +75,16 @@ impl SessionState {
                 self.send(engine, 0, &connection::UpdateSecretOk {});
                 Ok(())
             }
-            (_, method) => Err(Exception::hard(
-                ReplyCode::COMMAND_INVALID,
-                format!("unexpected method '{}' on channel 0", method.name()),
-            )),
+            _ => {
+                let state = match self.stage {
+                    Stage::Start => "starting",
+                    Stage::Tune => "tuning",
+                    Stage::Open => "opening",
+                    _ => "running",
+                };
+                let text = format!("unexpected method in connection state {state}");
+                Err(Exception::hard(ReplyCode::CHANNEL_ERROR, text))
+            }
         }
     }
 
@@ -121,7 +117,8 @@ impl SessionState {
                     "Login was refused using authentication mechanism {}. For details see the broker logfile.",
                     start_ok.mechanism
                 ),
-            ))
+            )
+            .at(0, 0))
         };
         let Some((user, password)) = credentials else { return refused("malformed response") };
         let Some(connection) = self.connection(engine) else { return Ok(()) };
@@ -212,11 +209,11 @@ fn server_properties() -> FieldTable {
         .with("capabilities", capabilities)
 }
 
-/// RFC 4616: an identity to act for, which we do not look at, the user, the password, between zeros.
+/// RFC 4616: an identity to act for, the user, the password, between zeros. Nobody acts for another here.
 fn plain(response: &[u8]) -> Option<(String, String)> {
     let mut parts = response.split(|byte| *byte == 0);
-    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
+    let (acts_for, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    if !acts_for.is_empty() || parts.next().is_some() {
         return None;
     }
     Some((String::from_utf8(user.to_vec()).ok()?, String::from_utf8(password.to_vec()).ok()?))

@@ -2,13 +2,13 @@
 
 use compact_str::CompactString;
 use warren_amqp::method::{access, basic, channel, confirm, exchange, queue, tx};
-use warren_amqp::{Method, ReplyCode};
+use warren_amqp::{FieldTable, Method, ReplyCode};
 
 use super::content::{Incoming, interrupted, not_open};
 use super::{SessionState, Slot};
 use crate::channel::{ChannelKey, Verdict};
 use crate::connection::ConnectionKey;
-use crate::engine::Engine;
+use crate::engine::{Engine, refuse_default};
 use crate::exception::Exception;
 use crate::exchange::Destination;
 
@@ -27,6 +27,7 @@ impl SessionState {
                     Method::ChannelCloseOk(_) => drop(self.slots.remove(&number)),
                     // Both sides have closed at the same time.
                     Method::ChannelClose(_) => self.send(engine, number, &channel::CloseOk {}),
+                    Method::ChannelOpen(_) => return Err(open_twice()),
                     _ => {}
                 }
                 return Ok(());
@@ -42,16 +43,14 @@ impl SessionState {
                 }
                 Ok(())
             }
-            Method::ChannelOpen(_) => {
-                Err(Exception::hard(ReplyCode::CHANNEL_ERROR, "second 'channel.open' seen"))
-            }
+            Method::ChannelOpen(_) => Err(open_twice()),
             Method::ChannelClose(_) => {
                 self.slots.remove(&number);
                 engine.close_channel(key);
                 self.send(engine, number, &channel::CloseOk {});
                 Ok(())
             }
-            Method::ChannelCloseOk(_) | Method::ChannelFlowOk(_) => Ok(()),
+            Method::ChannelFlowOk(_) => Ok(()),
             Method::ChannelFlow(flow) => {
                 if !flow.active {
                     return Err(Exception::not_implemented("active=false"));
@@ -77,13 +76,14 @@ impl SessionState {
         if !matches!(method, Method::ChannelOpen(_)) {
             return Err(not_open());
         }
-        if self.channel_max < number {
+        // As in RabbitMQ, their number counts, and not the highest of their numbers.
+        if usize::from(self.channel_max) <= self.slots.len() {
             let text = format!(
                 "number of channels opened ({}) has reached the negotiated channel_max ({})",
                 self.slots.len(),
                 self.channel_max
             );
-            return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text));
+            return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text).at(0, 0));
         }
         let key = engine.open_channel(connection, number);
         self.slots.insert(number, Slot::Open { key, incoming: None });
@@ -118,15 +118,20 @@ impl Call<'_> {
                 self.reply(delete.no_wait, &exchange::DeleteOk {});
             }
             Method::ExchangeBind(bind) => {
-                let destination = self.exchange(bind.destination)?;
-                self.engine.bind(bind.source, destination, bind.routing_key, &bind.arguments)?;
+                refuse_default(bind.destination)?;
+                let source = self.engine.find_source(bind.source)?;
+                let destination =
+                    Destination::Exchange(self.engine.find_exchange(bind.destination)?);
+                self.engine.bind(source, destination, bind.routing_key, &bind.arguments)?;
                 self.reply(bind.no_wait, &exchange::BindOk {});
             }
             Method::ExchangeUnbind(unbind) => {
-                let destination = self.exchange(unbind.destination)?;
-                self.engine.unbind(
+                refuse_default(unbind.destination)?;
+                refuse_default(unbind.source)?;
+                let destination = self.engine.exchange_key(unbind.destination);
+                self.unbind(
                     unbind.source,
-                    destination,
+                    destination.map(Destination::Exchange),
                     unbind.routing_key,
                     &unbind.arguments,
                 )?;
@@ -135,27 +140,18 @@ impl Call<'_> {
             Method::QueueDeclare(declare) => self.declare_queue(&declare)?,
             Method::QueueBind(bind) => {
                 let name = self.queue_name(bind.queue)?;
+                let source = self.engine.find_source(bind.exchange)?;
                 let queue = self.engine.find_queue(&name, self.connection)?;
-                // RabbitMQ: without queue and key, the key is the queue's name.
-                let key = if bind.queue.is_empty() && bind.routing_key.is_empty() {
-                    name.as_str()
-                } else {
-                    bind.routing_key
-                };
-                let destination = Destination::Queue(queue);
-                self.engine.bind(bind.exchange, destination, key, &bind.arguments)?;
+                let key = key_or_name(bind.queue, bind.routing_key, &name);
+                self.engine.bind(source, Destination::Queue(queue), key, &bind.arguments)?;
                 self.reply(bind.no_wait, &queue::BindOk {});
             }
             Method::QueueUnbind(unbind) => {
                 let name = self.queue_name(unbind.queue)?;
-                let queue = self.engine.find_queue(&name, self.connection)?;
-                let destination = Destination::Queue(queue);
-                self.engine.unbind(
-                    unbind.exchange,
-                    destination,
-                    unbind.routing_key,
-                    &unbind.arguments,
-                )?;
+                refuse_default(unbind.exchange)?;
+                let destination = self.engine.queue_key(&name).map(Destination::Queue);
+                let key = key_or_name(unbind.queue, unbind.routing_key, &name);
+                self.unbind(unbind.exchange, destination, key, &unbind.arguments)?;
                 self.reply(false, &queue::UnbindOk {});
             }
             Method::QueuePurge(purge) => {
@@ -235,18 +231,15 @@ impl Call<'_> {
                 let queue = self.engine.find_queue(&name, self.connection)?;
                 self.engine.get(key, queue, get.no_ack);
             }
-            method => {
-                let text = format!("the server does not take '{}'", method.name());
-                return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
-            }
+            _ => return Err(Exception::hard(ReplyCode::COMMAND_INVALID, "unimplemented method")),
         }
         Ok(())
     }
 
     fn declare_queue(&mut self, declare: &queue::Declare<'_>) -> Result<(), Exception> {
         let (name, generated) = match declare.queue {
-            "" if declare.passive => (self.queue_name("")?, false),
-            "" => (self.engine.generate_name("amq.gen-"), true),
+            // Passively, no name is no queue's name: it does not stand for the last one.
+            "" if !declare.passive => (self.engine.generate_name("amq.gen-"), true),
             name => (name.into(), false),
         };
         let key = self.engine.declare_queue(self.connection, &name, generated, declare)?;
@@ -263,11 +256,19 @@ impl Call<'_> {
         Ok(())
     }
 
-    fn exchange(&self, name: &str) -> Result<Destination, Exception> {
-        if name.is_empty() {
-            return Err(Exception::refused("operation not permitted on the default exchange"));
-        }
-        self.engine.find_exchange(name).map(Destination::Exchange)
+    /// To take a binding away that is not there, or from what is not there, is no error.
+    fn unbind(
+        &mut self,
+        source: &str,
+        destination: Option<Destination>,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), Exception> {
+        let (Some(source), Some(destination)) = (self.engine.exchange_key(source), destination)
+        else {
+            return Ok(());
+        };
+        self.engine.unbind(self.connection, source, destination, routing_key, arguments)
     }
 
     /// What an empty name stands for: the queue that was declared last on this channel.
@@ -280,6 +281,15 @@ impl Call<'_> {
             _ => Err(Exception::new(ReplyCode::NOT_FOUND, "no previously declared queue")),
         }
     }
+}
+
+fn open_twice() -> Exception {
+    Exception::hard(ReplyCode::CHANNEL_ERROR, "second 'channel.open' seen")
+}
+
+/// Where neither queue nor key is named, the key is the name of the last queue declared.
+fn key_or_name<'a>(queue: &str, routing_key: &'a str, name: &'a str) -> &'a str {
+    if queue.is_empty() && routing_key.is_empty() { name } else { routing_key }
 }
 
 fn recoverable(requeue: bool) -> Result<(), Exception> {

@@ -7,6 +7,7 @@ use warren_amqp::{FieldTable, FieldValue, ReplyCode};
 
 use super::Engine;
 use crate::connection::ConnectionKey;
+use crate::erlang;
 use crate::exception::{Exception, resource};
 use crate::exchange::{Binding, Destination, Exchange, ExchangeKey, PREDECLARED};
 use crate::queue::{Queue, QueueKey};
@@ -23,6 +24,7 @@ impl Engine {
     ) -> Result<(), Exception> {
         let name = declare.exchange;
         if declare.passive {
+            refuse_default(name)?;
             return self.find_exchange(name).map(drop);
         }
         let Some(kind) = Self::exchange_kind(declare.kind) else {
@@ -40,8 +42,11 @@ impl Engine {
             Some(value) => match value.as_str() {
                 Some(name) => Some(name.into()),
                 None => {
-                    let text =
-                        format!("invalid arg '{ALTERNATE}' for {}", resource("exchange", name));
+                    let text = format!(
+                        "invalid type '{}' for arg '{ALTERNATE}' in {}",
+                        value.type_name(),
+                        resource("exchange", name)
+                    );
                     return Err(Exception::precondition(text));
                 }
             },
@@ -128,6 +133,12 @@ impl Engine {
 
     pub(crate) fn find_exchange(&self, name: &str) -> Result<ExchangeKey, Exception> {
         self.exchange_key(name).ok_or_else(|| Exception::not_found("exchange", name))
+    }
+
+    /// The exchange that a binding leads from.
+    pub(crate) fn find_source(&self, name: &str) -> Result<ExchangeKey, Exception> {
+        refuse_default(name)?;
+        self.find_exchange(name)
     }
 
     pub(crate) fn find_queue(
@@ -303,13 +314,11 @@ impl Engine {
 
     pub(crate) fn bind(
         &mut self,
-        source: &str,
+        key: ExchangeKey,
         destination: Destination,
         routing_key: &str,
         arguments: &FieldTable,
     ) -> Result<(), Exception> {
-        refuse_default(source)?;
-        let key = self.find_exchange(source)?;
         let binding = Rc::new(Binding {
             destination,
             routing_key: routing_key.into(),
@@ -337,20 +346,26 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes a binding away, if it is there.
     pub(crate) fn unbind(
         &mut self,
-        source: &str,
+        connection: ConnectionKey,
+        key: ExchangeKey,
         destination: Destination,
         routing_key: &str,
         arguments: &FieldTable,
     ) -> Result<(), Exception> {
-        refuse_default(source)?;
-        let key = self.find_exchange(source)?;
         let binding = Binding {
             destination,
             routing_key: routing_key.into(),
             arguments: table_bytes(arguments),
         };
+        if !self.exchanges.get(key).is_some_and(|exchange| exchange.has_binding(&binding)) {
+            return Ok(());
+        }
+        if let Destination::Queue(queue) = destination {
+            self.check_owner(queue, connection)?;
+        }
         self.forget_at_destination(key, &binding);
         self.unbind_source(key, &binding);
         Ok(())
@@ -420,7 +435,8 @@ pub(super) fn is_predeclared(name: &str) -> bool {
     PREDECLARED.iter().any(|(other, _)| *other == name)
 }
 
-fn refuse_default(exchange: &str) -> Result<(), Exception> {
+/// Refuses to change the default exchange, or its bindings.
+pub(crate) fn refuse_default(exchange: &str) -> Result<(), Exception> {
     match exchange {
         "" => Err(Exception::refused("operation not permitted on the default exchange")),
         _ => Ok(()),
@@ -467,10 +483,16 @@ fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'
                 "queue type 'stream' for {} is not available",
                 resource("queue", name)
             ))),
-            _ => Err(Exception::precondition(format!(
-                "invalid arg '{QUEUE_TYPE}' for {}: unsupported queue type",
-                resource("queue", name)
-            ))),
+            other => {
+                let why = match other {
+                    Some(other) => erlang::quoted(&format!("unsupported queue type '{other}'")),
+                    None => format!("{{unacceptable_type,{}}}", value.type_name()),
+                };
+                let what = resource("queue", name);
+                Err(Exception::precondition(format!(
+                    "invalid arg '{QUEUE_TYPE}' for {what}: {why}"
+                )))
+            }
         }
     })?;
     Ok(queue_type(arguments).unwrap_or("classic"))

@@ -87,13 +87,20 @@ impl Engine {
         let Some(consumer) = self.consumers.remove(key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
         channel.consumers.remove(&consumer.tag);
-        if let Some(connection) = self.connections.get(channel.connection)
-            && connection.cancel_notify
-        {
-            connection.send(
-                channel.number,
-                &basic::Cancel { consumer_tag: &consumer.tag, no_wait: true },
-            );
+        if self.connections.get(channel.connection).is_some_and(|client| client.cancel_notify) {
+            self.cancelled.push((consumer.channel, consumer.tag));
+        }
+    }
+
+    /// Sends what [`cancel_by_server`](Self::cancel_by_server) has to say.
+    pub(super) fn tell_cancelled(&mut self) {
+        for (channel, tag) in self.cancelled.drain(..) {
+            if let Some(channel) = self.channels.get(channel)
+                && let Some(connection) = self.connections.get(channel.connection)
+            {
+                let notice = basic::Cancel { consumer_tag: &tag, no_wait: true };
+                connection.send(channel.number, &notice);
+            }
         }
     }
 
@@ -124,7 +131,10 @@ impl Engine {
     fn dispatch(&mut self, key: QueueKey) -> bool {
         let mut delivered = 0;
         let mut count = 0;
-        self.expire(key);
+        // A message whose time is over this very moment is delivered if someone takes it at once: that is
+        // what an expiration of 0 is for.
+        let overdue_ms = self.now_ms.saturating_sub(1);
+        self.expire_until(key, overdue_ms);
         while count < DELIVERIES_PER_TURN {
             let Some(consumer) = self.next_consumer(key) else { break };
             let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop()) else { break };
@@ -132,9 +142,10 @@ impl Engine {
                 delivered = delivered.max(entry.message.id);
             }
             self.deliver(key, consumer, entry);
-            self.expire(key);
+            self.expire_until(key, overdue_ms);
             count += 1;
         }
+        self.expire(key);
         if let Some(queue) = self.queues.get_mut(key)
             && queue.delivered < delivered
             && stored(queue)
@@ -158,7 +169,8 @@ impl Engine {
             let has_room = self.consumers.get(key).is_some_and(|consumer| {
                 consumer.has_room()
                     && self.channels.get(consumer.channel).is_some_and(|channel| {
-                        (consumer.no_ack || channel.has_room())
+                        channel.answers.is_empty()
+                            && (consumer.no_ack || channel.has_room())
                             && self
                                 .connections
                                 .get(channel.connection)
@@ -202,7 +214,7 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(channel_key) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         let Some(entry) = entry else {
-            return connection.send(channel.number, &basic::GetEmpty {});
+            return self.answer(channel_key, 0, &basic::GetEmpty {});
         };
         let tag = channel.next_tag();
         let method = basic::GetOk {
@@ -212,7 +224,13 @@ impl Engine {
             routing_key: &entry.message.routing_key,
             message_count: left,
         };
-        connection.send_content(channel.number, &method, &entry.message.content);
+        if channel.answers.is_empty() {
+            connection.send_content(channel.number, &method, &entry.message.content);
+        } else {
+            let mut bytes = Vec::new();
+            connection.encode_content(&mut bytes, channel.number, &method, &entry.message.content);
+            channel.answers.push_back((0, bytes));
+        }
         if no_ack {
             return self.forget(queue_key, &entry);
         }
@@ -231,8 +249,12 @@ impl Engine {
     /// Drops messages whose time is over from the head of a queue. Behind others that live, they wait: the
     /// order of a queue is not searched, as in RabbitMQ's classic queues.
     pub(crate) fn expire(&mut self, key: QueueKey) {
-        let now_ms = self.now_ms;
-        while let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop_expired(now_ms))
+        self.expire_until(key, self.now_ms);
+    }
+
+    fn expire_until(&mut self, key: QueueKey, limit_ms: u64) {
+        while let Some(entry) =
+            self.queues.get_mut(key).and_then(|queue| queue.pop_expired(limit_ms))
         {
             self.forget(key, &entry);
         }

@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
+use compact_str::CompactString;
 use warren_amqp::method::basic;
+use warren_amqp::value::{RawTable, RawValue};
 use warren_amqp::{RawProperties, ReplyCode};
 
 use super::Engine;
 use super::declare::stored;
 use crate::channel::{ChannelKey, Mode, Publish};
+use crate::erlang;
 use crate::exception::Exception;
 use crate::exchange::{Destination, ExchangeKey};
 use crate::message::{Content, Message};
@@ -20,9 +23,9 @@ impl Engine {
     pub(crate) fn publish(
         &mut self,
         channel: ChannelKey,
-        publish: Publish,
+        mut publish: Publish,
     ) -> Result<(), Exception> {
-        self.check_properties(channel, &publish)?;
+        self.check_properties(channel, &mut publish)?;
         if let Some(Mode::Tx(tx)) = self.channels.get_mut(channel).map(|channel| &mut channel.mode)
         {
             tx.publishes.push(publish);
@@ -39,7 +42,11 @@ impl Engine {
         Ok(())
     }
 
-    fn check_properties(&self, channel: ChannelKey, publish: &Publish) -> Result<(), Exception> {
+    fn check_properties(
+        &self,
+        channel: ChannelKey,
+        publish: &mut Publish,
+    ) -> Result<(), Exception> {
         let properties = RawProperties::new(publish.content.properties());
         // The flags say at a glance that there is none of these.
         if properties.as_bytes()[..2] == [0, 0] {
@@ -56,11 +63,16 @@ impl Engine {
             )));
         }
         if let Some(expiration) = properties.expiration()
-            && parse_expiration(expiration).is_none()
+            && let Err(why) = parse_expiration(expiration)
         {
-            return Err(Exception::precondition(format!(
-                "invalid expiration '{expiration}': no_integer"
-            )));
+            let text = format!("invalid expiration '{expiration}': {why}");
+            return Err(Exception::precondition(text));
+        }
+        if let Some(headers) = properties.headers() {
+            carbon_copies(headers, "CC", &mut publish.more_keys)?;
+            if carbon_copies(headers, "BCC", &mut publish.more_keys)? {
+                publish.content = without_bcc(&publish.content)?;
+            }
         }
         Ok(())
     }
@@ -78,7 +90,7 @@ impl Engine {
         self.last_message_id += 1;
         let exchange = match publish.exchange.and_then(|key| self.exchanges.get(key)) {
             Some(exchange) => exchange.name.clone(),
-            None => Rc::from(""),
+            None => self.default_name.clone(),
         };
         let mut message = Message {
             id: self.last_message_id,
@@ -103,7 +115,7 @@ impl Engine {
     /// When a message expires, from its `expiration` in milliseconds.
     fn expires_ms(&self, content: &Content) -> u64 {
         let expiration = RawProperties::new(content.properties()).expiration();
-        let lifetime = expiration.and_then(parse_expiration);
+        let lifetime = expiration.and_then(|text| parse_expiration(text).ok());
         lifetime.map_or(u64::MAX, |lifetime| self.now_ms.saturating_add(lifetime))
     }
 
@@ -113,18 +125,14 @@ impl Engine {
         if !message.content.is_persistent() {
             return 0;
         }
-        let durable: Vec<u64> = self
-            .targets
-            .iter()
-            .filter_map(|key| self.queues.get(*key))
-            .filter(|queue| stored(queue))
-            .map(|queue| queue.id)
-            .collect();
-        if durable.is_empty() {
+        let queues = self.targets.iter().filter_map(|key| self.queues.get(*key));
+        self.durable.clear();
+        self.durable.extend(queues.filter(|queue| stored(queue)).map(|queue| queue.id));
+        if self.durable.is_empty() {
             return 0;
         }
         message.stored = true;
-        store.publish(message, &durable)
+        store.publish(message, &self.durable)
     }
 
     /// Fills `self.targets` with the queues of a message, each once.
@@ -132,14 +140,22 @@ impl Engine {
         self.last_routing += 1;
         self.targets.clear();
         let Some(exchange) = publish.exchange else {
-            // The default exchange: the key is a queue's name.
+            // The default exchange: a key is a queue's name.
             self.targets.extend(self.queue_names.get(&publish.routing_key));
+            for key in &publish.more_keys {
+                let queue = self.queue_names.get(key);
+                if let Some(queue) = queue.filter(|queue| !self.targets.contains(*queue)) {
+                    self.targets.push(*queue);
+                }
+            }
             return;
         };
-        let mut exchanges = vec![exchange];
-        while let Some(key) = exchanges.pop() {
-            self.route_at(key, publish, &mut exchanges);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.push(exchange);
+        while let Some(key) = ahead.pop() {
+            self.route_at(key, publish, &mut ahead);
         }
+        self.ahead = ahead;
     }
 
     fn route_at(&mut self, key: ExchangeKey, publish: &Publish, further: &mut Vec<ExchangeKey>) {
@@ -151,23 +167,25 @@ impl Engine {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (queues, targets, routing) = (&mut self.queues, &mut self.targets, self.last_routing);
         let mut matched = false;
-        exchange.route(
-            &publish.routing_key,
-            || RawProperties::new(publish.content.properties()).headers(),
-            |destination| {
-                matched = true;
-                match destination {
-                    Destination::Exchange(key) => further.push(key),
-                    Destination::Queue(key) => {
-                        if let Some(queue) = queues.get_mut(key)
-                            && std::mem::replace(&mut queue.routed, routing) != routing
-                        {
-                            targets.push(key);
+        for routing_key in std::iter::once(&publish.routing_key).chain(&publish.more_keys) {
+            exchange.route(
+                routing_key,
+                || RawProperties::new(publish.content.properties()).headers(),
+                |destination| {
+                    matched = true;
+                    match destination {
+                        Destination::Exchange(key) => further.push(key),
+                        Destination::Queue(key) => {
+                            if let Some(queue) = queues.get_mut(key)
+                                && std::mem::replace(&mut queue.routed, routing) != routing
+                            {
+                                targets.push(key);
+                            }
                         }
                     }
-                }
-            },
-        );
+                },
+            );
+        }
         if !matched && let Some(alternate) = &exchange.alternate {
             further.extend(self.exchange_names.get(alternate.as_str()));
         }
@@ -188,8 +206,100 @@ impl Engine {
     }
 }
 
-/// Milliseconds in digits, at most RabbitMQ's limit of 32 bits.
-fn parse_expiration(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse::<u32>().ok().filter(|_| digits).map(u64::from)
+/// RabbitMQ's limit for `expiration`: ten years, in milliseconds.
+const EXPIRATION_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// Milliseconds in digits; a sign may stand in front.
+///
+/// # Errors
+/// What is wrong, as RabbitMQ says it.
+fn parse_expiration(text: &str) -> Result<u64, String> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let rest = unsigned.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    let digits = &unsigned[..unsigned.len() - rest.len()];
+    if digits.is_empty() {
+        return Err("no_integer".into());
+    }
+    if !rest.is_empty() {
+        return Err(format!("{{leftover_string,{}}}", erlang::quoted(rest)));
+    }
+    let significant = digits.trim_start_matches('0');
+    if text.starts_with('-') && !significant.is_empty() {
+        return Err(format!("{{value_negative,-{significant}}}"));
+    }
+    match digits.parse() {
+        Ok(value) if value <= EXPIRATION_MS_MAX => Ok(value),
+        _ => Err(format!("{{value_too_large,{significant}}}")),
+    }
+}
+
+/// Adds the routing keys of a header `CC` or `BCC`. False when there is none.
+///
+/// # Errors
+/// When it is no array.
+fn carbon_copies(
+    headers: RawTable<'_>,
+    name: &str,
+    keys: &mut Vec<CompactString>,
+) -> Result<bool, Exception> {
+    match headers.get(name) {
+        None => Ok(false),
+        Some(RawValue::Array(array)) => {
+            for key in array.iter() {
+                // What is no string, or no text, is passed over.
+                if let RawValue::LongString(key) = key?
+                    && let Ok(key) = std::str::from_utf8(key)
+                {
+                    keys.push(key.into());
+                }
+            }
+            Ok(true)
+        }
+        Some(other) => {
+            let kind = other.to_value()?.type_name();
+            Err(Exception::precondition(format!(
+                "invalid message: {{unacceptable_type_in_header,{},{kind}}}",
+                erlang::quoted(name)
+            )))
+        }
+    }
+}
+
+/// Nobody who receives a message learns who else does.
+fn without_bcc(content: &Content) -> Result<Content, Exception> {
+    let mut properties = RawProperties::new(content.properties()).to_properties()?;
+    if let Some(headers) = &mut properties.headers {
+        headers.remove("BCC");
+    }
+    let mut bytes = Vec::with_capacity(content.properties().len() + content.body().len());
+    properties.encode(&mut bytes);
+    let properties_bytes = bytes.len();
+    bytes.extend_from_slice(content.body());
+    Ok(Content::new(bytes, properties_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_expiration;
+
+    #[track_caller]
+    fn check(text: &str, want: Result<u64, &str>) {
+        assert_eq!(parse_expiration(text), want.map_err(str::to_owned), "{text:?}");
+    }
+
+    #[test]
+    fn expirations_are_read_as_rabbitmq_reads_them() {
+        check("0", Ok(0));
+        check("+7", Ok(7));
+        check("-0", Ok(0));
+        check("315360000000", Ok(315_360_000_000));
+        check("315360000001", Err("{value_too_large,315360000001}"));
+        check("99999999999999999999", Err("{value_too_large,99999999999999999999}"));
+        check("-5", Err("{value_negative,-5}"));
+        check("1.5", Err("{leftover_string,\".5\"}"));
+        check("5\"q", Err("{leftover_string,\"\\\"q\"}"));
+        for text in ["", "soon", " 5", "-", "+-5"] {
+            check(text, Err("no_integer"));
+        }
+    }
 }

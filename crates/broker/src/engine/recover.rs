@@ -63,14 +63,10 @@ impl Engine {
         } else {
             self.exchange_key(&binding.destination).map(Destination::Exchange)
         };
-        let bound = destination.map(|destination| {
-            self.bind(
-                &binding.source,
-                destination,
-                &binding.routing_key,
-                &table(&binding.arguments),
-            )
-        });
+        let bound =
+            self.exchange_key(&binding.source).zip(destination).map(|(source, destination)| {
+                self.bind(source, destination, &binding.routing_key, &table(&binding.arguments))
+            });
         if !matches!(bound, Some(Ok(()))) {
             tracing::warn!(?binding, "a binding of the store leads nowhere");
         }

@@ -18,22 +18,29 @@ impl Engine {
         verdict: Verdict,
     ) -> Result<(), Exception> {
         let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
-        let settled = if multiple {
-            channel.settle_up_to(tag)
+        let unknown = || Exception::precondition(format!("unknown delivery tag {tag}"));
+        let (in_tx, limited) = (matches!(channel.mode, Mode::Tx(_)), channel.prefetch_all != 0);
+        if !multiple && verdict != Verdict::Requeue && !in_tx {
+            // What nearly every consumer does with nearly every message: nothing is allocated.
+            let unacked = channel.settle(tag).ok_or_else(unknown)?;
+            self.finish(&unacked);
         } else {
-            channel.settle(tag).map(|unacked| vec![(tag, unacked)])
-        };
-        let Some(settled) = settled else {
-            return Err(Exception::precondition(format!("unknown delivery tag {tag}")));
-        };
-        if let Mode::Tx(tx) = &mut channel.mode {
-            tx.verdicts.extend(settled.into_iter().map(|(tag, unacked)| (tag, unacked, verdict)));
-            return Ok(());
+            let settled = if multiple {
+                channel.settle_up_to(tag)
+            } else {
+                channel.settle(tag).map(|unacked| vec![(tag, unacked)])
+            };
+            let settled = settled.ok_or_else(unknown)?;
+            if let Mode::Tx(tx) = &mut channel.mode {
+                let verdicts = settled.into_iter().map(|(tag, unacked)| (tag, unacked, verdict));
+                tx.verdicts.extend(verdicts);
+                return Ok(());
+            }
+            self.apply(settled, verdict);
         }
-        if channel.prefetch_all != 0 {
+        if limited {
             self.mark_consumed(key);
         }
-        self.apply(settled, verdict);
         Ok(())
     }
 
@@ -42,9 +49,14 @@ impl Engine {
             return self.requeue(settled);
         }
         for (_, unacked) in settled {
-            self.release(&unacked);
-            self.forget(unacked.queue, &unacked.entry);
+            self.finish(&unacked);
         }
+    }
+
+    /// A delivery is done with.
+    fn finish(&mut self, unacked: &Unacked) {
+        self.release(unacked);
+        self.forget(unacked.queue, &unacked.entry);
     }
 
     /// The consumer has room for one more.
@@ -157,12 +169,16 @@ impl Engine {
     /// Sends the answers and confirms that wait for nothing more.
     pub(super) fn pay(&mut self) {
         let mut owing = std::mem::take(&mut self.owing);
-        let mut broken = Vec::new();
+        let (mut broken, mut answered) = (Vec::new(), Vec::new());
         owing.retain(|key| {
             let (synced, failed) = (self.synced, self.failed);
             let Some(channel) = self.channels.get_mut(*key) else { return false };
             let Some(connection) = self.connections.get(channel.connection) else { return false };
+            let waited = !channel.answers.is_empty();
             channel.pay(connection, synced, failed);
+            if waited && channel.answers.is_empty() {
+                answered.push(*key);
+            }
             channel.owed = channel.is_owed();
             if channel.owed && failed {
                 // It stays marked, and off the list: its connection is closed once.
@@ -176,9 +192,11 @@ impl Engine {
         // A definition or a commit that cannot be kept has no answer of its own.
         let exception = Exception::hard(ReplyCode::INTERNAL_ERROR, "the store cannot write");
         for connection in broken {
-            if let Some(connection) = self.connections.get_mut(connection) {
-                connection.close(&exception, 0, 0, self.clock);
-            }
+            self.force_close(connection, &exception);
+        }
+        for channel in answered {
+            // Deliveries must not overtake the answer to `basic.consume`.
+            self.mark_consumed(channel);
         }
     }
 }

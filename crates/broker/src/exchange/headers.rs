@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use warren_amqp::value::{RawTable, RawValue};
 use warren_amqp::{FieldValue, ReplyCode};
 
+use crate::erlang;
 use crate::exception::Exception;
 
 /// A binding's arguments, read.
@@ -26,13 +27,21 @@ impl Rule {
             Some(RawValue::LongString(b"any-with-x")) => (true, true),
             Some(RawValue::LongString(other)) => {
                 let text = format!(
-                    "Invalid x-match field value \"{}\"; expected all, any, all-with-x or any-with-x",
-                    String::from_utf8_lossy(other)
+                    "Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x",
+                    erlang::binary(other)
                 );
                 return Err(Exception::new(ReplyCode::PRECONDITION_FAILED, text));
             }
-            Some(_) => {
-                let text = "Invalid x-match field type; expected longstr";
+            Some(other) => {
+                let value = other.to_value()?;
+                let shown = match value.as_i64() {
+                    Some(number) => number.to_string(),
+                    None => format!("{value:?}"),
+                };
+                let text = format!(
+                    "Invalid x-match field type {} (value {shown}); expected longstr",
+                    value.type_name()
+                );
                 return Err(Exception::new(ReplyCode::PRECONDITION_FAILED, text));
             }
         };
@@ -110,7 +119,9 @@ mod tests {
         let arguments = bytes(&FieldTable::new().with("x-match", "most"));
         let error = Rule::parse(RawTable::new(&arguments)).err().unwrap();
         assert!(
-            error.text.starts_with("PRECONDITION_FAILED - Invalid x-match field value \"most\"")
+            error
+                .text
+                .starts_with("PRECONDITION_FAILED - Invalid x-match field value <<\"most\">>")
         );
     }
 }
