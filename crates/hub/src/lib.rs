@@ -30,6 +30,7 @@ pub mod net;
 mod offload;
 mod poller;
 mod remote;
+pub mod selectors;
 pub mod signal;
 mod spawn;
 pub mod sync;

@@ -1,5 +1,6 @@
 //! What all sockets share: try, park until ready, try again.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -16,16 +17,24 @@ pub(super) enum Direction {
 }
 
 /// The fibers that wait for one descriptor.
-#[derive(Default)]
 struct Waiting {
     readers: WaitList,
     writers: WaitList,
+    /// There may be something to read. Unset by a read that emptied the socket, which spares the next one an
+    /// attempt in vain.
+    readable: Cell<bool>,
+    /// The peer will send no more: everything is news from now on.
+    closed: Cell<bool>,
 }
 
 impl IoHandler for Waiting {
     fn io_ready(&self, ready: Readiness) {
+        if ready.intersects(Readiness::CLOSED | Readiness::ERROR) {
+            self.closed.set(true);
+        }
         // An edge may serve several: all try, and those who come too late park again.
         if ready.contains(Readiness::READABLE) {
+            self.readable.set(true);
             self.readers.wake_all();
         }
         if ready.contains(Readiness::WRITABLE) {
@@ -45,7 +54,12 @@ pub(super) struct Socket<T> {
 impl<T: AsFd> Socket<T> {
     /// Takes a descriptor that has been made non-blocking.
     pub(super) fn new(io: T) -> io::Result<Self> {
-        let waiting = Rc::<Waiting>::default();
+        let waiting = Rc::new(Waiting {
+            readers: WaitList::new(),
+            writers: WaitList::new(),
+            readable: Cell::new(true),
+            closed: Cell::new(false),
+        });
         let registration = register(io.as_fd(), waiting.clone())?;
         Ok(Self { waiting, _registration: registration, io })
     }
@@ -65,17 +79,38 @@ impl<T: AsFd> Socket<T> {
         mut attempt: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
         let mut deadline = None;
+        let reads = matches!(direction, Direction::Read);
         loop {
-            match attempt(&self.io) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                done => return done,
+            if !reads || self.waiting.readable.get() {
+                match attempt(&self.io) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if reads {
+                            self.waiting.readable.set(false);
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    done => return done,
+                }
             }
             if deadline.is_none() {
                 deadline = timeout.map(|timeout| Instant::now() + timeout);
             }
             self.wait(direction, deadline)?;
         }
+    }
+
+    /// Reads from a stream, `room` bytes at most. Fewer mean that the socket is empty: what comes later is news.
+    pub(super) fn read(
+        &self,
+        timeout: Option<Duration>,
+        room: usize,
+        attempt: impl FnMut(&T) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let count = self.when_ready(Direction::Read, timeout, attempt)?;
+        if count < room && !self.waiting.closed.get() {
+            self.waiting.readable.set(false);
+        }
+        Ok(count)
     }
 
     /// Parks until there is news.
@@ -160,14 +195,12 @@ macro_rules! stream {
 
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.socket
-                    .when_ready(Direction::Read, self.read_timeout.get(), |mut io| io.read(buffer))
+                self.socket.read(self.read_timeout.get(), buffer.len(), |mut io| io.read(buffer))
             }
 
             fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-                self.socket.when_ready(Direction::Read, self.read_timeout.get(), |mut io| {
-                    io.read_vectored(buffers)
-                })
+                let room = buffers.iter().map(|buffer| buffer.len()).sum();
+                self.socket.read(self.read_timeout.get(), room, |mut io| io.read_vectored(buffers))
             }
         }
 
