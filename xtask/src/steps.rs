@@ -126,8 +126,14 @@ fn fuzz() -> Tally {
         .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
         .collect();
     targets.sort();
+    // Named, so that build scripts are built without the fuzzer's flags.
+    let rustc = Command::new("rustc").args(["--print", "host-tuple"]).output();
+    let host = rustc
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
     for target in targets {
-        let mut command = cargo(&["run", "--release", "--locked", "--bin", &target, "--"]);
+        let mut command =
+            cargo(&["run", "--release", "--locked", "--target", &host, "--bin", &target, "--"]);
         command
             .args(["-max_total_time=10", "-verbosity=0", "-print_final_stats=1"])
             .current_dir(&folder);
