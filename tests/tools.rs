@@ -96,3 +96,36 @@ fn what_goes_wrong_is_one_clear_line() {
     let error = tools.error(&["queues", "--url", "amqp://127.0.0.1:1", "q"]);
     assert!(error.contains("cannot connect to 127.0.0.1:1"), "{error}");
 }
+
+/// The words of a command line; quotes keep some together.
+fn words(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        if index % 2 == 1 {
+            words.push(part);
+        } else {
+            words.extend(part.split_whitespace());
+        }
+    }
+    words
+}
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let tools = Tools::new("tasks");
+    let readme = include_str!("../README.md");
+    let block = readme.split("```sh\n").find(|block| block.starts_with("warren publish")).unwrap();
+    let mut outputs = Vec::new();
+    for line in block.split("```").next().unwrap().lines() {
+        let words = words(line.strip_prefix("warren ").unwrap());
+        if words[0] == "consume" {
+            // It waits for more, for ever.
+            let consumer = Program::start(&mut tools.command(&words));
+            tools.output(&["publish", "-k", "tasks", "one more"]);
+            consumer.expect(&["one more"]);
+        } else {
+            outputs.push(tools.output(&words));
+        }
+    }
+    assert_eq!(outputs, ["", "messages\tconsumers\tqueue\n1\t0\ttasks\n", "do this\n"]);
+}
