@@ -256,19 +256,10 @@ impl Hub {
                 fiber.discard();
                 continue;
             }
-            *self.current.borrow_mut() = Some(fiber);
-            // The cell holds the fiber meanwhile; this reference costs no count.
-            let fiber: *const Fiber = match &*self.current.borrow() {
-                Some(fiber) => Rc::as_ptr(fiber),
-                None => return,
-            };
-            // SAFETY: `self.current` keeps the fiber alive until it is taken below, and only this function
-            // writes it, which does not run again before `resume` returns.
-            let ended = unsafe { (*fiber).resume() };
-            let fiber = self.current.borrow_mut().take();
-            if let Some(fiber) = fiber
-                && ended
-            {
+            *self.current.borrow_mut() = Some(fiber.clone());
+            let ended = fiber.resume();
+            *self.current.borrow_mut() = None;
+            if ended {
                 self.fibers.borrow_mut().remove(fiber.slot.get());
                 if done() {
                     return;
