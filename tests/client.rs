@@ -318,7 +318,8 @@ fn a_call_that_is_given_up_does_not_mix_up_the_next() {
         let queue = channel.queue_declare("", own())?.queue;
         for _ in 0..5 {
             let _ = with_timeout(Duration::ZERO, || channel.queue_purge(&queue));
-            assert_eq!(channel.queue_declare(&queue, own())?.queue, queue);
+            let passive = QueueOptions { passive: true, ..own() };
+            assert_eq!(channel.queue_declare(&queue, passive)?.queue, queue);
         }
         connection.close()
     });

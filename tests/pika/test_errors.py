@@ -127,6 +127,10 @@ def test_reserved_names_are_403(connect):
     connection = connect()
     code, text = closed(connection.channel().queue_declare, "amq.mine")
     assert (code, text) == (403, "ACCESS_REFUSED - queue name 'amq.mine' contains reserved prefix 'amq.*'")
+    own = connection.channel().queue_declare("", exclusive=True).method.queue
+    connection.channel().queue_declare(own, passive=True)
+    code, text = closed(connection.channel().queue_declare, own, exclusive=True)
+    assert (code, text) == (403, f"ACCESS_REFUSED - queue name '{own}' contains reserved prefix 'amq.*'")
     code, text = closed(connection.channel().exchange_declare, "amq.mine", "direct")
     assert (code, text) == (403, "ACCESS_REFUSED - exchange name 'amq.mine' contains reserved prefix 'amq.*'")
     code, text = closed(connection.channel().exchange_delete, "amq.direct")

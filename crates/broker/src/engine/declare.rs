@@ -173,12 +173,13 @@ impl Engine {
         if declare.passive {
             return self.find_queue(name, connection);
         }
+        // Before anything else: a queue that we have named cannot be declared by its name again.
+        if !generated {
+            refuse_reserved("queue", name)?;
+        }
         if let Some(key) = self.queue_key(name) {
             self.check_equivalent_queue(key, connection, name, declare)?;
             return Ok(key);
-        }
-        if !generated {
-            refuse_reserved("queue", name)?;
         }
         let kind = check_queue_arguments(name, &declare.arguments)?;
         if kind == "quorum" {
