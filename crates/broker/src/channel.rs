@@ -177,6 +177,12 @@ impl Channel {
         Some(settled)
     }
 
+    /// Places taken by deliveries, settled ones among them.
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.unacked.len()
+    }
+
     /// Whether the channel's own prefetch leaves room for a delivery.
     pub(crate) fn has_room(&self) -> bool {
         self.prefetch_all == 0 || self.held < self.prefetch_all

@@ -12,6 +12,8 @@
 mod content;
 mod handshake;
 mod methods;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,0 +1,164 @@
+//! With a data directory: what is promised, and when; what is there again.
+
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use warren_amqp::method::{basic, confirm, exchange, queue, tx};
+use warren_amqp::{BasicProperties, ReplyCode};
+
+use super::{Client, Server};
+use crate::store::Store;
+
+/// A server on a folder, and the news of its store, which the test hands on when it likes.
+fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
+    let (sender, news) = mpsc::channel();
+    let on_sync = move |outcome| drop(sender.send(outcome));
+    let (store, recovered) = Store::open(folder, Box::new(on_sync)).unwrap();
+    let server = Server::new();
+    server.engine.borrow_mut().recover_from(store, recovered);
+    (server, news)
+}
+
+impl Server {
+    /// Ends the turn and hands on what the store has to say of it.
+    fn sync(&self, news: &Receiver<Result<u64, String>>) {
+        self.turn();
+        let batch = news.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+        self.engine.borrow_mut().store_synced(batch);
+    }
+
+    fn close(&self) {
+        let store = self.engine.borrow_mut().take_store().unwrap();
+        store.close();
+    }
+}
+
+fn declare_durable(server: &Server, client: &mut Client, news: &Receiver<Result<u64, String>>) {
+    let durable = queue::Declare { queue: "q", durable: true, ..Default::default() };
+    client.send(1, &durable);
+    // It is not there before it is on disk.
+    client.silent();
+    server.sync(news);
+    client.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+}
+
+fn publish(client: &mut Client, body: &[u8]) {
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish_with(&publish, &BasicProperties::persistent(), body);
+}
+
+#[test]
+fn a_confirm_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    declare_durable(&server, &mut client, &news);
+    client.send(1, &confirm::Select { no_wait: true });
+    publish(&mut client, b"kept");
+    client.silent();
+    // A later one that needs no disk is not confirmed earlier.
+    client.publish("q", b"not kept");
+    client.silent();
+    server.sync(&news);
+    client.expect(1, &basic::Ack { delivery_tag: 2, multiple: true });
+    client.publish("q", b"not kept");
+    client.expect(1, &basic::Ack { delivery_tag: 3, multiple: false });
+    server.close();
+}
+
+#[test]
+fn what_was_durable_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    declare_durable(&server, &mut client, &news);
+    let kind = "topic";
+    client.send(1, &exchange::Declare { exchange: "x", kind, durable: true, ..Default::default() });
+    client.send(
+        1,
+        &queue::Bind { queue: "q", exchange: "x", routing_key: "#", ..Default::default() },
+    );
+    client.send(1, &exchange::Declare { exchange: "gone", kind, ..Default::default() });
+    client.silent();
+    server.sync(&news);
+    client.expect(1, &exchange::DeclareOk {});
+    client.expect(1, &queue::BindOk {});
+    client.expect(1, &exchange::DeclareOk {});
+    for body in [&b"delivered"[..], b"settled", b"new"] {
+        publish(&mut client, body);
+    }
+    client.publish("q", b"transient");
+    for _ in 0..2 {
+        client.send(1, &basic::Get { queue: "q", no_ack: false });
+        client.skip::<basic::GetOk<'_>>();
+        client.content();
+    }
+    client.send(1, &basic::Ack { delivery_tag: 2, multiple: false });
+    server.turn();
+    server.close();
+    drop((client, server));
+
+    let (server, _news) = open(folder.path());
+    let mut client = server.connect();
+    let again = exchange::Declare { exchange: "x", kind, durable: true, ..Default::default() };
+    client.send(1, &again);
+    client.expect(1, &exchange::DeclareOk {});
+    let bound = basic::Publish { exchange: "x", routing_key: "any", ..Default::default() };
+    client.publish_with(&bound, &BasicProperties::new(), b"bound");
+    client.consume(1, "q", "c");
+    assert_eq!(client.delivery(), ("c".into(), 1, true, "delivered".into()));
+    assert_eq!(client.delivery(), ("c".into(), 2, false, "new".into()));
+    assert_eq!(client.delivery(), ("c".into(), 3, false, "bound".into()));
+    client.silent();
+    let gone = exchange::Declare { exchange: "gone", kind, passive: true, ..Default::default() };
+    client.send(1, &gone);
+    let text = "NOT_FOUND - no exchange 'gone' in vhost '/'";
+    client.expect_channel_close(404, text, exchange::Declare::default());
+    server.close();
+}
+
+#[test]
+fn nothing_overtakes_an_answer_that_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    let queue = "q";
+    client.send(1, &queue::Declare { queue, durable: true, ..Default::default() });
+    client.publish(queue, b"one");
+    client.publish(queue, b"two");
+    client.send(1, &basic::Get { queue, no_ack: true });
+    client.send(1, &basic::Consume { queue, consumer_tag: "c", ..Default::default() });
+    client.silent();
+    server.sync(&news);
+    client.expect(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+    client.skip::<basic::GetOk<'_>>();
+    assert_eq!(client.content().1, b"one");
+    client.expect(1, &basic::ConsumeOk { consumer_tag: "c" });
+    assert_eq!(client.delivery(), ("c".into(), 2, false, "two".into()));
+    server.close();
+}
+
+#[test]
+fn when_the_disk_refuses_publishers_hear_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    let mut other = server.connect();
+    declare_durable(&server, &mut client, &news);
+    client.send(1, &confirm::Select { no_wait: true });
+    publish(&mut client, b"x");
+    publish(&mut client, b"y");
+    other.send(1, &tx::Select {});
+    other.expect(1, &tx::SelectOk {});
+    publish(&mut other, b"z");
+    other.send(1, &tx::Commit {});
+    server.engine.borrow_mut().store_failed();
+    client.expect(1, &basic::Nack { delivery_tag: 2, multiple: true, requeue: false });
+    // What needs no disk goes on.
+    client.publish("q", b"transient");
+    client.expect(1, &basic::Ack { delivery_tag: 3, multiple: false });
+    // A commit cannot be refused but by the end of the connection.
+    let text = ReplyCode::INTERNAL_ERROR.text("the store cannot write");
+    other.expect_close(541, &text, (0, 0));
+}
