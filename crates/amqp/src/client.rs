@@ -28,6 +28,7 @@ mod consumer;
 mod error;
 mod handshake;
 mod rpc;
+mod state;
 
 pub use channel::{
     Channel, ConsumeOptions, ExchangeOptions, GetOk, Publish, QueueDeclared, QueueOptions, Returned,

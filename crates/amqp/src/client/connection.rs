@@ -13,9 +13,10 @@ use warren_hub::net::TcpStream;
 use warren_hub::sync::Event;
 use warren_hub::{spawn, with_timeout};
 
-use super::channel::{Channel, ChannelState};
+use super::channel::Channel;
 use super::error::{Close, Error};
 use super::handshake::{Tuned, handshake};
+use super::state::ChannelState;
 use crate::frame::{self, Frame, FrameReader};
 use crate::method::{EncodeMethod, channel, connection};
 use crate::{AmqpUri, FieldTable, Method, ReplyCode};
