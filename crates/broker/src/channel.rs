@@ -188,3 +188,89 @@ impl Channel {
         self.prefetch_all == 0 || self.held < self.prefetch_all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+
+    use super::{Channel, Unacked};
+    use crate::message::{Content, Entry, Message};
+    use crate::table::{Key, Table};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Hold,
+        Settle(u64),
+        UpTo(u64),
+        /// What was settled last is not.
+        HoldAgain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Hold),
+            4 => (1..200u64).prop_map(Step::Settle),
+            1 => (0..200u64).prop_map(Step::UpTo),
+            1 => Just(Step::HoldAgain),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_are_counted_and_never_many(steps in prop::collection::vec(step(), 0..600)) {
+            let queue = Table::default().insert_for_test();
+            let message = Rc::new(Message {
+                id: 1,
+                exchange: "".into(),
+                routing_key: "".into(),
+                content: Content::new(vec![0, 0], 2),
+                expires_ms: u64::MAX,
+                stored: false,
+            });
+            let entry = Entry { message, position: 0, redelivered: false };
+            let mut channel = Channel::new(Key::for_test(), 1);
+            let mut held = BTreeSet::new();
+            let mut last = None;
+            for step in steps {
+                match step {
+                    Step::Hold => {
+                        let tag = channel.next_tag();
+                        channel.hold(tag, Unacked { queue, consumer: None, entry: entry.clone() });
+                        held.insert(tag);
+                    }
+                    Step::Settle(tag) => {
+                        let settled = channel.settle(tag);
+                        prop_assert_eq!(settled.is_some(), held.remove(&tag));
+                        last = settled.map(|unacked| (tag, unacked)).or(last);
+                    }
+                    Step::UpTo(tag) => {
+                        let known = tag == 0 || held.contains(&tag);
+                        let settled = channel.settle_up_to(tag);
+                        prop_assert_eq!(settled.is_some(), known);
+                        let settled = settled.unwrap_or_default().into_iter().map(|(tag, _)| tag);
+                        let (gone, stay) = if known {
+                            held.iter().partition(|other| tag == 0 || **other <= tag)
+                        } else {
+                            (Default::default(), held.clone())
+                        };
+                        let gone: BTreeSet<u64> = gone;
+                        prop_assert!(settled.eq(gone));
+                        held = stay;
+                    }
+                    Step::HoldAgain => {
+                        if let Some((tag, unacked)) = last.take() {
+                            channel.hold_again(tag, unacked);
+                            held.insert(tag);
+                        }
+                    }
+                }
+                let gaps = channel.unacked.iter().filter(|(_, unacked)| unacked.is_none()).count();
+                prop_assert_eq!(gaps, channel.gaps);
+                prop_assert!(channel.places() <= 2 * held.len() + 2 * super::GAPS_MAX);
+            }
+        }
+    }
+}

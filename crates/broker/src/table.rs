@@ -13,6 +13,14 @@ pub(crate) struct Key<T> {
     of: PhantomData<fn() -> T>,
 }
 
+#[cfg(test)]
+impl<T> Key<T> {
+    /// A key that finds nothing.
+    pub(crate) fn for_test() -> Self {
+        Self { index: u32::MAX, serial: 0, of: PhantomData }
+    }
+}
+
 impl<T> Clone for Key<T> {
     fn clone(&self) -> Self {
         *self
