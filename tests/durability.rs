@@ -23,6 +23,16 @@ fn passive() -> QueueOptions {
     QueueOptions { passive: true, ..QueueOptions::default() }
 }
 
+/// Connects, lets `work` do its part, and closes in order.
+fn talk(server: &Server, work: impl FnOnce(&Connection, &Channel) + 'static) {
+    let url = server.url.clone();
+    run(move || {
+        let connection = Connection::open(&url).unwrap();
+        work(&connection, &connection.channel().unwrap());
+        connection.close().unwrap();
+    });
+}
+
 /// Everything in a queue, in order: the bodies, and whether each was flagged as redelivered.
 fn drain(channel: &Channel, queue: &str) -> Vec<(String, bool)> {
     let mut messages = Vec::new();
@@ -90,10 +100,7 @@ fn every_confirmed_message_survives_a_kill() {
 fn definitions_and_bindings_survive_and_transient_things_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
+    talk(&server, move |_, channel| {
         let lasting = ExchangeOptions { durable: true, ..ExchangeOptions::default() };
         channel.exchange_declare("lasting", "topic", lasting.clone()).unwrap();
         channel.exchange_declare("inner", "headers", lasting).unwrap();
@@ -112,17 +119,13 @@ fn definitions_and_bindings_survive_and_transient_things_do_not() {
             .basic_publish(Publish::to("lasting", "a.b"), &BasicProperties::new(), b"transient")
             .unwrap();
         channel.tx_commit().unwrap();
-        connection.close().unwrap();
     });
     drop(server);
     let server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
+    talk(&server, move |connection, channel| {
         // As it was declared, to the argument.
         assert_eq!(channel.queue_declare("lasting", durable()).unwrap().message_count, 1);
-        assert_eq!(drain(&channel, "lasting"), [("persistent".to_owned(), false)]);
+        assert_eq!(drain(channel, "lasting"), [("persistent".to_owned(), false)]);
         channel.confirm_select().unwrap();
         channel
             .basic_publish(Publish::to("lasting", "a.c"), &BasicProperties::new(), b"bound")
@@ -133,7 +136,7 @@ fn definitions_and_bindings_survive_and_transient_things_do_not() {
             .unwrap();
         channel.wait_for_confirms().unwrap();
         let bodies: Vec<String> =
-            drain(&channel, "lasting").into_iter().map(|(body, _)| body).collect();
+            drain(channel, "lasting").into_iter().map(|(body, _)| body).collect();
         assert_eq!(bodies, ["bound", "twice bound"]);
         for name in ["passing", "lasting-not"] {
             let other = connection.channel().unwrap();
@@ -142,7 +145,6 @@ fn definitions_and_bindings_survive_and_transient_things_do_not() {
                 Some(404)
             );
         }
-        connection.close().unwrap();
     });
 }
 
@@ -150,10 +152,7 @@ fn definitions_and_bindings_survive_and_transient_things_do_not() {
 fn what_was_delivered_and_not_acknowledged_comes_again_with_a_flag() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
+    talk(&server, move |_, channel| {
         channel.queue_declare("work", durable()).unwrap();
         channel.confirm_select().unwrap();
         for n in 0..4 {
@@ -170,19 +169,14 @@ fn what_was_delivered_and_not_acknowledged_comes_again_with_a_flag() {
             .basic_publish(Publish::to("", "work"), &BasicProperties::persistent(), b"last")
             .unwrap();
         channel.wait_for_confirms().unwrap();
-        connection.close().unwrap();
     });
     server.program.signal(Signal::KILL);
     server.program.wait();
     let server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
-        let found = drain(&channel, "work");
+    talk(&server, move |_, channel| {
+        let found = drain(channel, "work");
         let expected = [("1", true), ("2", false), ("3", false), ("last", false)];
         assert_eq!(found, expected.map(|(body, redelivered)| (body.to_owned(), redelivered)));
-        connection.close().unwrap();
     });
 }
 
@@ -190,10 +184,7 @@ fn what_was_delivered_and_not_acknowledged_comes_again_with_a_flag() {
 fn a_queue_that_was_deleted_stays_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
+    talk(&server, move |_, channel| {
         channel.confirm_select().unwrap();
         for _ in 0..2 {
             channel.queue_declare("again", durable()).unwrap();
@@ -204,16 +195,11 @@ fn a_queue_that_was_deleted_stays_deleted() {
             channel.queue_delete("again", false, false).unwrap();
         }
         channel.queue_declare("again", durable()).unwrap();
-        connection.close().unwrap();
     });
     drop(server);
     let server = Server::start(folder.path());
-    let url = server.url.clone();
-    run(move || {
-        let connection = Connection::open(&url).unwrap();
-        let channel = connection.channel().unwrap();
+    talk(&server, move |_, channel| {
         assert_eq!(channel.queue_declare("again", passive()).unwrap().message_count, 0);
-        connection.close().unwrap();
     });
 }
 

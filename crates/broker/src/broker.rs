@@ -126,11 +126,16 @@ impl fmt::Debug for Broker {
 }
 
 fn register(engine: &Rc<RefCell<Engine>>) -> u64 {
+    thread_local! {
+        static LAST: Cell<u64> = const { Cell::new(0) };
+    }
+    // Never the same number again: news of a store that has gone must not reach another engine.
+    LAST.set(LAST.get() + 1);
     ENGINES.with_borrow_mut(|engines| {
-        let number = engines.last().map_or(1, |(number, _)| number + 1);
-        engines.push((number, Rc::downgrade(engine)));
-        number
-    })
+        engines.retain(|(_, engine)| engine.strong_count() > 0);
+        engines.push((LAST.get(), Rc::downgrade(engine)));
+    });
+    LAST.get()
 }
 
 fn on_store(number: u64, outcome: Result<u64, String>) {

@@ -30,7 +30,7 @@ use warren_amqp::method::EncodeMethod;
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
-use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
+use crate::exchange::{Exchange, ExchangeKey, PREDECLARED};
 use crate::queue::{Consumer, Queue, QueueKey};
 use crate::store::{Definition, Store};
 use crate::table::Table;
@@ -293,10 +293,5 @@ impl Engine {
         for queue in queues {
             self.mark(queue);
         }
-    }
-
-    /// The kind that a client names, if we have it.
-    pub(crate) fn exchange_kind(name: &str) -> Option<Kind> {
-        Kind::parse(name)
     }
 }

@@ -394,17 +394,16 @@ impl Channel {
         let state = &self.0.state;
         loop {
             state.check()?;
-            let open = match &mut *state.confirms.borrow_mut() {
+            match &mut *state.confirms.borrow_mut() {
                 None => return Ok(()),
                 Some(confirms) if confirms.open.is_empty() => {
-                    match std::mem::take(&mut confirms.refused) {
-                        0 => return Ok(()),
-                        refused => return Err(Error::Nacked(refused)),
-                    }
+                    return match std::mem::take(&mut confirms.refused) {
+                        0 => Ok(()),
+                        refused => Err(Error::Nacked(refused)),
+                    };
                 }
-                Some(confirms) => confirms.open.len(),
-            };
-            debug_assert!(open > 0);
+                Some(_) => {}
+            }
             state.confirmed.clear();
             state.confirmed.wait();
         }

@@ -9,7 +9,7 @@ use super::Engine;
 use crate::connection::ConnectionKey;
 use crate::erlang;
 use crate::exception::{Exception, resource};
-use crate::exchange::{Binding, Destination, Exchange, ExchangeKey, PREDECLARED};
+use crate::exchange::{Binding, Destination, Exchange, ExchangeKey, Kind, PREDECLARED};
 use crate::queue::{Queue, QueueKey};
 use crate::store::{self, Definition};
 
@@ -27,7 +27,7 @@ impl Engine {
             refuse_default(name)?;
             return self.find_exchange(name).map(drop);
         }
-        let Some(kind) = Self::exchange_kind(declare.kind) else {
+        let Some(kind) = Kind::parse(declare.kind) else {
             let text = format!("unknown exchange type '{}'", declare.kind);
             return Err(Exception::new(ReplyCode::COMMAND_INVALID, text));
         };
