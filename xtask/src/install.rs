@@ -27,7 +27,8 @@ const PACKAGES: &[Package] = &[
 ];
 
 /// Python packages, with the versions that the tests were written with.
-const PYTHON_PACKAGES: &[&str] = &["pika==1.4.4", "pytest==9.2.0"];
+const PYTHON_PACKAGES: &[&str] =
+    &["gevent==26.9.0", "greenlet==3.5.6", "pika==1.4.4", "pytest==9.2.0"];
 
 /// Installs what is missing. An error names what is missing and cannot be installed.
 pub(crate) fn install() -> Result<(), String> {
@@ -40,7 +41,7 @@ pub(crate) fn install() -> Result<(), String> {
         install_packages(&missing)?;
     }
     let python = python();
-    if !runs(&python.to_string_lossy(), &["-c", "import pika, pytest"]) {
+    if !runs(&python.to_string_lossy(), &["-c", "import gevent, pika, pytest"]) {
         println!("installing into {}: {}", venv().display(), PYTHON_PACKAGES.join(", "));
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
         run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;

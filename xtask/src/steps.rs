@@ -18,7 +18,7 @@ pub(crate) fn test(local: bool) -> Tally {
     let mut tally = Tally::default();
     if local {
         println!(
-            "left out: the tests that need RabbitMQ, Python with pika and pytest, or a C++ compiler"
+            "left out: the tests that need RabbitMQ, Python with gevent, pika and pytest, or a C++ compiler"
         );
     } else if let Err(error) = install() {
         println!("cannot install what the tests need: {error}");
@@ -33,10 +33,21 @@ pub(crate) fn test(local: bool) -> Tally {
     let tests = ["test", "--workspace", "--no-fail-fast", "--locked"];
     tally.add(runner("unit, property, doc and end-to-end tests", cargo(&tests)));
     if !local {
+        tally.add(check("gevent does what the scenarios expect", gevent_scenarios()));
         tally.add(brokers());
         tally.add(fuzz());
     }
     tally
+}
+
+/// The scenarios in real gevent. The same ones in Rust are tests of the hub.
+fn gevent_scenarios() -> Command {
+    let mut command = Command::new(python());
+    command
+        .args(["tests/gevent/scenarios.py", "--check"])
+        .current_dir(root())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 /// The tests that run against both brokers.
