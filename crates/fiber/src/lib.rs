@@ -11,7 +11,7 @@ pub mod stack;
 
 pub use generator::{Generator, Yielder};
 pub use greenlet::Greenlet;
-pub use stack::{Stack, StackPool, StackSize};
+pub use stack::{Owner, Stack, StackPool, StackSize};
 
 /// A coroutine on a pooled stack: what an event loop resumes.
 pub type RawFiber<Input, Yield, Return> = corosensei::Coroutine<Input, Yield, Return, Stack>;

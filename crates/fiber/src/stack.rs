@@ -6,7 +6,8 @@
 //! ```
 //! Memory is reserved in chunks of sixteen slots of one size and touched page by page as a stack
 //! grows down, so a parked coroutine costs the pages it used and not its size. The lowest page of each
-//! slot is a guard: running over the end of a stack is a segmentation fault, never silent damage.
+//! slot is a guard: running over the end of a stack is a segmentation fault, never silent damage. Above a
+//! stack's top lies who owns it ([`Owner`]), in the page that the stack touches first.
 //! Stacks are reused last in, first out, while their pages are warm.
 //!
 //! Invariant: a [`Stack`] keeps its pool alive, so memory is unmapped only when the pool and every stack
@@ -14,7 +15,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
-use std::ptr;
+use std::panic::Location;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use corosensei::stack::{STACK_ALIGNMENT, StackPointer};
@@ -32,6 +34,10 @@ const COLOUR_BYTES: usize = 64;
 /// After so many neighbours the shift starts again.
 const COLOURS: usize = 32;
 const _: () = assert!(COLOUR_BYTES.is_multiple_of(STACK_ALIGNMENT));
+/// Room for the [`Owner`] above the top of a stack.
+const OWNER_BYTES: usize = 64;
+const _: () = assert!(size_of::<Option<Owner>>() <= OWNER_BYTES);
+const _: () = assert!(OWNER_BYTES.is_multiple_of(STACK_ALIGNMENT));
 
 /// How large a stack is. Address space, not memory: only touched pages cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,7 +121,10 @@ impl StackPool {
             self.0.grow(size)?;
         };
         self.0.live.set(self.0.live.get() + 1);
-        Ok(Stack { pool: Rc::clone(&self.0), low, size })
+        let stack = Stack { pool: Rc::clone(&self.0), low, size };
+        // The one before is gone, and its name with it.
+        stack.write_owner(None);
+        Ok(stack)
     }
 
     /// How many stacks are in use, and how many wait for reuse.
@@ -164,6 +173,29 @@ impl Drop for Pool {
     }
 }
 
+/// Whose stack it is: what the report of an overflow says.
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "kept for whoever looks into a process that has overflown a stack")]
+pub struct Owner {
+    kind: &'static str,
+    id: u64,
+    name: Option<NonNull<str>>,
+    made_at: &'static Location<'static>,
+}
+
+impl Owner {
+    /// `kind` is the noun the report begins with, such as "fiber"; `id` its number, 0 when it has none;
+    /// `made_at` where the program asked for it.
+    pub const fn new(kind: &'static str, id: u64, made_at: &'static Location<'static>) -> Self {
+        Self { kind, id, name: None, made_at }
+    }
+
+    /// With a name, which [`Stack::set_owner`] wants to stay where it is.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(NonNull::from(name)), ..self }
+    }
+}
+
 /// A stack on loan from a [`StackPool`]; dropping it gives it back.
 #[derive(Debug)]
 pub struct Stack {
@@ -177,6 +209,33 @@ impl Stack {
     /// The class it was taken from.
     pub fn size(&self) -> StackSize {
         self.size
+    }
+
+    /// The address where it begins, going down.
+    pub fn top(&self) -> usize {
+        let colour = (self.low / self.size.bytes()) % COLOURS * COLOUR_BYTES;
+        self.low + self.size.bytes() - OWNER_BYTES - colour
+    }
+
+    /// The lowest address that may be used. Below lies the guard.
+    pub fn limit(&self) -> usize {
+        self.low + GUARD_BYTES
+    }
+
+    /// Notes whose stack it is, for the report of an overflow. Costs no memory: it is kept in the page of the
+    /// stack that is touched first anyway.
+    ///
+    /// # Safety
+    /// The owner's name stays valid until the stack is dropped or has another owner.
+    pub unsafe fn set_owner(&self, owner: Owner) {
+        self.write_owner(Some(owner));
+    }
+
+    fn write_owner(&self, owner: Option<Owner>) {
+        let place = ptr::with_exposed_provenance_mut::<Option<Owner>>(self.top());
+        // SAFETY: the `OWNER_BYTES` above the top belong to this slot, are mapped and writable, and no stack
+        // reaches them; a multiple of 16 is aligned enough.
+        unsafe { place.write(owner) }
     }
 }
 
@@ -192,8 +251,7 @@ impl Drop for Stack {
 // multiples of 64 KiB apart in a page-aligned mapping, colours multiples of the alignment.
 unsafe impl corosensei::stack::Stack for Stack {
     fn base(&self) -> StackPointer {
-        let colour = (self.low / self.size.bytes()) % COLOURS * COLOUR_BYTES;
-        NonZeroUsize::new(self.low + self.size.bytes() - colour).expect("a mapping is not at zero")
+        NonZeroUsize::new(self.top()).expect("a mapping is not at zero")
     }
 
     fn limit(&self) -> StackPointer {
@@ -204,7 +262,6 @@ unsafe impl corosensei::stack::Stack for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use corosensei::stack::Stack as _;
 
     #[test]
     fn the_last_stack_given_back_is_the_next_taken() {
@@ -225,15 +282,16 @@ mod tests {
         let stacks: Vec<Stack> =
             (0..200).map(|index| pool.take(sizes[index % sizes.len()]).unwrap()).collect();
         let mut spans: Vec<(usize, usize)> =
-            stacks.iter().map(|stack| (stack.limit().get(), stack.base().get())).collect();
+            stacks.iter().map(|stack| (stack.limit(), stack.top())).collect();
         spans.sort_unstable();
         for pair in spans.windows(2) {
             assert!(pair[0].1 <= pair[1].0, "{pair:x?} overlap");
         }
         for stack in &stacks {
-            let usable = stack.base().get() - stack.limit().get() - GUARD_BYTES;
-            assert!(stack.size().bytes() - GUARD_BYTES - COLOURS * COLOUR_BYTES <= usable);
-            assert_eq!(stack.base().get() % STACK_ALIGNMENT, 0);
+            let usable = stack.top() - stack.limit();
+            let lost = GUARD_BYTES + OWNER_BYTES + COLOURS * COLOUR_BYTES;
+            assert!(stack.size().bytes() - lost <= usable);
+            assert_eq!(stack.top() % STACK_ALIGNMENT, 0);
         }
     }
 
@@ -242,8 +300,8 @@ mod tests {
         let pool = StackPool::default();
         let stack = pool.take(StackSize::Small).unwrap();
         drop(pool);
-        let top = ptr::with_exposed_provenance_mut::<u8>(stack.base().get() - 1);
-        // SAFETY: the byte below `base` belongs to `stack`, which nothing runs on.
+        let top = ptr::with_exposed_provenance_mut::<u8>(stack.top() - 1);
+        // SAFETY: the byte below `top` belongs to `stack`, which nothing runs on.
         unsafe {
             top.write_volatile(7);
             assert_eq!(top.read_volatile(), 7);

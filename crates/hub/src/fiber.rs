@@ -59,7 +59,7 @@ pub(crate) struct Fiber {
     /// Valid from the start of the fiber to its end.
     yielder: Cell<*const RawYielder<(), ()>>,
     /// The greenlets of this fiber, which is their root.
-    context: RefCell<context::Context>,
+    context: context::Context,
 }
 
 impl Fiber {
@@ -74,7 +74,7 @@ impl Fiber {
             interrupts: RefCell::default(),
             coroutine: RefCell::default(),
             yielder: Cell::new(std::ptr::null()),
-            context: RefCell::new(context::Context::new()),
+            context: context::Context::new(),
         })
     }
 
@@ -92,9 +92,11 @@ impl Fiber {
         self.state.set(State::Running);
         let mut coroutine = self.coroutine.borrow_mut();
         let Some(running) = coroutine.as_mut() else { return false };
-        context::swap(&mut self.context.borrow_mut());
+        // SAFETY: this fiber, and so its context, is borrowed until the one before is back.
+        let before = unsafe { context::swap(&raw const self.context) };
         let ended = running.resume(()).as_return().is_some();
-        context::swap(&mut self.context.borrow_mut());
+        // SAFETY: `before` was current a moment ago and still lies where it was: below on this stack.
+        unsafe { context::swap(before) };
         if ended {
             self.state.set(State::Done);
             // The stack returns to its pool.
