@@ -6,6 +6,10 @@ use std::rc::Rc;
 
 use crate::hub;
 
+mod wait_fd;
+
+pub use wait_fd::{closing, wait_fd};
+
 bitflags::bitflags! {
     /// What may be done with a descriptor without waiting.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

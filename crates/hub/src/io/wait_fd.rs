@@ -1,0 +1,269 @@
+//! Waiting for any descriptor from a fiber: gevent's `wait_read` and `wait_write`.
+//!
+//! Our own sockets are registered with the hub for life. Here the descriptor is somebody else's: it may be a
+//! blocking one, be watched by the hub already, or be closed behind our back. So these waits have an epoll set
+//! of their own, in which a descriptor is armed for one event by the one system call that a wait costs; the
+//! hub watches that set.
+//!
+//! ```text
+//!   hub's epoll --(readable)--> Watches --(one-shot)--> fd 5: readers, writers
+//!                                                       fd 9: readers
+//! ```
+//! An entry stays in the set, disarmed, when its wait is over; the kernel takes it out with the last handle
+//! on the open file. That is why a number that comes again for another file needs no care: arming it is
+//! refused with `ENOENT`, and then it is added.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+use crate::fiber::Woke;
+use crate::io::{IoHandler, Readiness, Registration, register};
+use crate::sync::WaitList;
+
+/// Events taken from the set by one call.
+const EVENTS_MAX: usize = 64;
+/// Calls in one turn of the loop, so that others have theirs.
+const CALLS_PER_TURN: usize = 8;
+
+thread_local! {
+    /// The set of this thread's hub, which owns it as the handler of a registration.
+    static WATCHES: RefCell<Weak<Watches>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Parks the fiber until `fd` is ready for what `interest` names, `READABLE` or `WRITABLE` or both, and tells
+/// for what it is ready. The descriptor may be blocking or not, and may be registered with the hub besides;
+/// any number of fibers may wait for it.
+///
+/// Readiness is a hint: whoever else uses the descriptor may have used it up before this fiber runs.
+///
+/// ```
+/// use std::io::Write;
+/// use std::os::fd::AsFd;
+/// use warren_hub::io::{Readiness, wait_fd};
+///
+/// warren_hub::run(|| -> std::io::Result<()> {
+///     let (reader, mut writer) = std::io::pipe()?;
+///     writer.write_all(b"x")?;
+///     assert!(wait_fd(reader.as_fd(), Readiness::READABLE, None)?.contains(Readiness::READABLE));
+///     Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Suspends
+/// Always, be it for one turn of the loop.
+///
+/// # Errors
+/// `TimedOut` when `deadline` comes first. `PermissionDenied` for a plain file or a folder, which is always
+/// ready. `EBADF` for a descriptor that is not open, or that [`closing`] named meanwhile.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn wait_fd(
+    fd: BorrowedFd<'_>,
+    interest: Readiness,
+    deadline: Option<Instant>,
+) -> io::Result<Readiness> {
+    let watches = Watches::of_this_hub()?;
+    let place = watches.place(fd.as_raw_fd());
+    let watch = &place.watch;
+    let list = match interest & (Readiness::READABLE | Readiness::WRITABLE) {
+        Readiness::READABLE => &watch.readers,
+        Readiness::WRITABLE => &watch.writers,
+        _ => &watch.either,
+    };
+    let wanted = watch.wanted() | flags(interest);
+    watches.arm(fd, wanted)?;
+    match list.wait(deadline) {
+        Woke::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+        _ if watch.closed.get() => Err(Errno::BADF.into()),
+        _ => Ok(watch.ready.get()),
+    }
+}
+
+/// Says that `fd` is about to be closed: fibers of this hub that [wait](wait_fd) for it are woken with
+/// `EBADF`. Without it they would wait for ever, as a thread does in the kernel.
+pub fn closing(fd: RawFd) {
+    let watches = WATCHES.with_borrow(Weak::upgrade);
+    let watch = watches.and_then(|watches| watches.waited.borrow_mut().remove(&fd));
+    if let Some(watch) = watch {
+        watch.closed.set(true);
+        watch.wake(Readiness::all());
+    }
+}
+
+/// The descriptors that fibers of one hub wait for.
+struct Watches {
+    epoll: OwnedFd,
+    /// Those that somebody waits for now.
+    waited: RefCell<HashMap<RawFd, Rc<Watch>>>,
+    events: RefCell<Vec<epoll::Event>>,
+    registration: OnceCell<Registration>,
+}
+
+/// One descriptor and who waits for it.
+struct Watch {
+    readers: WaitList,
+    writers: WaitList,
+    either: WaitList,
+    /// What the last event told.
+    ready: Cell<Readiness>,
+    closed: Cell<bool>,
+}
+
+impl Watches {
+    fn of_this_hub() -> io::Result<Rc<Self>> {
+        if let Some(watches) = WATCHES.with_borrow(Weak::upgrade) {
+            return Ok(watches);
+        }
+        let watches = Rc::new(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            waited: RefCell::default(),
+            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
+            registration: OnceCell::new(),
+        });
+        // The hub owns the set as the handler; when the hub ends, both go.
+        let registration = register(watches.epoll.as_fd(), watches.clone())?;
+        let _ = watches.registration.set(registration);
+        WATCHES.set(Rc::downgrade(&watches));
+        Ok(watches)
+    }
+
+    /// A place among those who wait for `fd`.
+    fn place(self: &Rc<Self>, fd: RawFd) -> Place {
+        let new = || Rc::new(Watch::new());
+        let watch = self.waited.borrow_mut().entry(fd).or_insert_with(new).clone();
+        Place { watches: self.clone(), fd, watch }
+    }
+
+    /// Asks for the next event of `fd`; when there is one already, it comes in this turn.
+    fn arm(&self, fd: BorrowedFd<'_>, wanted: epoll::EventFlags) -> io::Result<()> {
+        let wanted = wanted | epoll::EventFlags::ONESHOT;
+        let data = epoll::EventData::new_u64(fd.as_raw_fd().cast_unsigned().into());
+        match epoll::modify(&self.epoll, fd, data, wanted) {
+            Err(Errno::NOENT) => Ok(epoll::add(&self.epoll, fd, data, wanted)?),
+            modified => Ok(modified?),
+        }
+    }
+
+    /// Wakes those who waited for this event, and arms the descriptor anew for the others.
+    fn event(&self, fd: RawFd, happened: epoll::EventFlags) {
+        let watch = self.waited.borrow().get(&fd).cloned();
+        let Some(watch) = watch else { return };
+        watch.wake(readiness(happened));
+        let wanted = watch.wanted();
+        if !wanted.is_empty() {
+            // SAFETY: fibers wait for this number, and each has borrowed the descriptor for its wait.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            if self.arm(fd, wanted).is_err() {
+                // It was closed all the same: they find out by trying.
+                watch.wake(Readiness::all());
+            }
+        }
+    }
+}
+
+impl IoHandler for Watches {
+    fn io_ready(&self, _: Readiness) {
+        for _ in 0..CALLS_PER_TURN {
+            let mut events = self.events.take();
+            events.clear();
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let polled = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&now));
+            for event in &events {
+                // The structure is packed: its fields are copied, not borrowed.
+                let (flags, data) = (event.flags, event.data);
+                self.event((data.u64() as u32).cast_signed(), flags);
+            }
+            let drained = polled.is_err() || events.len() < EVENTS_MAX;
+            self.events.replace(events);
+            if drained {
+                return;
+            }
+        }
+        if let Some(registration) = self.registration.get() {
+            registration.again(Readiness::READABLE);
+        }
+    }
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            readers: WaitList::new(),
+            writers: WaitList::new(),
+            either: WaitList::new(),
+            ready: Cell::new(Readiness::empty()),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// What those who wait want to hear of.
+    fn wanted(&self) -> epoll::EventFlags {
+        let mut interest = Readiness::empty();
+        let either = !self.either.is_empty();
+        interest.set(Readiness::READABLE, either || !self.readers.is_empty());
+        interest.set(Readiness::WRITABLE, either || !self.writers.is_empty());
+        flags(interest)
+    }
+
+    /// An event may serve several: all are woken, and try.
+    fn wake(&self, ready: Readiness) {
+        self.ready.set(ready);
+        if ready.contains(Readiness::READABLE) {
+            self.readers.wake_all();
+        }
+        if ready.contains(Readiness::WRITABLE) {
+            self.writers.wake_all();
+        }
+        self.either.wake_all();
+    }
+}
+
+/// Takes the descriptor off the table when the last wait for it is over, also by unwinding.
+struct Place {
+    watches: Rc<Watches>,
+    fd: RawFd,
+    watch: Rc<Watch>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waited = self.watches.waited.borrow_mut();
+        // Ours and the table's are two; each other wait has one more.
+        let last = waited.get(&self.fd).is_some_and(|watch| Rc::ptr_eq(watch, &self.watch))
+            && Rc::strong_count(&self.watch) == 2;
+        if last {
+            waited.remove(&self.fd);
+        }
+    }
+}
+
+fn flags(interest: Readiness) -> epoll::EventFlags {
+    let mut flags = epoll::EventFlags::empty();
+    let reads = interest.contains(Readiness::READABLE);
+    flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, reads);
+    flags.set(epoll::EventFlags::OUT, interest.contains(Readiness::WRITABLE));
+    flags
+}
+
+/// An error or a hang-up is told to both directions, which find out by trying.
+fn readiness(flags: epoll::EventFlags) -> Readiness {
+    let broken = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+    let mut ready = Readiness::empty();
+    let reads = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | broken;
+    ready.set(Readiness::READABLE, flags.intersects(reads));
+    ready.set(Readiness::WRITABLE, flags.intersects(epoll::EventFlags::OUT | broken));
+    let closed = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP;
+    ready.set(Readiness::CLOSED, flags.intersects(closed));
+    ready.set(Readiness::ERROR, flags.contains(epoll::EventFlags::ERR));
+    ready
+}
