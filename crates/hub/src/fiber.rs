@@ -1,18 +1,18 @@
 //! A fiber as the loop sees it: where it stands, who may wake it, what interrupts it.
 //!
 //! ```text
-//!   New --first resume--> Running --park--> Parked --wake--> Ready --resume--> Running ... --> Done
+//!   New --first resume--> Running --park--> Parked --wake--> Ready --resume--> Running ... --> Vacant
 //! ```
 //! A fiber parks with a *ticket*, which changes each time it goes on. A [`Waiter`] holds the ticket it was made
-//! for, so a wake-up that comes late (the wait timed out, or something else woke it) does nothing.
+//! for, so a wake-up that comes late (the wait timed out, something else woke it, the fiber has ended) does nothing.
 //!
 //! An *interrupt* (a kill, a timeout around several waits) is delivered where the fiber parks, as a panic
 //! with a private payload: destructors run, and no code in between needs to know.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::panic::resume_unwind;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::fmt;
+use std::panic::{Location, resume_unwind};
 
 use warren_fiber::{RawFiber, RawYielder, context};
 
@@ -28,98 +28,139 @@ pub(crate) enum Woke {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    /// The place holds no fiber.
+    Vacant,
+    /// To be started at some time.
+    Later,
+    /// Waits for its first turn.
     New,
     Ready,
     Running,
     Parked,
-    Done,
 }
 
-/// What is thrown into a fiber. The payload of the panic is this very value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is thrown into a fiber. The payload of the panic is this very value, or what [`Throw`](Self::Throw) holds.
 pub(crate) enum Interrupt {
     Kill,
-    /// The `with_timeout` of this number has run out.
+    /// The `Timeout` of this number has run out.
     Timeout(u64),
     /// To the main fiber: nothing can wake anyone any more.
     Stuck,
+    Throw(Box<dyn Any + Send>),
+}
+
+/// What a parked fiber waits for, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// Somebody to wake it.
+    Wake,
+    Time,
+    /// A descriptor's bytes.
+    Read(i32),
+    /// Room in a descriptor's buffer.
+    Write(i32),
+    /// The end of a fiber.
+    Join,
+    /// Another thread.
+    Thread,
+    /// The loop, to have nothing else to do.
+    Idle,
+    /// Its turn.
+    Turn,
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wake => f.write_str("another fiber"),
+            Self::Time => f.write_str("a time"),
+            Self::Read(fd) => write!(f, "bytes on descriptor {fd}"),
+            Self::Write(fd) => write!(f, "room on descriptor {fd}"),
+            Self::Join => f.write_str("a fiber's end"),
+            Self::Thread => f.write_str("another thread"),
+            Self::Idle => f.write_str("an idle loop"),
+            Self::Turn => f.write_str("its turn"),
+        }
+    }
 }
 
 pub(crate) struct Fiber {
-    pub(crate) id: u64,
-    pub(crate) name: Option<Box<str>>,
     /// Where the hub keeps it.
-    pub(crate) slot: Cell<usize>,
+    pub(crate) index: u32,
+    /// Unique on the hub; that of the last fiber while the place is vacant.
+    pub(crate) id: Cell<u64>,
     pub(crate) state: Cell<State>,
-    ticket: Cell<u64>,
     woke: Cell<Woke>,
+    pub(crate) waits_for: Cell<WaitsFor>,
+    ticket: Cell<u64>,
+    /// While above zero, interrupts wait.
+    shields: Cell<u32>,
     interrupts: RefCell<Vec<Interrupt>>,
-    /// Borrowed by the loop while the fiber runs; `None` once it is done.
-    coroutine: RefCell<Option<RawFiber<(), (), ()>>>,
+    /// Borrowed by the loop while the fiber runs; `None` while the place is vacant.
+    coroutine: UnsafeCell<Option<RawFiber<(), (), ()>>>,
     /// Valid from the start of the fiber to its end.
     yielder: Cell<*const RawYielder<(), ()>>,
-    /// The greenlets of this fiber, which is their root.
-    context: context::Context,
+    /// The greenlets and locals of this fiber, which is their root. Replaced by the loop only, between fibers.
+    context: UnsafeCell<context::Context>,
+    pub(crate) name: RefCell<Option<Box<str>>>,
+    pub(crate) spawned_at: Cell<&'static Location<'static>>,
+    /// The number of the fiber that spawned it; 0: none.
+    pub(crate) parent: Cell<u64>,
 }
 
 impl Fiber {
-    pub(crate) fn new(id: u64, name: Option<Box<str>>) -> Rc<Self> {
-        Rc::new(Self {
-            id,
-            name,
-            slot: Cell::new(0),
-            state: Cell::new(State::New),
-            ticket: Cell::new(0),
+    #[track_caller]
+    pub(crate) fn vacant(index: u32) -> Self {
+        Self {
+            index,
+            id: Cell::new(0),
+            state: Cell::new(State::Vacant),
             woke: Cell::new(Woke::Notified),
+            waits_for: Cell::new(WaitsFor::Wake),
+            ticket: Cell::new(0),
+            shields: Cell::new(0),
             interrupts: RefCell::default(),
-            coroutine: RefCell::default(),
+            coroutine: UnsafeCell::new(None),
             yielder: Cell::new(std::ptr::null()),
-            context: context::Context::new(),
-        })
+            context: UnsafeCell::new(context::Context::new()),
+            name: RefCell::default(),
+            spawned_at: Cell::new(Location::caller()),
+            parent: Cell::new(0),
+        }
     }
 
-    pub(crate) fn set_coroutine(&self, coroutine: RawFiber<(), (), ()>) {
-        *self.coroutine.borrow_mut() = Some(coroutine);
-    }
-
-    /// Called by the fiber itself, first of all.
-    pub(crate) fn started(&self, yielder: &RawYielder<(), ()>) {
-        self.yielder.set(yielder);
+    /// Puts a new fiber into the place.
+    pub(crate) fn occupy(&self, id: u64, coroutine: RawFiber<(), (), ()>) {
+        debug_assert_eq!(self.state.get(), State::Vacant);
+        self.id.set(id);
+        self.state.set(State::Later);
+        // SAFETY: the place is vacant: nothing refers to a coroutine in it.
+        unsafe { *self.coroutine.get() = Some(coroutine) };
     }
 
     /// Runs the fiber until it parks or ends. Called by the loop only. True when it has ended.
     pub(crate) fn resume(&self) -> bool {
         self.state.set(State::Running);
-        let mut coroutine = self.coroutine.borrow_mut();
-        let Some(running) = coroutine.as_mut() else { return false };
-        // SAFETY: this fiber, and so its context, is borrowed until the one before is back.
-        let before = unsafe { context::swap(&raw const self.context) };
+        // SAFETY: while the fiber runs nobody touches the coroutine: this is called by the loop only, which runs one
+        // fiber at a time, and `discard` and `leak` are called by the loop as well, between fibers.
+        let coroutine = unsafe { &mut *self.coroutine.get() };
+        let Some(running) = coroutine else { return false };
+        // SAFETY: the context lives in the arena, which outlives this call, and is taken out again below; a panic
+        // does not leave the fiber: its body catches all.
+        let outer = unsafe { context::swap(self.context.get()) };
         let ended = running.resume(()).as_return().is_some();
-        // SAFETY: `before` was current a moment ago and still lies where it was: below on this stack.
-        unsafe { context::swap(before) };
+        // SAFETY: what was in place before is still valid: it was entered further down on this stack.
+        unsafe { context::swap(outer) };
         if ended {
-            self.state.set(State::Done);
             // The stack returns to its pool.
             *coroutine = None;
         }
         ended
     }
 
-    /// Parks the fiber, which must be the running one, and tells what woke it. When that was an interrupt,
-    /// unwinds.
-    ///
-    /// # Suspends
-    /// Until woken.
-    pub(crate) fn park(&self) -> Woke {
-        self.deliver();
-        self.state.set(State::Parked);
-        self.suspend();
-        self.ticket.set(self.ticket.get() + 1);
-        let woke = self.woke.get();
-        if woke == Woke::Interrupted {
-            self.deliver();
-        }
-        woke
+    /// Called by the fiber itself, first of all.
+    pub(crate) fn started(&self, yielder: &RawYielder<(), ()>) {
+        self.yielder.set(yielder);
     }
 
     /// Leaves the fiber where it is; the loop goes on with others.
@@ -131,8 +172,20 @@ impl Fiber {
         unsafe { (*yielder).suspend(()) }
     }
 
-    /// Throws the first interrupt, if there is one.
+    /// Parks the running fiber. What woke it; interrupts stay undelivered.
+    pub(crate) fn park(&self, waits_for: WaitsFor) -> Woke {
+        self.waits_for.set(waits_for);
+        self.state.set(State::Parked);
+        self.suspend();
+        self.ticket.set(self.ticket.get() + 1);
+        self.woke.get()
+    }
+
+    /// Throws the first interrupt, if there is one and the fiber is not shielded.
     pub(crate) fn deliver(&self) {
+        if self.shields.get() > 0 {
+            return;
+        }
         let interrupt = {
             let mut interrupts = self.interrupts.borrow_mut();
             if interrupts.is_empty() {
@@ -140,14 +193,12 @@ impl Fiber {
             }
             interrupts.remove(0)
         };
-        assert!(
-            interrupt != Interrupt::Stuck,
-            "this hub waits for ever: no fiber can run, no timer or socket is left, and no other thread has a \
-             handle to it. Waiting: {}",
-            hub::with(|hub| hub.waiting())
-        );
         // `resume_unwind` and not `panic!`: this is no error, and the panic hook must not report it.
-        resume_unwind(Box::new(interrupt));
+        match interrupt {
+            Interrupt::Throw(payload) => resume_unwind(payload),
+            Interrupt::Stuck => panic!("{}", hub::with(|hub| hub.stuck_report())),
+            interrupt => resume_unwind(Box::new(interrupt)),
+        }
     }
 
     /// Marks the fiber as woken. False when it was not waiting with this ticket.
@@ -160,66 +211,120 @@ impl Fiber {
         waits
     }
 
-    /// Adds an interrupt. True when the fiber was parked and now has to be resumed.
+    /// Adds an interrupt. True when the fiber waited and now has to be resumed.
     pub(crate) fn interrupt(&self, interrupt: Interrupt) -> bool {
-        if self.state.get() == State::Done {
+        if self.state.get() == State::Vacant {
             return false;
         }
         self.interrupts.borrow_mut().push(interrupt);
-        self.wake(self.ticket.get(), Woke::Interrupted)
+        if self.state.get() == State::Later {
+            self.state.set(State::New);
+            return true;
+        }
+        self.shields.get() == 0 && self.wake(self.ticket.get(), Woke::Interrupted)
     }
 
-    /// Takes an interrupt back that has not been delivered.
-    pub(crate) fn withdraw(&self, interrupt: Interrupt) {
-        self.interrupts.borrow_mut().retain(|other| *other != interrupt);
+    /// Takes the interrupt of a timeout back that has not been delivered.
+    pub(crate) fn withdraw(&self, timeout: u64) {
+        self.interrupts
+            .borrow_mut()
+            .retain(|other| !matches!(other, Interrupt::Timeout(id) if *id == timeout));
     }
 
-    /// Whether it was killed before it has started.
+    /// Whether a kill waits to be delivered.
     pub(crate) fn is_killed(&self) -> bool {
-        self.interrupts.borrow().contains(&Interrupt::Kill)
+        self.interrupts.borrow().iter().any(|other| matches!(other, Interrupt::Kill))
+    }
+
+    /// Whether something waits to be thrown into it, and may be now.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.shields.get() == 0 && !self.interrupts.borrow().is_empty()
+    }
+
+    /// Interrupts wait until the guard goes.
+    pub(crate) fn shield(&self) -> Shield<'_> {
+        self.shields.set(self.shields.get() + 1);
+        Shield(self)
     }
 
     /// Drops what a fiber that never started would have run.
     pub(crate) fn discard(&self) {
-        self.state.set(State::Done);
-        let coroutine = self.coroutine.take();
+        // SAFETY: the fiber does not run: called by the loop, between fibers.
+        let coroutine = unsafe { (*self.coroutine.get()).take() };
         drop(coroutine);
+    }
+
+    /// Gives up on a fiber that cannot be unwound: its stack stays as it is for ever.
+    pub(crate) fn leak(&self) {
+        // SAFETY: as in `discard`.
+        std::mem::forget(unsafe { (*self.coroutine.get()).take() });
+    }
+
+    /// Empties the place after the end of its fiber.
+    pub(crate) fn vacate(&self) {
+        self.state.set(State::Vacant);
+        self.ticket.set(self.ticket.get() + 1);
+        self.yielder.set(std::ptr::null());
+        self.shields.set(0);
+        // Dropped last: it may own anything.
+        let interrupts = self.interrupts.take();
+        let name = self.name.take();
+        // SAFETY: the fiber has ended: its context is not current, and nothing else refers to it.
+        let context = unsafe { std::mem::take(&mut *self.context.get()) };
+        drop((interrupts, name, context));
     }
 
     /// For messages: the name, or the number.
     pub(crate) fn label(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{name} (fiber {})", self.id),
-            None => format!("fiber {}", self.id),
+        match &*self.name.borrow() {
+            Some(name) => format!("{name} (fiber {})", self.id.get()),
+            None => format!("fiber {}", self.id.get()),
         }
     }
 }
 
+/// See [`Fiber::shield`].
+pub(crate) struct Shield<'a>(&'a Fiber);
+
+impl Drop for Shield<'_> {
+    fn drop(&mut self) {
+        self.0.shields.set(self.0.shields.get() - 1);
+    }
+}
+
 /// The interrupt that a caught panic was, if it was one.
-pub(crate) fn as_interrupt(payload: &(dyn Any + Send)) -> Option<Interrupt> {
-    payload.downcast_ref().copied()
+pub(crate) fn as_interrupt(payload: &(dyn Any + Send)) -> Option<&Interrupt> {
+    payload.downcast_ref()
+}
+
+/// Names a fiber for as long as it lives, and nothing after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FiberRef {
+    pub(crate) hub: u32,
+    pub(crate) index: u32,
+    pub(crate) id: u64,
 }
 
 /// The right to end one wait of one fiber.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
-    fiber: Rc<Fiber>,
+    hub: u32,
+    index: u32,
     ticket: u64,
 }
 
 impl Waiter {
     /// For the wait that `fiber` is about to begin.
-    pub(crate) fn new(fiber: Rc<Fiber>) -> Self {
-        let ticket = fiber.ticket.get();
-        Self { fiber, ticket }
+    pub(crate) fn new(hub: u32, fiber: &Fiber) -> Self {
+        Self { hub, index: fiber.index, ticket: fiber.ticket.get() }
     }
 
     /// For the wait that the running fiber is about to begin.
     ///
     /// # Panics
-    /// Outside a fiber.
+    /// Outside a fiber, and where waiting is forbidden.
     pub(crate) fn current() -> Self {
-        Self::new(hub::current_fiber())
+        hub::with(|hub| Self::new(hub.number, hub.running()))
     }
 
     /// Ends the wait: the fiber goes on in its turn. False when that wait is already over.
@@ -228,14 +333,12 @@ impl Waiter {
     }
 
     pub(crate) fn wake_as(&self, woke: Woke) -> bool {
-        let woken = self.fiber.wake(self.ticket, woke);
-        if woken {
-            hub::with(|hub| hub.make_ready(self.fiber.clone()));
-        }
-        woken
+        // Without a hub, or on another one, the fiber has ended with its own.
+        hub::try_with(|hub| hub.number == self.hub && hub.wake(self.index, self.ticket, woke))
+            .unwrap_or(false)
     }
 
     pub(crate) fn is(&self, other: &Waiter) -> bool {
-        Rc::ptr_eq(&self.fiber, &other.fiber) && self.ticket == other.ticket
+        self == other
     }
 }

@@ -9,7 +9,8 @@ use std::thread;
 
 use crate::hub;
 use crate::inbox::{HubGone, HubHandle};
-use crate::spawn::{RemoteJoin, try_run};
+use crate::options::try_run;
+use crate::remote_join::RemoteJoin;
 use crate::sync::Event;
 
 /// Hubs that run until the group is shut down. Nothing moves between them by itself: what is spawned on one

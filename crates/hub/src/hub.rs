@@ -5,32 +5,41 @@
 //! ```text
 //!   timers -> callbacks -> readiness -> fibers (at most 64 resumes) -> inbox -> turn hooks -> wait
 //! ```
-//! The wait is for the kernel or another thread, until the next timer; it is skipped when work is left. Nothing
-//! of the hub is borrowed while a fiber or a callback runs, so both may call anything of this crate.
+//! The wait is for the driver's events or another thread, until the next timer; while work is left the driver is
+//! asked without waiting, and not in every turn. Nothing of the hub is borrowed while a fiber or a callback runs,
+//! so both may call anything of this crate.
 
+use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::fiber::{Fiber, Interrupt, State, Waiter, Woke};
+use crate::arena::Arena;
+use crate::driver::{Driver, Event, Source};
+use crate::fiber::{Fiber, FiberRef, Interrupt, State, Waiter, WaitsFor, Woke};
 use crate::inbox::{HubHandle, Inbox, Letter};
 use crate::io::{IoHandler, Readiness, Registration};
-use crate::poller::Poller;
+use crate::remote::Remotes;
 use crate::turn::{Phase, TurnHook};
 use crate::wheel::{Key, Wheel};
 
-/// Fibers resumed in one turn before the loop looks at timers and sockets again.
+/// Fibers resumed in one turn before the loop looks at timers and callbacks again.
 const RESUMES_PER_TURN: usize = 64;
-/// The name of the inbox's own descriptor among the kernel's events.
+/// While there is work, the driver is asked for events this often only.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
+/// The name of the inbox's bell among the driver's events.
 const INBOX_KEY: u64 = u64::MAX;
 /// How long fibers that are killed at the end may take with their destructors.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// I/O calls a fiber may make in one go, none of which had to wait. Then others have their turn.
+const IO_BUDGET: u32 = 128;
 
 thread_local! {
     /// The hub that runs on this thread; null when none does.
@@ -40,7 +49,8 @@ thread_local! {
 /// What a timer does when it fires.
 pub(crate) enum Alarm {
     Wake(Waiter),
-    Interrupt(Rc<Fiber>, Interrupt),
+    Timeout(FiberRef, u64),
+    Start(FiberRef),
     Call(Box<dyn FnOnce()>),
 }
 
@@ -50,28 +60,46 @@ struct IoSlot {
 }
 
 pub(crate) struct Hub {
-    fibers: RefCell<Slab<Rc<Fiber>>>,
+    /// Unique in the process.
+    pub(crate) number: u32,
+    pub(crate) fibers: Arena,
     last_fiber_id: Cell<u64>,
     last_timeout_id: Cell<u64>,
-    ready: RefCell<VecDeque<Rc<Fiber>>>,
-    current: RefCell<Option<Rc<Fiber>>>,
+    /// Fibers that can go on, by their places in the arena.
+    ready: RefCell<VecDeque<u32>>,
+    /// The fiber that runs, or null.
+    current: Cell<*const Fiber>,
+    /// While above zero, the running fiber must not wait.
+    no_wait: Cell<u32>,
+    io_budget: Cell<u32>,
+    /// Fibers that wait for the loop to have nothing else to do.
+    idle: RefCell<VecDeque<Waiter>>,
+    /// Run as soon as the present fiber is off its stack.
+    after: RefCell<VecDeque<Box<dyn FnOnce()>>>,
     callbacks: RefCell<VecDeque<Box<dyn FnOnce()>>>,
     timers: RefCell<Wheel<Alarm>>,
     io: RefCell<Slab<IoSlot>>,
     last_io_generation: Cell<u32>,
     /// Handlers to be called in the next turn.
-    io_again: RefCell<Vec<(u64, Readiness)>>,
+    io_again: RefCell<Vec<Event>>,
     hooks: RefCell<[Vec<Rc<dyn TurnHook>>; 2]>,
-    poller: RefCell<Poller>,
+    pub(crate) remotes: Remotes,
+    locals: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
+    pub(crate) driver: Box<dyn Driver>,
     inbox: Arc<Inbox>,
     epoch: Instant,
     now: Cell<Instant>,
+    polled: Cell<Instant>,
+    /// Reused from turn to turn.
+    events: Cell<Vec<Event>>,
+    fired: Cell<Vec<Alarm>>,
 }
 
 /// Calls `f` with this thread's hub.
 ///
 /// # Panics
 /// When no hub runs on this thread.
+#[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&Hub) -> R) -> R {
     match try_with(f) {
         Some(result) => result,
@@ -80,120 +108,131 @@ pub(crate) fn with<R>(f: impl FnOnce(&Hub) -> R) -> R {
 }
 
 /// As [`with`], `None` without a hub.
+#[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
     let hub = HUB.get();
     if hub.is_null() {
         return None;
     }
-    // SAFETY: `Running::enter` sets the pointer to a hub that outlives it and clears it before the hub goes.
+    // SAFETY: `Entered::new` sets the pointer to a hub that outlives it and clears it before the hub goes.
     // The reference is shared; a hub is reached through cells only.
     Some(f(unsafe { &*hub }))
 }
 
-/// The fiber that runs.
-///
-/// # Panics
-/// Outside a fiber.
-pub(crate) fn current_fiber() -> Rc<Fiber> {
-    match with(|hub| hub.current.borrow().clone()) {
-        Some(fiber) => fiber,
-        None => panic!(
-            "this would block the event loop: callbacks must not wait. Spawn a fiber for what waits"
-        ),
-    }
-}
-
-/// Parks the running fiber until `waiter`, made for it just now, is woken or `deadline` comes.
+/// Parks the running fiber until `waiter`, made for it just now, is woken or `deadline` comes. A fiber that
+/// unwinds does not wait: for it, the time has run out.
 ///
 /// # Suspends
-/// Always.
+/// Always, but for a fiber that unwinds.
 pub(crate) fn park(waiter: &Waiter, deadline: Option<Instant>) -> Woke {
-    struct Armed(Key);
-    impl Drop for Armed {
-        fn drop(&mut self) {
-            with(|hub| hub.cancel(self.0));
+    park_for(waiter, deadline, WaitsFor::Wake)
+}
+
+/// As [`park`], with a word for reports.
+pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
+    // Others must not run while this thread counts as panicking: a lock of the standard library that they drop
+    // meanwhile would be poisoned.
+    if std::thread::panicking() {
+        return Woke::TimedOut;
+    }
+    park_always(waiter, deadline, what)
+}
+
+/// As [`park_for`], also while the fiber unwinds: for waits that have no other way to end, such as for a lock.
+pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
+    with(|hub| {
+        let fiber = hub.running();
+        fiber.deliver();
+        let _armed = deadline.map(|deadline| Armed(hub, hub.at(deadline, Alarm::Wake(*waiter))));
+        let woke = fiber.park(what);
+        if woke == Woke::Interrupted {
+            fiber.deliver();
         }
-    }
-    let _armed =
-        deadline.map(|deadline| Armed(with(|hub| hub.at(deadline, Alarm::Wake(waiter.clone())))));
-    current_fiber().park()
+        woke
+    })
 }
 
-/// Marks a hub as this thread's for as long as it lives.
-struct Running;
+/// Cancels a timer at the end of a wait, however that comes.
+struct Armed<'a>(&'a Hub, Key);
 
-impl Running {
-    fn enter(hub: &Hub) -> Self {
-        assert!(HUB.get().is_null(), "a hub already runs on this thread");
-        HUB.set(hub);
-        Self
-    }
-}
-
-impl Drop for Running {
+impl Drop for Armed<'_> {
     fn drop(&mut self) {
-        HUB.set(std::ptr::null());
+        self.0.cancel(self.1);
+    }
+}
+
+/// Marks a hub as this thread's for as long as it lives. What was there before comes back then.
+pub(crate) struct Entered(*const Hub);
+
+impl Entered {
+    pub(crate) fn new(hub: &Hub) -> Self {
+        Self(HUB.replace(hub))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        HUB.set(self.0);
     }
 }
 
 impl Hub {
-    /// Makes a hub and runs it on this thread until the fiber that `main` spawns has ended; then kills the
-    /// other fibers.
-    /// Without a fiber from `main`, there is nothing to run.
-    pub(crate) fn run(main: impl FnOnce(&Hub) -> Option<Rc<Fiber>>) -> io::Result<()> {
-        assert!(HUB.get().is_null(), "a hub already runs on this thread");
-        let hub = Rc::new(Self::new()?);
-        let running = Running::enter(&hub);
-        if let Some(main) = main(&hub) {
-            hub.turns(Some(&main), || main.state.get() == State::Done)?;
-        }
-        hub.farewell()?;
-        // What callbacks and handlers own may still use the hub when it is dropped.
-        hub.callbacks.take();
-        hub.hooks.take();
-        let slots: Vec<IoSlot> = hub.io.borrow_mut().drain().collect();
-        drop(slots);
-        let timers = std::mem::replace(&mut *hub.timers.borrow_mut(), Wheel::new());
-        drop(timers);
-        hub.inbox.close();
-        drop(running);
-        Ok(())
-    }
-
-    fn new() -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::new()?);
-        let poller = Poller::new()?;
-        poller.add_level(inbox.as_fd(), INBOX_KEY)?;
-        let now = Instant::now();
-        Ok(Self {
-            fibers: RefCell::default(),
+    pub(crate) fn new(driver: Box<dyn Driver>) -> io::Result<Rc<Self>> {
+        static LAST_NUMBER: AtomicU32 = AtomicU32::new(0);
+        let inbox = Arc::new(Inbox::new(driver.bell(INBOX_KEY)?));
+        let now = driver.now();
+        Ok(Rc::new(Self {
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed),
+            fibers: Arena::new(),
             last_fiber_id: Cell::new(0),
             last_timeout_id: Cell::new(0),
             ready: RefCell::default(),
-            current: RefCell::default(),
+            current: Cell::new(std::ptr::null()),
+            no_wait: Cell::new(0),
+            io_budget: Cell::new(IO_BUDGET),
+            idle: RefCell::default(),
+            after: RefCell::default(),
             callbacks: RefCell::default(),
             timers: RefCell::new(Wheel::new()),
             io: RefCell::default(),
             last_io_generation: Cell::new(0),
             io_again: RefCell::default(),
             hooks: RefCell::default(),
-            poller: RefCell::new(poller),
+            remotes: Remotes::new(),
+            locals: RefCell::default(),
+            driver,
             inbox,
             epoch: now,
             now: Cell::new(now),
-        })
+            polled: Cell::new(now),
+            events: Cell::default(),
+            fired: Cell::default(),
+        }))
+    }
+
+    /// Makes a hub and runs it on this thread until the fiber that `main` spawns has ended; then kills the
+    /// other fibers.
+    /// Without a fiber from `main`, there is nothing to run.
+    pub(crate) fn run(
+        driver: Box<dyn Driver>,
+        main: impl FnOnce(&Hub) -> Option<FiberRef>,
+    ) -> io::Result<()> {
+        assert!(HUB.get().is_null(), "a hub already runs on this thread");
+        let hub = Self::new(driver)?;
+        let entered = Entered::new(&hub);
+        if let Some(main) = main(&hub) {
+            hub.turns(Some(main), || hub.fiber(main).is_none())?;
+        }
+        hub.farewell()?;
+        hub.clear();
+        drop(entered);
+        Ok(())
     }
 
     /// Runs the loop until `done`. When nothing can happen any more, `main` is told so by a panic.
-    fn turns(&self, main: Option<&Rc<Fiber>>, done: impl Fn() -> bool) -> io::Result<()> {
+    fn turns(&self, main: Option<FiberRef>, done: impl Fn() -> bool) -> io::Result<()> {
         loop {
-            self.now.set(Instant::now());
-            self.fire_timers();
-            self.call_back();
-            self.call_handlers_again();
-            self.resume_ready(&done);
-            self.open_letters();
-            self.run_hooks();
+            self.turn(&done);
             if done() {
                 return Ok(());
             }
@@ -207,17 +246,30 @@ impl Hub {
         }
     }
 
+    /// Does what can be done now. Stops early once `done`.
+    pub(crate) fn turn(&self, done: &impl Fn() -> bool) {
+        self.now.set(self.driver.now());
+        self.fire_timers();
+        self.call_back();
+        self.call_handlers_again();
+        self.resume_ready(done);
+        self.open_letters();
+        self.run_hooks();
+    }
+
     fn fire_timers(&self) {
-        let mut fired = Vec::new();
+        let mut fired = self.fired.take();
         let tick = self.now.get().duration_since(self.epoch).as_millis() as u64;
         self.timers.borrow_mut().advance(tick, &mut fired);
-        for alarm in fired {
+        for alarm in fired.drain(..) {
             match alarm {
                 Alarm::Wake(waiter) => drop(waiter.wake_as(Woke::TimedOut)),
-                Alarm::Interrupt(fiber, interrupt) => self.interrupt(&fiber, interrupt),
+                Alarm::Timeout(fiber, id) => self.interrupt(fiber, Interrupt::Timeout(id)),
+                Alarm::Start(fiber) => self.start(fiber),
                 Alarm::Call(callback) => callback(),
             }
         }
+        self.fired.set(fired);
     }
 
     /// Calls what was there at the start: a callback that schedules itself must not stop the loop.
@@ -232,6 +284,9 @@ impl Hub {
     }
 
     fn call_handlers_again(&self) {
+        if self.io_again.borrow().is_empty() {
+            return;
+        }
         for (key, ready) in self.io_again.take() {
             self.call_handler(key, ready);
         }
@@ -241,7 +296,7 @@ impl Hub {
         let (index, generation) = (key as u32 as usize, (key >> 32) as u32);
         let handler = match self.io.borrow().get(index) {
             Some(slot) if slot.generation == generation => slot.handler.clone(),
-            // Deregistered since the kernel or the handler named it.
+            // Deregistered since the driver or the handler named it.
             _ => return,
         };
         handler.io_ready(ready);
@@ -249,22 +304,43 @@ impl Hub {
 
     fn resume_ready(&self, done: &impl Fn() -> bool) {
         for _ in 0..RESUMES_PER_TURN {
-            let Some(fiber) = self.ready.borrow_mut().pop_front() else { return };
+            let Some(index) = self.next_ready() else { return };
+            let fiber = self.fibers.get(index);
             if fiber.state.get() == State::New && fiber.is_killed() {
                 // Its closure is dropped unrun, on this stack.
-                self.fibers.borrow_mut().remove(fiber.slot.get());
                 fiber.discard();
+                self.ended(fiber);
                 continue;
             }
-            *self.current.borrow_mut() = Some(fiber.clone());
+            self.driver.trace(1, fiber.id.get());
+            self.io_budget.set(IO_BUDGET);
+            self.current.set(fiber);
             let ended = fiber.resume();
-            *self.current.borrow_mut() = None;
+            self.current.set(std::ptr::null());
             if ended {
-                self.fibers.borrow_mut().remove(fiber.slot.get());
+                self.ended(fiber);
                 if done() {
                     return;
                 }
             }
+        }
+    }
+
+    fn next_ready(&self) -> Option<u32> {
+        let mut ready = self.ready.borrow_mut();
+        match self.driver.choose(ready.len()) {
+            // The others keep their order.
+            Some(choice) => ready.remove(choice),
+            None => ready.pop_front(),
+        }
+    }
+
+    fn ended(&self, fiber: &Fiber) {
+        fiber.vacate();
+        self.fibers.give_back(fiber);
+        loop {
+            let Some(callback) = self.after.borrow_mut().pop_front() else { return };
+            callback();
         }
     }
 
@@ -284,10 +360,11 @@ impl Hub {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         !self.ready.borrow().is_empty()
             || !self.callbacks.borrow().is_empty()
             || !self.io_again.borrow().is_empty()
+            || !self.inbox.is_empty()
     }
 
     /// Nothing is to be done, no timer runs, no descriptor is watched, and no other thread can post.
@@ -295,36 +372,58 @@ impl Hub {
         !self.has_work()
             && self.timers.borrow().len() == 0
             && self.io.borrow().is_empty()
+            && self.idle.borrow().is_empty()
             && Arc::strong_count(&self.inbox) == 1
             && self.inbox.is_empty()
     }
 
-    /// Names some fibers that wait, for a message.
-    pub(crate) fn waiting(&self) -> String {
-        let fibers = self.fibers.borrow();
-        let labels: Vec<String> = fibers.iter().take(10).map(|(_, fiber)| fiber.label()).collect();
-        let more = if fibers.len() > labels.len() { ", ..." } else { "" };
-        labels.join(", ") + more
+    /// When the next timer fires.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let tick = self.timers.borrow().next_tick()?;
+        Some(self.epoch + Duration::from_millis(tick))
     }
 
     fn wait(&self) -> io::Result<()> {
-        let timeout = if self.has_work() {
-            Some(Duration::ZERO)
-        } else {
-            let next = self.timers.borrow().next_tick();
-            next.map(|tick| {
-                let deadline = self.epoch + Duration::from_millis(tick);
-                deadline.saturating_duration_since(Instant::now())
-            })
-        };
-        let blocking = timeout != Some(Duration::ZERO);
-        let timeout = if blocking && !self.inbox.sleep() { Some(Duration::ZERO) } else { timeout };
-        let mut events = EVENTS.take();
-        let polled = self.poller.borrow_mut().wait(timeout, |key, ready| events.push((key, ready)));
-        if blocking {
-            self.inbox.awake();
-            self.now.set(Instant::now());
+        if self.has_work() {
+            let now = self.now.get();
+            if now.saturating_duration_since(self.polled.get()) < POLL_INTERVAL {
+                return Ok(());
+            }
+            self.polled.set(now);
+            return self.poll(Some(Duration::ZERO));
         }
+        if self.wake_idle()? {
+            return Ok(());
+        }
+        let timeout = self.next_deadline();
+        let timeout =
+            timeout.map(|deadline| deadline.saturating_duration_since(self.driver.now()));
+        if timeout == Some(Duration::ZERO) || !self.inbox.sleep() {
+            return self.poll(Some(Duration::ZERO));
+        }
+        let polled = self.poll(timeout);
+        self.inbox.awake();
+        polled
+    }
+
+    /// Wakes the first fiber that waits for an idle loop, if the loop is idle.
+    fn wake_idle(&self) -> io::Result<bool> {
+        if self.idle.borrow().is_empty() {
+            return Ok(false);
+        }
+        self.poll(Some(Duration::ZERO))?;
+        while !self.has_work() {
+            let Some(waiter) = self.idle.borrow_mut().pop_front() else { break };
+            waiter.wake();
+        }
+        Ok(self.has_work())
+    }
+
+    /// Takes events from the driver and hands them out.
+    pub(crate) fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut events = self.events.take();
+        let polled = self.driver.wait(timeout, &mut events);
+        self.polled.set(self.now.get());
         for (key, ready) in events.drain(..) {
             if key == INBOX_KEY {
                 self.inbox.rung();
@@ -332,47 +431,66 @@ impl Hub {
                 self.call_handler(key, ready);
             }
         }
-        EVENTS.set(events);
+        self.events.set(events);
         polled
     }
 
     /// Kills what still runs, and lets the destructors have their time.
     fn farewell(&self) -> io::Result<()> {
-        let fibers: Vec<Rc<Fiber>> =
-            self.fibers.borrow().iter().map(|(_, fiber)| fiber.clone()).collect();
-        for fiber in &fibers {
-            self.interrupt(fiber, Interrupt::Kill);
-        }
-        drop(fibers);
-        let deadline = Instant::now() + FAREWELL;
+        self.kill_all();
+        let deadline = self.driver.now() + FAREWELL;
         let timer = self.at(deadline, Alarm::Call(Box::new(|| {})));
-        self.turns(None, || self.fibers.borrow().is_empty() || deadline <= self.now.get())?;
+        self.turns(None, || self.fibers.live() == 0 || deadline <= self.now.get())?;
         self.cancel(timer);
-        for fiber in self.fibers.borrow_mut().drain() {
+        self.leak_all();
+        Ok(())
+    }
+
+    /// Kills every fiber: each ends where it waits, once it gets its turn.
+    pub(crate) fn kill_all(&self) {
+        for fiber in self.fibers.iter() {
+            if fiber.interrupt(Interrupt::Kill) {
+                self.make_ready(fiber);
+            }
+        }
+    }
+
+    /// Gives up on fibers that do not end.
+    pub(crate) fn leak_all(&self) {
+        for fiber in self.fibers.iter().filter(|fiber| fiber.state.get() != State::Vacant) {
             tracing::error!(fiber = %fiber.label(), "a killed fiber does not end; its stack is leaked");
-            std::mem::forget(fiber);
+            fiber.leak();
         }
         self.ready.take();
-        Ok(())
+    }
+
+    /// Drops what callbacks and handlers own, while they may still use the hub.
+    pub(crate) fn clear(&self) {
+        self.after.take();
+        self.callbacks.take();
+        self.hooks.take();
+        let slots: Vec<IoSlot> = self.io.borrow_mut().drain().collect();
+        drop(slots);
+        let timers = std::mem::replace(&mut *self.timers.borrow_mut(), Wheel::new());
+        drop(timers);
+        let locals = self.locals.take();
+        drop(locals);
+        self.inbox.close();
     }
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
         // Only after a panic on the loop: to unwind fibers now would be to run them without a hub.
-        for fiber in self.fibers.get_mut().drain() {
-            std::mem::forget(fiber);
+        for fiber in self.fibers.iter() {
+            fiber.leak();
         }
     }
 }
 
-thread_local! {
-    /// The events of one poll, reused.
-    static EVENTS: Cell<Vec<(u64, Readiness)>> = const { Cell::new(Vec::new()) };
-}
-
 /// What the rest of the crate asks for.
 impl Hub {
+    /// The time at which the turn began.
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
@@ -389,27 +507,100 @@ impl Hub {
         id
     }
 
-    /// Takes a new fiber in; it runs when its turn comes.
-    pub(crate) fn adopt(&self, fiber: Rc<Fiber>) {
-        let mut fibers = self.fibers.borrow_mut();
-        let entry = fibers.vacant_entry();
-        fiber.slot.set(entry.key());
-        entry.insert(fiber.clone());
-        self.make_ready(fiber);
+    /// The fiber that runs; `None` on the loop.
+    pub(crate) fn current(&self) -> Option<&Fiber> {
+        let fiber = self.current.get();
+        // SAFETY: set by `resume_ready` to a fiber in the arena, which lives as long as the hub.
+        (!fiber.is_null()).then(|| unsafe { &*fiber })
     }
 
-    pub(crate) fn make_ready(&self, fiber: Rc<Fiber>) {
-        self.ready.borrow_mut().push_back(fiber);
+    /// The fiber that runs, which is about to wait.
+    ///
+    /// # Panics
+    /// On the loop, and where waiting is forbidden.
+    pub(crate) fn running(&self) -> &Fiber {
+        let Some(fiber) = self.current() else {
+            panic!(
+                "this would block the event loop: callbacks must not wait. Spawn a fiber for what waits"
+            )
+        };
+        assert!(
+            self.no_wait.get() == 0,
+            "this must not wait: it is called from a future's poll, or within warren_hub::no_wait"
+        );
+        fiber
     }
 
-    pub(crate) fn interrupt(&self, fiber: &Rc<Fiber>, interrupt: Interrupt) {
-        if fiber.interrupt(interrupt) {
-            self.make_ready(fiber.clone());
+    /// Whether a call that waits would be allowed to.
+    pub(crate) fn can_wait(&self) -> bool {
+        !self.current.get().is_null() && self.no_wait.get() == 0 && !std::thread::panicking()
+    }
+
+    /// Forbids waiting (`true`) or ends that.
+    pub(crate) fn forbid_waiting(&self, forbid: bool) {
+        let count = self.no_wait.get();
+        self.no_wait.set(if forbid { count + 1 } else { count - 1 });
+    }
+
+    /// Counts an I/O call that did not have to wait. False when the fiber should let others run.
+    pub(crate) fn charge_io(&self) -> bool {
+        let left = self.io_budget.get();
+        self.io_budget.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// The fiber of this name, while it lives.
+    pub(crate) fn fiber(&self, target: FiberRef) -> Option<&Fiber> {
+        if target.hub != self.number {
+            return None;
+        }
+        let fiber = self.fibers.get(target.index);
+        (fiber.id.get() == target.id && fiber.state.get() != State::Vacant).then_some(fiber)
+    }
+
+    pub(crate) fn name_of(&self, fiber: &Fiber) -> FiberRef {
+        FiberRef { hub: self.number, index: fiber.index, id: fiber.id.get() }
+    }
+
+    /// Starts a fiber that was put into its place. Does nothing when it was killed meanwhile.
+    pub(crate) fn start(&self, target: FiberRef) {
+        if let Some(fiber) = self.fiber(target)
+            && fiber.state.get() == State::Later
+        {
+            fiber.state.set(State::New);
+            self.make_ready(fiber);
         }
     }
 
-    pub(crate) fn is_on_fiber(&self) -> bool {
-        self.current.borrow().is_some()
+    pub(crate) fn make_ready(&self, fiber: &Fiber) {
+        self.ready.borrow_mut().push_back(fiber.index);
+    }
+
+    pub(crate) fn wake(&self, index: u32, ticket: u64, woke: Woke) -> bool {
+        let fiber = self.fibers.get(index);
+        let woken = fiber.wake(ticket, woke);
+        if woken {
+            self.make_ready(fiber);
+        }
+        woken
+    }
+
+    pub(crate) fn interrupt(&self, target: FiberRef, interrupt: Interrupt) {
+        if let Some(fiber) = self.fiber(target)
+            && fiber.interrupt(interrupt)
+        {
+            self.make_ready(fiber);
+        }
+    }
+
+    /// Lets `waiter` go on when the loop has nothing else to do.
+    pub(crate) fn when_idle(&self, waiter: Waiter) {
+        self.idle.borrow_mut().push_back(waiter);
+    }
+
+    /// Calls `callback` on the loop as soon as the running fiber has ended.
+    pub(crate) fn call_after(&self, callback: Box<dyn FnOnce()>) {
+        self.after.borrow_mut().push_back(callback);
     }
 
     pub(crate) fn call_soon(&self, callback: Box<dyn FnOnce()>) {
@@ -423,6 +614,10 @@ impl Hub {
         self.timers.borrow_mut().insert(tick, alarm)
     }
 
+    pub(crate) fn has_timer(&self, key: Key) -> bool {
+        self.timers.borrow().contains(key)
+    }
+
     pub(crate) fn cancel(&self, key: Key) -> bool {
         // Dropped after the borrow has ended: it may own something that uses timers.
         let cancelled = self.timers.borrow_mut().cancel(key);
@@ -434,17 +629,42 @@ impl Hub {
         fd: BorrowedFd<'_>,
         handler: Rc<dyn IoHandler>,
     ) -> io::Result<Registration> {
+        let key = self.enter_handler(handler, |key| self.driver.watch_fd(fd, key))?;
+        Ok(Registration::new(fd.as_raw_fd(), key))
+    }
+
+    /// As [`register`](Self::register), for a source of the driver's.
+    pub(crate) fn watch(&self, source: &Source, handler: Rc<dyn IoHandler>) -> io::Result<u64> {
+        self.enter_handler(handler, |key| self.driver.watch(source, key))
+    }
+
+    fn enter_handler(
+        &self,
+        handler: Rc<dyn IoHandler>,
+        watch: impl FnOnce(u64) -> io::Result<()>,
+    ) -> io::Result<u64> {
         let generation = self.last_io_generation.get().wrapping_add(1) & (u32::MAX >> 1);
         self.last_io_generation.set(generation);
         let mut io = self.io.borrow_mut();
         let entry = io.vacant_entry();
         let key = u64::from(generation) << 32 | entry.key() as u64;
-        self.poller.borrow().add(fd, key)?;
+        watch(key)?;
         entry.insert(IoSlot { handler, generation });
-        Ok(Registration::new(fd.as_raw_fd(), key))
+        Ok(key)
     }
 
     pub(crate) fn deregister(&self, fd: RawFd, key: u64) {
+        // SAFETY: whoever owns a registration drops it before the descriptor, as its documentation asks. Were
+        // it closed already, the kernel would answer EBADF, or drop a registration of ours.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.leave_handler(key, || self.driver.unwatch_fd(fd, key));
+    }
+
+    pub(crate) fn unwatch(&self, source: &Source, key: u64) {
+        self.leave_handler(key, || self.driver.unwatch(source, key));
+    }
+
+    fn leave_handler(&self, key: u64, unwatch: impl FnOnce() -> io::Result<()>) {
         let index = key as u32 as usize;
         let slot = {
             let mut io = self.io.borrow_mut();
@@ -453,10 +673,7 @@ impl Hub {
                 _ => return,
             }
         };
-        // SAFETY: whoever owns a registration drops it before the descriptor, as its documentation asks. Were
-        // it closed already, the kernel would answer EBADF, or drop a registration of ours.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        if let Err(error) = self.poller.borrow().remove(fd) {
+        if let Err(error) = unwatch() {
             tracing::warn!(%error, "a descriptor was closed before its registration was dropped");
         }
         drop(slot);
@@ -481,5 +698,37 @@ impl Hub {
 
     pub(crate) fn handle(&self) -> HubHandle {
         HubHandle::new(self.inbox.clone())
+    }
+
+    /// The one value of type `T` that belongs to this hub; made at the first use.
+    pub(crate) fn local<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
+        let known = self.locals.borrow().get(&TypeId::of::<T>()).cloned();
+        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
+            return known;
+        }
+        // Made outside the borrow: it may use the hub.
+        let made = Rc::new(make());
+        self.locals.borrow_mut().insert(TypeId::of::<T>(), made.clone());
+        made
+    }
+
+    /// Says that nothing can happen any more, and who waits for what.
+    pub(crate) fn stuck_report(&self) -> String {
+        const LINES_MAX: usize = 20;
+        let mut text = String::from(
+            "this hub waits for ever: no fiber can run, no timer or socket is left, and no other thread has a handle \
+             to it. Waiting:",
+        );
+        let parked = self.fibers.iter().filter(|fiber| fiber.state.get() != State::Vacant);
+        for fiber in parked.take(LINES_MAX) {
+            let (label, what, place) =
+                (fiber.label(), fiber.waits_for.get(), fiber.spawned_at.get());
+            text += &format!("\n  {label}, spawned at {place}: waits for {what}");
+        }
+        let more = self.fibers.live().saturating_sub(LINES_MAX);
+        if more > 0 {
+            text += &format!("\n  and {more} more");
+        }
+        text
     }
 }

@@ -1,15 +1,13 @@
 //! How other threads reach a hub: a queue, and a bell that is rung only when the hub sleeps.
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_queue::SegQueue;
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::spawn::{self, RemoteJoin};
+use crate::driver::Bell;
+use crate::remote_join::{self, RemoteJoin};
 
 /// Run on the loop of the hub it is posted to.
 pub(crate) type Letter = Box<dyn FnOnce() + Send>;
@@ -19,17 +17,17 @@ pub(crate) struct Inbox {
     /// Set while the hub waits, or is about to, in the kernel. Whoever clears it rings the bell.
     sleeping: AtomicBool,
     closed: AtomicBool,
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 impl Inbox {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(bell: Bell) -> Self {
+        Self {
             letters: SegQueue::new(),
             sleeping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        })
+            bell,
+        }
     }
 
     fn post(&self, letter: Letter) -> Result<(), HubGone> {
@@ -39,8 +37,7 @@ impl Inbox {
         self.letters.push(letter);
         // Sequentially consistent with `sleep`: either we see that the hub sleeps, or it sees the letter.
         if self.sleeping.swap(false, Ordering::SeqCst) {
-            // Fails only when the counter is full, and then the bell is ringing.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+            self.bell.ring();
         }
         Ok(())
     }
@@ -61,7 +58,7 @@ impl Inbox {
 
     /// The bell was heard.
     pub(crate) fn rung(&self) {
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        self.bell.rung();
     }
 
     /// Hands over the letters that are there now.
@@ -81,12 +78,6 @@ impl Inbox {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         while self.letters.pop().is_some() {}
-    }
-}
-
-impl AsFd for Inbox {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
     }
 }
 
@@ -121,8 +112,8 @@ impl HubHandle {
         &self,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> Result<RemoteJoin<T>, HubGone> {
-        let (join, body) = spawn::remote(body);
-        self.post(move || drop(spawn::spawn(body)))?;
+        let (join, body) = remote_join::remote(body);
+        self.post(move || crate::spawn::spawn_raw(body))?;
         Ok(join)
     }
 }

@@ -21,15 +21,20 @@
 //! - Event-driven code registers a handler ([`io::register`]) and is called back on the loop; there it must
 //!   not wait.
 
+mod arena;
+mod driver;
 mod fiber;
 mod group;
 mod hub;
 mod inbox;
 pub mod io;
+mod join;
 pub mod net;
 mod offload;
-mod poller;
+mod options;
 mod remote;
+mod remote_join;
+mod scope;
 pub mod selectors;
 pub mod signal;
 mod spawn;
@@ -40,12 +45,15 @@ mod wheel;
 
 pub use group::HubGroup;
 pub use inbox::{HubGone, HubHandle};
+pub use join::{FiberId, JoinError, JoinHandle, LinkId, Panic, join_all, kill_all};
 pub use offload::offload;
-pub use spawn::{
-    Builder, FiberId, JoinError, JoinHandle, Panic, RemoteJoin, current, join_all, run, spawn,
-    try_run,
+pub use options::{DriverKind, Options, hub_local, run, try_run};
+pub use remote_join::RemoteJoin;
+pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use spawn::{Builder, can_wait, current, spawn, spawn_later, spawn_raw};
+pub use timer::{
+    TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,
 };
-pub use timer::{TimedOut, sleep, sleep_until, with_timeout, yield_now};
 pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
 pub use warren_fiber::StackSize;
 

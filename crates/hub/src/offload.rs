@@ -4,19 +4,19 @@
 //! jobs that sleep in the kernel; it ends after a while without work.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::remote;
+use crate::driver::Job;
+use crate::{hub, remote};
 
 /// Threads at most. They wait more than they compute, so this does not go by the number of cores.
 const THREADS_MAX: usize = 64;
 /// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(10);
-
-type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Pool {
@@ -49,11 +49,13 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T
     let result = Arc::new(Mutex::new(None));
     let place = result.clone();
     remote::wait(move |waker| {
-        submit(Box::new(move || {
+        let job = Box::new(move || {
             let outcome = catch_unwind(AssertUnwindSafe(job));
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
             waker.wake();
-        }));
+        });
+        // Refused, the waker is dropped, which ends the wait; the missing result tells below.
+        drop(hub::with(|hub| hub.driver.run_blocking(job)));
     });
     let outcome = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     match outcome {
@@ -67,12 +69,13 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn submit(job: Job) {
+/// Gives the job to an idle thread, to a new one, or to the first that becomes idle.
+pub(crate) fn submit(job: Job) -> io::Result<()> {
     let mut pool = pool();
     pool.jobs.push_back(job);
     if pool.jobs.len() <= pool.idle || pool.threads == THREADS_MAX {
         WORK.notify_one();
-        return;
+        return Ok(());
     }
     pool.threads += 1;
     let started = thread::Builder::new().name("warren-offload".into()).spawn(work);
@@ -80,10 +83,12 @@ fn submit(job: Job) {
         pool.threads -= 1;
         tracing::error!(%error, threads = pool.threads, "cannot start a thread for blocking calls");
         if pool.threads == 0 {
-            // Nobody will ever run it: dropping it wakes the fiber, which then panics.
+            // Nobody will ever run it.
             drop(pool.jobs.pop_back());
+            return Err(error);
         }
     }
+    Ok(())
 }
 
 fn work() {

@@ -4,13 +4,34 @@ use std::cell::RefCell;
 
 use slab::Slab;
 
-use crate::fiber::{Waiter, Woke};
+use crate::fiber::{Waiter, WaitsFor, Woke};
 use crate::hub;
 use crate::inbox::HubHandle;
 
-thread_local! {
-    /// Fibers of this thread that wait for a letter. The serial number tells reused places apart.
-    static WAITING: RefCell<(u64, Slab<(u64, Waiter)>)> = const { RefCell::new((0, Slab::new())) };
+/// Fibers of a hub that wait for a letter. The serial number tells reused places apart.
+pub(crate) struct Remotes(RefCell<(u64, Slab<(u64, Waiter)>)>);
+
+impl Remotes {
+    pub(crate) const fn new() -> Self {
+        Self(RefCell::new((0, Slab::new())))
+    }
+
+    fn insert(&self, waiter: Waiter) -> (usize, u64) {
+        let (last, waiting) = &mut *self.0.borrow_mut();
+        *last += 1;
+        (waiting.insert((*last, waiter)), *last)
+    }
+
+    fn remove(&self, index: usize) {
+        self.0.borrow_mut().1.remove(index);
+    }
+
+    fn find(&self, index: usize, serial: u64) -> Option<Waiter> {
+        match self.0.borrow().1.get(index) {
+            Some((known, waiter)) if *known == serial => Some(*waiter),
+            _ => None,
+        }
+    }
 }
 
 /// Ends one wait, from any thread. Dropped without being used, it ends it too: nobody else could.
@@ -30,11 +51,7 @@ impl Drop for RemoteWaker {
         let (index, serial) = (self.index, self.serial);
         // A hub that has gone has no fiber that waits.
         let _ = self.hub.post(move || {
-            let waiter = WAITING.with_borrow(|(_, waiting)| match waiting.get(index) {
-                Some((known, waiter)) if *known == serial => Some(waiter.clone()),
-                _ => None,
-            });
-            if let Some(waiter) = waiter {
+            if let Some(waiter) = hub::with(|hub| hub.remotes.find(index, serial)) {
                 waiter.wake();
             }
         });
@@ -46,19 +63,29 @@ impl Drop for RemoteWaker {
 /// # Suspends
 /// Always.
 pub(crate) fn wait(arm: impl FnOnce(RemoteWaker)) {
+    wait_until(None, arm);
+}
+
+/// As [`wait`], at most until `deadline`. A fiber that unwinds does not wait: for it, the time has run out.
+///
+/// # Suspends
+/// Always, but for a fiber that unwinds.
+pub(crate) fn wait_until(
+    deadline: Option<std::time::Instant>,
+    arm: impl FnOnce(RemoteWaker),
+) -> Woke {
     struct Listed(usize);
     impl Drop for Listed {
         fn drop(&mut self) {
-            WAITING.with_borrow_mut(|(_, waiting)| drop(waiting.remove(self.0)));
+            hub::with(|hub| hub.remotes.remove(self.0));
         }
     }
     let waiter = Waiter::current();
-    let (index, serial) = WAITING.with_borrow_mut(|(last, waiting)| {
-        *last += 1;
-        (waiting.insert((*last, waiter.clone())), *last)
-    });
+    let (index, serial) = hub::with(|hub| hub.remotes.insert(waiter));
     let _listed = Listed(index);
     arm(RemoteWaker { hub: hub::with(|hub| hub.handle()), index, serial });
-    let woke = hub::park(&waiter, None);
-    debug_assert_eq!(woke, Woke::Notified);
+    match deadline {
+        None => hub::park_always(&waiter, None, WaitsFor::Thread),
+        Some(_) => hub::park_for(&waiter, deadline, WaitsFor::Thread),
+    }
 }

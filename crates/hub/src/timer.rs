@@ -1,17 +1,19 @@
-//! Time for fibers.
+//! Time for fibers: sleeping, taking turns, timeouts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use crate::fiber::{Interrupt, Waiter, as_interrupt};
+use crate::fiber::{FiberRef, Interrupt, State, Waiter, WaitsFor, as_interrupt};
 use crate::hub::{self, Alarm};
+use crate::wheel::Key;
 
 /// A wait took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out")]
 pub struct TimedOut;
 
-/// Lets others run for `duration`, rounded up to a millisecond.
+/// Lets others run for `duration`, rounded up to a millisecond. In a destructor that runs because the fiber
+/// unwinds it returns at once.
 ///
 /// # Suspends
 /// For `duration`; also for zero.
@@ -22,7 +24,7 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
     }
-    sleep_until(Instant::now() + duration);
+    sleep_until(hub::with(|hub| hub.driver.now()) + duration);
 }
 
 /// Lets others run until `deadline`, rounded up to a millisecond.
@@ -33,10 +35,10 @@ pub fn sleep(duration: Duration) {
 /// # Panics
 /// Outside a fiber.
 pub fn sleep_until(deadline: Instant) {
-    hub::park(&Waiter::current(), Some(deadline));
+    hub::park_for(&Waiter::current(), Some(deadline), WaitsFor::Time);
 }
 
-/// Lets the others that are ready run first.
+/// Lets the others that are ready run first. gevent's `sleep(0)`.
 ///
 /// # Suspends
 /// Until the turn comes round again.
@@ -44,15 +46,159 @@ pub fn sleep_until(deadline: Instant) {
 /// # Panics
 /// Outside a fiber.
 pub fn yield_now() {
-    let fiber = hub::current_fiber();
-    fiber.deliver();
-    hub::with(|hub| hub.make_ready(fiber.clone()));
-    fiber.suspend();
-    fiber.deliver();
+    hub::with(|hub| {
+        let fiber = hub.running();
+        if std::thread::panicking() {
+            return;
+        }
+        fiber.deliver();
+        fiber.waits_for.set(WaitsFor::Turn);
+        fiber.state.set(State::Ready);
+        hub.make_ready(fiber);
+        fiber.suspend();
+        fiber.deliver();
+    });
 }
 
-/// Runs `f`, which may wait any number of times, and gives up when it is not through after `duration`: `f` is
-/// then unwound from where it waits, and its destructors run. gevent's `Timeout`. May be nested.
+/// Lets others run until the loop has nothing else to do. gevent's `idle`.
+///
+/// # Suspends
+/// Until no fiber is ready and no event waits. Those who wait here are woken one by one.
+///
+/// # Panics
+/// Outside a fiber.
+pub fn idle() {
+    let waiter = Waiter::current();
+    hub::with(|hub| hub.when_idle(waiter));
+    hub::park_for(&waiter, None, WaitsFor::Idle);
+}
+
+/// Runs `f` undisturbed: a kill or a timeout that comes meanwhile is delivered at the next wait after it.
+///
+/// ```
+/// use std::time::Duration;
+/// use warren_hub::{run, shield, sleep, spawn, yield_now};
+///
+/// run(|| {
+///     let careful = spawn(|| shield(|| sleep(Duration::from_millis(1))));
+///     yield_now();
+///     careful.kill();
+///     assert!(careful.join().is_ok(), "it did not wait again after the shield");
+/// });
+/// ```
+///
+/// # Suspends
+/// As `f` does.
+///
+/// # Panics
+/// As `f` does. Outside a fiber.
+pub fn shield<T>(f: impl FnOnce() -> T) -> T {
+    hub::with(|hub| {
+        let _shield = hub.running().shield();
+        f()
+    })
+}
+
+/// Runs `f`, in which nothing may wait: a call that would panics instead. For code that must not be interleaved with
+/// other fibers, such as within a scoped thread-local of another library.
+///
+/// # Panics
+/// As `f` does; when something in it waits; outside a hub.
+pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
+    struct Forbidden;
+    impl Drop for Forbidden {
+        fn drop(&mut self) {
+            hub::with(|hub| hub.forbid_waiting(false));
+        }
+    }
+    hub::with(|hub| hub.forbid_waiting(true));
+    let _forbidden = Forbidden;
+    f()
+}
+
+/// Raises in the fiber that made it when its time has run out: the fiber unwinds from where it waits. gevent's
+/// `Timeout`. Dropping it cancels it.
+///
+/// ```
+/// use std::time::Duration;
+/// use warren_hub::{TimedOut, Timeout, run, sleep};
+///
+/// run(|| {
+///     let timeout = Timeout::start(Duration::from_millis(2));
+///     let slept = timeout.catch(|| {
+///         sleep(Duration::from_millis(1));
+///         sleep(Duration::from_secs(60));
+///     });
+///     assert_eq!(slept, Err(TimedOut));
+/// });
+/// ```
+#[derive(Debug)]
+#[must_use = "a timeout that is dropped is cancelled"]
+pub struct Timeout {
+    fiber: FiberRef,
+    id: u64,
+    timer: Key,
+}
+
+impl Timeout {
+    /// Starts the clock for the running fiber.
+    ///
+    /// # Panics
+    /// Outside a fiber.
+    pub fn start(duration: Duration) -> Self {
+        hub::with(|hub| {
+            let fiber = hub.name_of(hub.running());
+            let id = hub.next_timeout_id();
+            let timer = hub.at(hub.driver.now() + duration, Alarm::Timeout(fiber, id));
+            Self { fiber, id, timer }
+        })
+    }
+
+    /// Runs `f` and catches this timeout, and no other, if it is raised in it.
+    ///
+    /// # Suspends
+    /// As `f` does.
+    ///
+    /// # Errors
+    /// [`TimedOut`]: the time has run out, and `f` was unwound.
+    ///
+    /// # Panics
+    /// As `f` does.
+    pub fn catch<T>(&self, f: impl FnOnce() -> T) -> Result<T, TimedOut> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(value) => Ok(value),
+            Err(payload) => match as_interrupt(&*payload) {
+                Some(Interrupt::Timeout(id)) if *id == self.id => Err(TimedOut),
+                _ => resume_unwind(payload),
+            },
+        }
+    }
+
+    /// Whether the clock still runs.
+    pub fn pending(&self) -> bool {
+        hub::try_with(|hub| hub.number == self.fiber.hub && hub.has_timer(self.timer))
+            .unwrap_or(false)
+    }
+
+    /// Stops the clock. What has not been raised by now never is.
+    pub fn cancel(&self) {
+        hub::try_with(|hub| {
+            if let Some(fiber) = hub.fiber(self.fiber) {
+                hub.cancel(self.timer);
+                fiber.withdraw(self.id);
+            }
+        });
+    }
+}
+
+impl Drop for Timeout {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Runs `f`, and gives up when it is not through after `duration`: `f` is then unwound from where it waits, and its
+/// destructors run. gevent's `with_timeout`. May be nested.
 ///
 /// Only waiting is cut short: a computation without a wait in it runs on.
 ///
@@ -76,18 +222,6 @@ pub fn yield_now() {
 /// # Panics
 /// As `f` does. Outside a fiber.
 pub fn with_timeout<T>(duration: Duration, f: impl FnOnce() -> T) -> Result<T, TimedOut> {
-    let fiber = hub::current_fiber();
-    let (timer, interrupt) = hub::with(|hub| {
-        let interrupt = Interrupt::Timeout(hub.next_timeout_id());
-        let alarm = Alarm::Interrupt(fiber.clone(), interrupt);
-        (hub.at(Instant::now() + duration, alarm), interrupt)
-    });
-    let result = catch_unwind(AssertUnwindSafe(f));
-    hub::with(|hub| hub.cancel(timer));
-    fiber.withdraw(interrupt);
-    match result {
-        Ok(value) => Ok(value),
-        Err(payload) if as_interrupt(&*payload) == Some(interrupt) => Err(TimedOut),
-        Err(payload) => resume_unwind(payload),
-    }
+    let timeout = Timeout::start(duration);
+    timeout.catch(f)
 }

@@ -59,7 +59,7 @@ pub fn call_soon(callback: impl FnOnce() + 'static) {
 /// # Panics
 /// When no hub runs on this thread.
 pub fn call_later(delay: Duration, callback: impl FnOnce() + 'static) -> Timer {
-    Timer(hub::with(|hub| hub.at(Instant::now() + delay, Alarm::Call(Box::new(callback)))))
+    Timer(hub::with(|hub| hub.at(hub.driver.now() + delay, Alarm::Call(Box::new(callback)))))
 }
 
 /// A callback that waits for its time.

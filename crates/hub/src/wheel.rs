@@ -46,6 +46,8 @@ pub(crate) struct Wheel<T> {
     occupied: [u64; LEVELS],
     entries: Slab<Entry<T>>,
     last_serial: u64,
+    /// The entries of the slot that fires, reused.
+    firing: Vec<u32>,
 }
 
 impl<T> Wheel<T> {
@@ -56,6 +58,7 @@ impl<T> Wheel<T> {
             occupied: [0; LEVELS],
             entries: Slab::new(),
             last_serial: 0,
+            firing: Vec::new(),
         }
     }
 
@@ -80,6 +83,11 @@ impl<T> Wheel<T> {
         }) as u32;
         self.link(index);
         Key { index, serial }
+    }
+
+    /// Whether an entry waits.
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.entries.get(key.index as usize).is_some_and(|entry| entry.serial == key.serial)
     }
 
     /// Takes an entry back, unless it has fired.
@@ -107,18 +115,19 @@ impl<T> Wheel<T> {
             let mut index = std::mem::replace(&mut self.heads[level][slot], NONE);
             self.occupied[level] &= !(1 << slot);
             // Lists are last in, first out: collected first, to fire in the order of insertion.
-            let mut indices = Vec::new();
+            let mut indices = std::mem::take(&mut self.firing);
             while index != NONE {
                 indices.push(index);
                 index = self.entries[index as usize].next;
             }
-            for index in indices.into_iter().rev() {
+            for index in indices.drain(..).rev() {
                 if self.entries[index as usize].deadline <= tick {
                     fired.push(self.entries.remove(index as usize).value);
                 } else {
                     self.link(index);
                 }
             }
+            self.firing = indices;
         }
         self.tick = self.tick.max(now);
     }

@@ -2,21 +2,23 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::fiber::Woke;
-use crate::io::{IoHandler, Readiness, Registration, register};
+use crate::driver::{Addr, Listen, Source};
+use crate::fiber::{WaitsFor, Woke};
+use crate::hub;
+use crate::io::{IoHandler, Readiness};
 use crate::sync::WaitList;
 
-#[derive(Clone, Copy)]
-pub(super) enum Direction {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
     Read,
     Write,
 }
 
-/// The fibers that wait for one descriptor.
+/// The fibers that wait for one source.
 struct Waiting {
     readers: WaitList,
     writers: WaitList,
@@ -43,46 +45,94 @@ impl IoHandler for Waiting {
     }
 }
 
-/// A non-blocking descriptor and those who wait for it.
-pub(super) struct Socket<T> {
+/// A source and those who wait for it.
+pub(crate) struct Socket {
     waiting: Rc<Waiting>,
-    /// Before `io`: it must end before the descriptor is closed.
-    _registration: Registration,
-    io: T,
+    key: u64,
+    source: Source,
 }
 
-impl<T: AsFd> Socket<T> {
-    /// Takes a descriptor that has been made non-blocking.
-    pub(super) fn new(io: T) -> io::Result<Self> {
+impl Socket {
+    /// Takes a source that never blocks.
+    pub(crate) fn new(source: Source) -> io::Result<Self> {
         let waiting = Rc::new(Waiting {
             readers: WaitList::new(),
             writers: WaitList::new(),
             readable: Cell::new(true),
             closed: Cell::new(false),
         });
-        let registration = register(io.as_fd(), waiting.clone())?;
-        Ok(Self { waiting, _registration: registration, io })
+        let key = hub::with(|hub| hub.watch(&source, waiting.clone()))?;
+        Ok(Self { waiting, key, source })
     }
 
-    pub(super) fn get(&self) -> &T {
-        &self.io
+    /// Listens for connections.
+    pub(crate) fn listen(addr: &Addr, how: Listen) -> io::Result<Self> {
+        Self::new(hub::with(|hub| hub.driver.listen(addr, how))?)
+    }
+
+    /// Connects, and waits until that has succeeded.
+    ///
+    /// # Suspends
+    /// Until connected, or `deadline`.
+    pub(crate) fn connect(
+        to: &Addr,
+        from: Option<&Addr>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Self> {
+        let socket = Self::new(hub::with(|hub| hub.driver.connect(to, from))?)?;
+        loop {
+            if let Some(error) = socket.source.take_error()? {
+                return Err(error);
+            }
+            match socket.source.peer_addr() {
+                Ok(_) => return Ok(socket),
+                // Under way still.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                Err(error) => return Err(error),
+            }
+            socket.wait(Direction::Write, deadline)?;
+        }
+    }
+
+    /// A datagram socket.
+    pub(crate) fn datagram(bind: &Addr) -> io::Result<Self> {
+        Self::new(hub::with(|hub| hub.driver.datagram(bind))?)
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The next connection.
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub(crate) fn accept(&self) -> io::Result<(Self, Addr)> {
+        let (source, peer) = self.when_ready(Direction::Read, None, Source::accept)?;
+        Ok((Self::new(source)?, peer))
     }
 
     /// Calls `attempt` until it does not answer "would block".
     ///
-    /// The kernel tells of readiness once, when the loop asks it. As no loop runs between a failed attempt and
-    /// the parking, no news is lost in between.
-    pub(super) fn when_ready<R>(
+    /// Readiness is told once, when the loop asks for it. As no loop runs between a failed attempt and the parking,
+    /// no news is lost in between.
+    ///
+    /// # Suspends
+    /// Until ready, or for `timeout`; and when the fiber has used up its share of calls.
+    pub(crate) fn when_ready<R>(
         &self,
         direction: Direction,
         timeout: Option<Duration>,
-        mut attempt: impl FnMut(&T) -> io::Result<R>,
+        mut attempt: impl FnMut(&Source) -> io::Result<R>,
     ) -> io::Result<R> {
+        if !hub::with(|hub| hub.charge_io() || !hub.can_wait()) {
+            crate::yield_now();
+        }
         let mut deadline = None;
-        let reads = matches!(direction, Direction::Read);
+        let reads = direction == Direction::Read;
         loop {
             if !reads || self.waiting.readable.get() {
-                match attempt(&self.io) {
+                match attempt(&self.source) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         if reads {
                             self.waiting.readable.set(false);
@@ -93,18 +143,21 @@ impl<T: AsFd> Socket<T> {
                 }
             }
             if deadline.is_none() {
-                deadline = timeout.map(|timeout| Instant::now() + timeout);
+                deadline = timeout.map(|timeout| hub::with(|hub| hub.driver.now()) + timeout);
             }
             self.wait(direction, deadline)?;
         }
     }
 
     /// Reads from a stream, `room` bytes at most. Fewer mean that the socket is empty: what comes later is news.
-    pub(super) fn read(
+    ///
+    /// # Suspends
+    /// As [`when_ready`](Self::when_ready).
+    pub(crate) fn read(
         &self,
         timeout: Option<Duration>,
         room: usize,
-        attempt: impl FnMut(&T) -> io::Result<usize>,
+        attempt: impl FnMut(&Source) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let count = self.when_ready(Direction::Read, timeout, attempt)?;
         if count < room && !self.waiting.closed.get() {
@@ -113,22 +166,33 @@ impl<T: AsFd> Socket<T> {
         Ok(count)
     }
 
-    /// Parks until there is news.
-    pub(super) fn wait(&self, direction: Direction, deadline: Option<Instant>) -> io::Result<()> {
-        let list = match direction {
-            Direction::Read => &self.waiting.readers,
-            Direction::Write => &self.waiting.writers,
+    /// Parks until there is news. A fiber that unwinds does not wait: for it, the time has run out.
+    ///
+    /// # Suspends
+    /// Always, but for a fiber that unwinds.
+    pub(crate) fn wait(&self, direction: Direction, deadline: Option<Instant>) -> io::Result<()> {
+        let fd = self.source.kernel().map_or(-1, |fd| fd.as_raw_fd());
+        let (list, what) = match direction {
+            Direction::Read => (&self.waiting.readers, WaitsFor::Read(fd)),
+            Direction::Write => (&self.waiting.writers, WaitsFor::Write(fd)),
         };
-        match list.wait(deadline) {
+        match list.wait_for(deadline, what) {
             Woke::TimedOut => Err(io::ErrorKind::TimedOut.into()),
             _ => Ok(()),
         }
     }
 }
 
-impl<T: AsFd> AsFd for Socket<T> {
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Before the source is closed: its number may be used again at once.
+        hub::try_with(|hub| hub.unwatch(&self.source, self.key));
+    }
+}
+
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.source.as_fd()
     }
 }
 
@@ -136,12 +200,12 @@ impl<T: AsFd> AsFd for Socket<T> {
 macro_rules! stream {
     ($stream:ident, $std:ty) => {
         impl $stream {
-            fn from_nonblocking(io: $std) -> io::Result<Self> {
-                Ok(Self {
-                    socket: Rc::new(Socket::new(io)?),
+            fn of(socket: Socket) -> Self {
+                Self {
+                    socket: Rc::new(socket),
                     read_timeout: Cell::new(None),
                     write_timeout: Cell::new(None),
-                })
+                }
             }
 
             /// Takes a connected stream over from the standard library.
@@ -153,7 +217,7 @@ macro_rules! stream {
             /// When no hub runs on this thread.
             pub fn from_std(io: $std) -> io::Result<Self> {
                 io.set_nonblocking(true)?;
-                Self::from_nonblocking(io)
+                Ok(Self::of(Socket::new(Source::Kernel(OwnedFd::from(io)))?))
             }
 
             /// Another handle on the same connection, with timeouts of its own. The connection is closed
@@ -171,7 +235,7 @@ macro_rules! stream {
             /// # Errors
             /// What the system says, such as that the peer has gone already.
             pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-                self.socket.get().shutdown(how)
+                self.socket.source().shutdown(how)
             }
 
             /// Lets a read fail with `TimedOut` when nothing has come for so long; `None` for never.
@@ -189,31 +253,33 @@ macro_rules! stream {
             /// # Errors
             /// When the system cannot tell.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-                self.socket.get().take_error()
+                self.socket.source().take_error()
             }
         }
 
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.socket.read(self.read_timeout.get(), buffer.len(), |mut io| io.read(buffer))
+                let timeout = self.read_timeout.get();
+                self.socket.read(timeout, buffer.len(), |source| source.read(buffer))
             }
 
             fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
                 let room = buffers.iter().map(|buffer| buffer.len()).sum();
-                self.socket.read(self.read_timeout.get(), room, |mut io| io.read_vectored(buffers))
+                let timeout = self.read_timeout.get();
+                self.socket.read(timeout, room, |source| source.read_vectored(buffers))
             }
         }
 
         impl Write for &$stream {
             fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-                self.socket
-                    .when_ready(Direction::Write, self.write_timeout.get(), |mut io| io.write(data))
+                let timeout = self.write_timeout.get();
+                self.socket.when_ready(Direction::Write, timeout, |source| source.write(data))
             }
 
             fn write_vectored(&mut self, data: &[IoSlice<'_>]) -> io::Result<usize> {
-                self.socket.when_ready(Direction::Write, self.write_timeout.get(), |mut io| {
-                    io.write_vectored(data)
-                })
+                let timeout = self.write_timeout.get();
+                self.socket
+                    .when_ready(Direction::Write, timeout, |source| source.write_vectored(data))
             }
 
             fn flush(&mut self) -> io::Result<()> {
@@ -246,6 +312,8 @@ macro_rules! stream {
         }
 
         impl AsFd for $stream {
+            /// # Panics
+            /// In a simulation, where sockets have no descriptor.
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.socket.as_fd()
             }
@@ -253,9 +321,11 @@ macro_rules! stream {
 
         impl fmt::Debug for $stream {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.socket.get().fmt(f)
+                f.debug_struct(stringify!($stream))
+                    .field("source", self.socket.source())
+                    .finish_non_exhaustive()
             }
         }
     };
 }
-pub(super) use stream;
+pub(crate) use stream;

@@ -4,21 +4,21 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockAddr, Type};
-
 use super::ToAddrs;
 use super::socket::{Direction, Socket, stream};
+use crate::driver::{Addr, Listen, Source};
+use crate::hub;
 
 /// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
 const BACKLOG: i32 = 1024;
 
 /// Accepts TCP connections.
 pub struct TcpListener {
-    socket: Socket<std::net::TcpListener>,
+    socket: Socket,
 }
 
 impl TcpListener {
@@ -34,15 +34,26 @@ impl TcpListener {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn bind(addrs: impl ToAddrs) -> io::Result<Self> {
-        let listener = first(addrs, |addr| {
-            let socket =
-                socket2::Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-            socket.set_reuse_address(true)?;
-            socket.bind(&addr.into())?;
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })?;
-        Ok(Self { socket: Socket::new(listener)? })
+        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: false })
+    }
+
+    /// As [`bind`](Self::bind), with others that listen on the same address in the same way (`SO_REUSEPORT`): the
+    /// system spreads connections over them. For one listener on each hub of a group.
+    ///
+    /// # Suspends
+    /// When a name has to be looked up.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    ///
+    /// # Panics
+    /// When no hub runs on this thread.
+    pub fn bind_shared(addrs: impl ToAddrs) -> io::Result<Self> {
+        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: true })
+    }
+
+    fn bind_with(addrs: impl ToAddrs, how: Listen) -> io::Result<Self> {
+        first(addrs, |addr| Ok(Self { socket: Socket::listen(&addr.into(), how)? }))
     }
 
     /// Takes a bound listener over from the standard library.
@@ -54,7 +65,7 @@ impl TcpListener {
     /// When no hub runs on this thread.
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: Socket::new(listener)? })
+        Ok(Self { socket: Socket::new(Source::Kernel(OwnedFd::from(listener)))? })
     }
 
     /// The next connection, and where it comes from.
@@ -65,9 +76,8 @@ impl TcpListener {
     /// # Errors
     /// What the system says, such as that the process has no descriptor left.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) =
-            self.socket.when_ready(Direction::Read, None, std::net::TcpListener::accept)?;
-        Ok((TcpStream::from_std(stream)?, peer))
+        let (socket, peer) = self.socket.accept()?;
+        Ok((TcpStream::of(socket), ip(&peer)?))
     }
 
     /// Accepts one connection after the other, without end.
@@ -83,11 +93,18 @@ impl TcpListener {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get().local_addr()
+        ip(&self.socket.source().local_addr()?)
     }
 }
 
+/// The address of an internet socket.
+fn ip(addr: &Addr) -> io::Result<SocketAddr> {
+    addr.as_ip().ok_or_else(|| io::Error::other("the socket has no internet address"))
+}
+
 impl AsFd for TcpListener {
+    /// # Panics
+    /// In a simulation, where sockets have no descriptor.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -95,7 +112,7 @@ impl AsFd for TcpListener {
 
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket.get().fmt(f)
+        f.debug_struct("TcpListener").field("source", self.socket.source()).finish_non_exhaustive()
     }
 }
 
@@ -134,7 +151,7 @@ impl Iterator for Incoming<'_> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpStream {
-    socket: Rc<Socket<std::net::TcpStream>>,
+    socket: Rc<Socket>,
     read_timeout: Cell<Option<Duration>>,
     write_timeout: Cell<Option<Duration>>,
 }
@@ -167,41 +184,11 @@ impl TcpStream {
     /// # Panics
     /// Outside a fiber.
     pub fn connect_timeout(addr: SocketAddr, timeout: Duration) -> io::Result<Self> {
-        Self::connect_until(addr, Some(Instant::now() + timeout))
+        Self::connect_until(addr, Some(hub::with(|hub| hub.driver.now()) + timeout))
     }
 
     fn connect_until(addr: SocketAddr, deadline: Option<Instant>) -> io::Result<Self> {
-        let kind = Type::STREAM.nonblocking();
-        let socket = socket2::Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
-        let pending = match socket.connect(&SockAddr::from(addr)) {
-            Ok(()) => false,
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-            {
-                true
-            }
-            Err(error) => return Err(error),
-        };
-        let stream = Self::from_nonblocking(socket.into())?;
-        if pending {
-            stream.connected(deadline)?;
-        }
-        Ok(stream)
-    }
-
-    /// Waits for the end of a connect.
-    fn connected(&self, deadline: Option<Instant>) -> io::Result<()> {
-        loop {
-            self.socket.wait(Direction::Write, deadline)?;
-            if let Some(error) = self.take_error()? {
-                return Err(error);
-            }
-            match self.peer_addr() {
-                // News of something else.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                other => return other.map(drop),
-            }
-        }
+        Ok(Self::of(Socket::connect(&addr.into(), None, deadline)?))
     }
 
     /// Sends small writes at once (`true`), or gathers them (Nagle's algorithm).
@@ -209,15 +196,19 @@ impl TcpStream {
     /// # Errors
     /// What the system says.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.socket.get().set_nodelay(nodelay)
+        match self.socket.source().kernel() {
+            Some(fd) => Ok(rustix::net::sockopt::set_tcp_nodelay(fd, nodelay)?),
+            // In a simulation everything is sent at once.
+            None => Ok(()),
+        }
     }
 
     /// The other end.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says, such as that it has gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get().peer_addr()
+        ip(&self.socket.source().peer_addr()?)
     }
 
     /// Our end.
@@ -225,7 +216,7 @@ impl TcpStream {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get().local_addr()
+        ip(&self.socket.source().local_addr()?)
     }
 }
 

@@ -10,13 +10,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Type};
-
 use super::socket::{Direction, Socket, stream};
+use crate::driver::{Addr, Source};
 
 /// Accepts connections on a path.
 pub struct UnixListener {
-    socket: Socket<std::os::unix::net::UnixListener>,
+    socket: Socket,
 }
 
 impl UnixListener {
@@ -40,7 +39,7 @@ impl UnixListener {
     /// When no hub runs on this thread.
     pub fn from_std(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: Socket::new(listener)? })
+        Ok(Self { socket: Socket::new(Source::Kernel(OwnedFd::from(listener)))? })
     }
 
     /// The next connection.
@@ -51,12 +50,8 @@ impl UnixListener {
     /// # Errors
     /// What the system says, such as that the process has no descriptor left.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (stream, peer) = self.socket.when_ready(
-            Direction::Read,
-            None,
-            std::os::unix::net::UnixListener::accept,
-        )?;
-        Ok((UnixStream::from_std(stream)?, peer))
+        let (socket, peer) = self.socket.accept()?;
+        Ok((UnixStream::of(socket), unix(peer)?))
     }
 
     /// Where it listens.
@@ -64,7 +59,7 @@ impl UnixListener {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get().local_addr()
+        unix(self.socket.source().local_addr()?)
     }
 }
 
@@ -76,13 +71,21 @@ impl AsFd for UnixListener {
 
 impl fmt::Debug for UnixListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket.get().fmt(f)
+        f.debug_struct("UnixListener").field("source", self.socket.source()).finish_non_exhaustive()
+    }
+}
+
+/// The address of a Unix socket.
+fn unix(addr: Addr) -> io::Result<SocketAddr> {
+    match addr {
+        Addr::Unix(addr) => Ok(addr),
+        Addr::Ip(_) => Err(io::Error::other("the socket has no path")),
     }
 }
 
 /// A connection through a Unix socket. As [`TcpStream`](super::TcpStream).
 pub struct UnixStream {
-    socket: Rc<Socket<std::os::unix::net::UnixStream>>,
+    socket: Rc<Socket>,
     read_timeout: Cell<Option<Duration>>,
     write_timeout: Cell<Option<Duration>>,
 }
@@ -101,16 +104,14 @@ impl UnixStream {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
-        let addr = SockAddr::unix(path)?;
+        let addr = Addr::Unix(SocketAddr::from_pathname(path)?);
         loop {
-            let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-            match socket.connect(&addr) {
-                Ok(()) => return Self::from_nonblocking(OwnedFd::from(socket).into()),
+            match Socket::connect(&addr, None, None) {
                 // A full backlog, of which the kernel gives no news: the one wait here that asks again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     crate::sleep(Duration::from_millis(1));
                 }
-                Err(error) => return Err(error),
+                connected => return connected.map(Self::of),
             }
         }
     }

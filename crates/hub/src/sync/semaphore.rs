@@ -28,7 +28,7 @@ impl Semaphore {
     /// Until one is free.
     pub fn acquire(&self) -> Permit<'_> {
         if !self.take_free() {
-            self.waiting.wait(None);
+            self.waiting.wait_always(None);
         }
         Permit(self)
     }

@@ -1,0 +1,156 @@
+//! The one door to the outside: whatever a hub takes from elsewhere passes a [`Driver`].
+//!
+//! ```text
+//!                    hub, net, fs, offload
+//!                            |
+//!                         Driver              time, readiness, sockets, files, chance, blocking jobs, the bell
+//!           +----------------+----------------+
+//!         Epoll             Uring            Sim
+//!      readiness of       the same, and     a world in memory: virtual clock, seeded choice,
+//!       the kernel        files by the ring  network and disk that fail on demand
+//! ```
+//! Sockets are tried first and waited for when they answer "would block", whatever the driver: a [`Source`] is a
+//! descriptor of the kernel or an [`Endpoint`] of a simulation, and readiness comes as edges under a key.
+
+mod epoll;
+mod kernel;
+mod source;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::io::Readiness;
+
+pub(crate) use epoll::Epoll;
+pub use source::Addr;
+pub(crate) use source::{Endpoint, Source};
+
+/// A call that may block, for another thread.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// What has become ready: the key it was watched under.
+pub(crate) type Event = (u64, Readiness);
+
+/// How a socket listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listen {
+    /// Connections that wait to be accepted. The kernel lowers this to its own limit.
+    pub(crate) backlog: i32,
+    /// Several sockets may listen on the address, and share what comes (`SO_REUSEPORT`).
+    pub(crate) reuse_port: bool,
+}
+
+/// Where a hub gets time, readiness, sockets, files, chance and threads from.
+///
+/// None of the methods parks a fiber or waits, but for [`wait`](Self::wait).
+pub(crate) trait Driver {
+    /// A name for reports.
+    fn name(&self) -> &'static str;
+
+    /// The clock that timers go by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The time of day.
+    fn system_time(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// Fills `bytes` by chance.
+    fn random(&self, bytes: &mut [u8]) {
+        kernel::random(bytes);
+    }
+
+    /// Which of `ready` fibers, counted from the one that waits longest, runs next; `None`: that one, always.
+    fn choose(&self, ready: usize) -> Option<usize> {
+        let _ = ready;
+        None
+    }
+
+    /// Notes that something observable happens; a simulation's trace is made of this.
+    fn trace(&self, what: u64, which: u64) {
+        let _ = (what, which);
+    }
+
+    /// Watches a descriptor of the kernel in both directions; news come as edges, the first of them tells what is
+    /// ready already.
+    fn watch_fd(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()>;
+
+    /// Ends that watch.
+    fn unwatch_fd(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()>;
+
+    /// As [`watch_fd`](Self::watch_fd), for a source of this driver's making.
+    fn watch(&self, source: &Source, key: u64) -> io::Result<()> {
+        match source {
+            Source::Kernel(fd) => self.watch_fd(fd.as_fd(), key),
+            Source::Simulated(endpoint) => endpoint.watch(Some(key)),
+        }
+    }
+
+    /// Ends that watch.
+    fn unwatch(&self, source: &Source, key: u64) -> io::Result<()> {
+        match source {
+            Source::Kernel(fd) => self.unwatch_fd(fd.as_fd(), key),
+            Source::Simulated(endpoint) => endpoint.watch(None),
+        }
+    }
+
+    /// What other threads ring to end a wait; heard as an event with `key`.
+    fn bell(&self, key: u64) -> io::Result<Bell>;
+
+    /// Waits for events, at most for `timeout`, for ever without one, and appends them.
+    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// A socket that accepts connections.
+    fn listen(&self, addr: &Addr, how: Listen) -> io::Result<Source> {
+        kernel::listen(addr, how)
+    }
+
+    /// A stream socket that is being connected: once it is writable, its error tells how that went. `from`: the
+    /// address to connect from.
+    fn connect(&self, to: &Addr, from: Option<&Addr>) -> io::Result<Source> {
+        kernel::connect(to, from)
+    }
+
+    /// A datagram socket; unbound without an address, for the family of `like`.
+    fn datagram(&self, bind: &Addr) -> io::Result<Source> {
+        kernel::datagram(bind)
+    }
+
+    /// Runs `job` where it may block.
+    fn run_blocking(&self, job: Job) -> io::Result<()> {
+        crate::offload::submit(job)
+    }
+}
+
+/// Ends the wait of a hub from another thread.
+pub(crate) enum Bell {
+    /// Readable while it rings.
+    Eventfd(OwnedFd),
+    /// Nobody waits in the kernel: the simulation looks by itself.
+    Silent,
+}
+
+impl Bell {
+    pub(crate) fn eventfd() -> io::Result<Self> {
+        Ok(Self::Eventfd(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    pub(crate) fn ring(&self) {
+        if let Self::Eventfd(fd) = self {
+            // Fails only when the counter is full, and then the bell is ringing.
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// It was heard.
+    pub(crate) fn rung(&self) {
+        if let Self::Eventfd(fd) = self {
+            let _ = rustix::io::read(fd, &mut [0; 8]);
+        }
+    }
+}

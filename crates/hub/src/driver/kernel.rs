@@ -1,0 +1,153 @@
+//! Sockets of the kernel: made non-blocking and closed on exec, errors as they come.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::{Addr, Listen, Source};
+
+fn sock_addr(addr: &Addr) -> io::Result<SockAddr> {
+    match addr {
+        Addr::Ip(addr) => Ok(SockAddr::from(*addr)),
+        Addr::Unix(addr) => match addr.as_pathname() {
+            Some(path) => SockAddr::unix(path),
+            None => {
+                use std::os::linux::net::SocketAddrExt;
+                let name = addr.as_abstract_name().ok_or(io::ErrorKind::InvalidInput)?;
+                let mut path = vec![0];
+                path.extend_from_slice(name);
+                use std::os::unix::ffi::OsStrExt;
+                SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
+            }
+        },
+    }
+}
+
+fn domain(addr: &Addr) -> Domain {
+    match addr {
+        Addr::Ip(addr) => Domain::for_address(*addr),
+        Addr::Unix(_) => Domain::UNIX,
+    }
+}
+
+fn from_any(addr: &SocketAddrAny) -> io::Result<Addr> {
+    if let Ok(addr) = SocketAddr::try_from(addr.clone()) {
+        return Ok(addr.into());
+    }
+    if let Ok(unix) = net::SocketAddrUnix::try_from(addr.clone()) {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        if let Some(name) = unix.abstract_name() {
+            return Ok(std::os::unix::net::SocketAddr::from_abstract_name(name)?.into());
+        }
+        let path = unix.path_bytes().map(std::ffi::OsStr::from_bytes).unwrap_or_default();
+        return Ok(std::os::unix::net::SocketAddr::from_pathname(path)?.into());
+    }
+    Addr::unnamed()
+}
+
+pub(super) fn listen(addr: &Addr, how: Listen) -> io::Result<Source> {
+    let socket = Socket::new(domain(addr), Type::STREAM.nonblocking(), None)?;
+    if let Addr::Ip(_) = addr {
+        // A restarted server gets its address back at once.
+        socket.set_reuse_address(true)?;
+        if how.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+    }
+    socket.bind(&sock_addr(addr)?)?;
+    socket.listen(how.backlog)?;
+    Ok(Source::Kernel(OwnedFd::from(socket)))
+}
+
+pub(super) fn connect(to: &Addr, from: Option<&Addr>) -> io::Result<Source> {
+    let socket = Socket::new(domain(to), Type::STREAM.nonblocking(), None)?;
+    if let Some(from) = from {
+        socket.set_reuse_address(true)?;
+        socket.bind(&sock_addr(from)?)?;
+    }
+    match socket.connect(&sock_addr(to)?) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Source::Kernel(OwnedFd::from(socket)))
+}
+
+pub(super) fn datagram(bind: &Addr) -> io::Result<Source> {
+    let socket = Socket::new(domain(bind), Type::DGRAM.nonblocking(), None)?;
+    let named = match bind {
+        Addr::Ip(_) => true,
+        Addr::Unix(addr) => !addr.is_unnamed(),
+    };
+    if named {
+        socket.bind(&sock_addr(bind)?)?;
+    }
+    Ok(Source::Kernel(OwnedFd::from(socket)))
+}
+
+pub(super) fn connect_datagram(fd: BorrowedFd<'_>, to: &Addr) -> io::Result<()> {
+    SockRef::from(&fd).connect(&sock_addr(to)?)
+}
+
+pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(Source, Addr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (fd, addr) = net::acceptfrom_with(fd, flags)?;
+    let addr = match addr {
+        Some(addr) => from_any(&addr)?,
+        None => Addr::unnamed()?,
+    };
+    Ok((Source::Kernel(fd), addr))
+}
+
+pub(super) fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+    let (count, _, addr) = net::recvfrom(fd, buffer, RecvFlags::empty())?;
+    let addr = match addr {
+        Some(addr) => from_any(&addr)?,
+        None => Addr::unnamed()?,
+    };
+    Ok((count, addr))
+}
+
+pub(super) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &Addr) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL;
+    match to {
+        Addr::Ip(addr) => Ok(net::sendto(fd, data, flags, addr)?),
+        Addr::Unix(_) => Ok(SockRef::from(&fd).send_to(data, &sock_addr(to)?)?),
+    }
+}
+
+pub(super) fn shutdown(fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => net::Shutdown::Read,
+        Shutdown::Write => net::Shutdown::Write,
+        Shutdown::Both => net::Shutdown::Both,
+    };
+    Ok(net::shutdown(fd, how)?)
+}
+
+pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Addr> {
+    from_any(&net::getsockname(fd)?)
+}
+
+pub(super) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<Addr> {
+    match net::getpeername(fd)? {
+        Some(addr) => from_any(&addr),
+        None => Addr::unnamed(),
+    }
+}
+
+pub(super) fn random(mut bytes: &mut [u8]) {
+    while !bytes.is_empty() {
+        match rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => bytes = &mut bytes[count..],
+            Err(Errno::INTR) => {}
+            // In the kernel since 3.17; nothing sensible goes on without.
+            Err(error) => panic!("the system has no random numbers: {error}"),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A socket or pipe, of the kernel or of a simulation, that never blocks.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::SocketAddr as UnixAddr;
+
+use super::kernel;
+
+/// Where a socket is.
+#[derive(Clone, Debug)]
+pub enum Addr {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A path, an abstract name, or none.
+    Unix(UnixAddr),
+}
+
+impl Addr {
+    /// The address and port, of a socket that has them.
+    pub fn as_ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Without a name, as the peer of most Unix connections.
+    pub(crate) fn unnamed() -> io::Result<Self> {
+        Ok(Self::Unix(UnixAddr::from_pathname("")?))
+    }
+}
+
+impl From<SocketAddr> for Addr {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Ip(addr)
+    }
+}
+
+impl From<UnixAddr> for Addr {
+    fn from(addr: UnixAddr) -> Self {
+        Self::Unix(addr)
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(addr) => addr.fmt(f),
+            Self::Unix(addr) => match addr.as_pathname() {
+                Some(path) => write!(f, "unix:{}", path.display()),
+                None => f.write_str("unix:"),
+            },
+        }
+    }
+}
+
+/// One end of something in a simulated network. Calls never block: they answer `WouldBlock`.
+pub(crate) trait Endpoint {
+    /// Tells readiness under this key from now on, as edges, what is ready already first; `None` ends it.
+    fn watch(&self, key: Option<u64>) -> io::Result<()>;
+    fn accept(&self) -> io::Result<(Source, Addr)>;
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn write(&self, data: &[u8]) -> io::Result<usize>;
+    fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)>;
+    fn send_to(&self, data: &[u8], to: &Addr) -> io::Result<usize>;
+    /// Lets a datagram socket speak with one peer only.
+    fn connect(&self, to: &Addr) -> io::Result<()>;
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+    fn local_addr(&self) -> io::Result<Addr>;
+    fn peer_addr(&self) -> io::Result<Addr>;
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+}
+
+/// What can be read, written, accepted from, and waited for.
+pub(crate) enum Source {
+    Kernel(OwnedFd),
+    Simulated(Box<dyn Endpoint>),
+}
+
+impl Source {
+    pub(crate) fn accept(&self) -> io::Result<(Source, Addr)> {
+        match self {
+            Self::Kernel(fd) => kernel::accept(fd.as_fd()),
+            Self::Simulated(endpoint) => endpoint.accept(),
+        }
+    }
+
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::io::read(fd, buffer)?),
+            Self::Simulated(endpoint) => endpoint.read(buffer),
+        }
+    }
+
+    pub(crate) fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::io::readv(fd, buffers)?),
+            Self::Simulated(endpoint) => {
+                match buffers.iter_mut().find(|buffer| !buffer.is_empty()) {
+                    Some(buffer) => endpoint.read(buffer),
+                    None => Ok(0),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::io::write(fd, data)?),
+            Self::Simulated(endpoint) => endpoint.write(data),
+        }
+    }
+
+    pub(crate) fn write_vectored(&self, data: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::io::writev(fd, data)?),
+            Self::Simulated(endpoint) => match data.iter().find(|slice| !slice.is_empty()) {
+                Some(slice) => endpoint.write(slice),
+                None => Ok(0),
+            },
+        }
+    }
+
+    pub(crate) fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+        match self {
+            Self::Kernel(fd) => kernel::receive_from(fd.as_fd(), buffer),
+            Self::Simulated(endpoint) => endpoint.receive_from(buffer),
+        }
+    }
+
+    pub(crate) fn send_to(&self, data: &[u8], to: &Addr) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => kernel::send_to(fd.as_fd(), data, to),
+            Self::Simulated(endpoint) => endpoint.send_to(data, to),
+        }
+    }
+
+    /// Lets a datagram socket speak with one peer only.
+    pub(crate) fn connect(&self, to: &Addr) -> io::Result<()> {
+        match self {
+            Self::Kernel(fd) => kernel::connect_datagram(fd.as_fd(), to),
+            Self::Simulated(endpoint) => endpoint.connect(to),
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Kernel(fd) => kernel::shutdown(fd.as_fd(), how),
+            Self::Simulated(endpoint) => endpoint.shutdown(how),
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Kernel(fd) => kernel::local_addr(fd.as_fd()),
+            Self::Simulated(endpoint) => endpoint.local_addr(),
+        }
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<Addr> {
+        match self {
+            Self::Kernel(fd) => kernel::peer_addr(fd.as_fd()),
+            Self::Simulated(endpoint) => endpoint.peer_addr(),
+        }
+    }
+
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::net::sockopt::socket_error(fd)?.err().map(Into::into)),
+            Self::Simulated(endpoint) => endpoint.take_error(),
+        }
+    }
+
+    /// The descriptor; `None` in a simulation.
+    pub(crate) fn kernel(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Kernel(fd) => Some(fd.as_fd()),
+            Self::Simulated(_) => None,
+        }
+    }
+}
+
+impl AsFd for Source {
+    /// # Panics
+    /// In a simulation, where sockets have no descriptor.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kernel().expect("a simulated socket has no descriptor")
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(fd) => fd.fmt(f),
+            Self::Simulated(_) => f.write_str("simulated"),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! Hearing how a fiber ends: [`JoinHandle`], gevent's `Greenlet` from the outside.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::fiber::{FiberRef, Interrupt, State, Woke};
+use crate::hub;
+use crate::sync::WaitList;
+use crate::timer::TimedOut;
+
+/// Why a fiber has no result.
+#[non_exhaustive]
+pub enum JoinError {
+    /// It panicked.
+    Panicked(Panic),
+    /// It was killed, or its hub ended first.
+    Killed,
+}
+
+/// A panic that ended a fiber.
+pub struct Panic {
+    message: Option<String>,
+    /// Behind a lock that nobody waits for, so that the error may be shared between threads.
+    payload: Mutex<Box<dyn Any + Send>>,
+}
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+        let message = match payload.downcast_ref::<&str>() {
+            Some(text) => Some((*text).to_owned()),
+            None => payload.downcast_ref::<String>().cloned(),
+        };
+        Self { message, payload: Mutex::new(payload) }
+    }
+
+    /// What `std::panic::catch_unwind` would have given.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JoinError {
+    /// The text of the panic, when it has one.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Panicked(panic) => panic.message.as_deref(),
+            Self::Killed => None,
+        }
+    }
+
+    /// Whether the fiber was killed.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, Self::Killed)
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(_) => write!(f, "the fiber panicked: {}", self.message().unwrap_or("?")),
+            Self::Killed => f.write_str("the fiber was killed"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+pub(crate) type Ending<T> = Result<T, JoinError>;
+
+type Link<T> = Box<dyn FnOnce(&Ending<T>)>;
+
+/// Where a fiber leaves its result.
+pub(crate) struct Outcome<T> {
+    ended: Cell<bool>,
+    /// `None` until the end, and again once it was taken.
+    ending: RefCell<Option<Ending<T>>>,
+    pub(crate) waiting: WaitList,
+    links: RefCell<Vec<(LinkId, Link<T>)>>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl<T: 'static> Outcome<T> {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            ended: Cell::new(false),
+            ending: RefCell::new(None),
+            waiting: WaitList::new(),
+            links: RefCell::default(),
+            wakers: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn take(&self) -> Option<Ending<T>> {
+        self.ending.take()
+    }
+
+    fn end(self: &Rc<Self>, ending: Ending<T>) {
+        *self.ending.borrow_mut() = Some(ending);
+        self.ended.set(true);
+        self.waiting.wake_all();
+        if !self.wakers.borrow().is_empty() {
+            self.wakers.take().into_iter().for_each(Waker::wake);
+        }
+        if !self.links.borrow().is_empty() {
+            let own = self.clone();
+            hub::try_with(|hub| hub.call_after(Box::new(move || own.call_links())));
+        }
+    }
+
+    /// On the loop, in the order in which they were made, before any fiber that waits goes on.
+    fn call_links(&self) {
+        for (_, link) in self.links.take() {
+            let ending = self.ending.borrow();
+            let Some(ending) = &*ending else { return };
+            let called = catch_unwind(AssertUnwindSafe(|| link(ending)));
+            if let Err(payload) = called {
+                let error = JoinError::Panicked(Panic::new(payload));
+                tracing::error!(error = error.message().unwrap_or("?"), "a link has panicked");
+            }
+        }
+    }
+}
+
+/// Leaves a result in any case: what is dropped without having run was killed.
+pub(crate) struct Finish<T: 'static>(pub(crate) Rc<Outcome<T>>);
+
+impl<T> Finish<T> {
+    pub(crate) fn with(self, ending: Ending<T>) {
+        self.0.end(ending);
+    }
+}
+
+impl<T> Drop for Finish<T> {
+    fn drop(&mut self) {
+        if !self.0.ended.get() {
+            self.0.end(Err(JoinError::Killed));
+        }
+    }
+}
+
+/// A link that can be taken back, see [`JoinHandle::unlink`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId(u64);
+
+/// A fiber that was spawned. gevent's `Greenlet`, seen from outside.
+///
+/// Dropping it changes nothing for the fiber. It is a [`Future`] too, which gives what [`join`](Self::join) gives.
+pub struct JoinHandle<T> {
+    target: FiberRef,
+    outcome: Rc<Outcome<T>>,
+}
+
+impl<T: 'static> JoinHandle<T> {
+    pub(crate) fn new(target: FiberRef, outcome: Rc<Outcome<T>>) -> Self {
+        Self { target, outcome }
+    }
+
+    pub(crate) fn outcome(&self) -> &Rc<Outcome<T>> {
+        &self.outcome
+    }
+
+    /// Waits for the fiber's end, and takes its result.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended; also while the caller unwinds.
+    ///
+    /// # Errors
+    /// When the fiber panicked or was killed.
+    ///
+    /// # Panics
+    /// Outside a fiber, when there is something to wait for. When the result was taken by [`Future`] already.
+    pub fn join(self) -> Result<T, JoinError> {
+        while !self.outcome.ended.get() {
+            self.outcome.waiting.wait_always(None);
+        }
+        self.outcome.take().expect("the result was taken already")
+    }
+
+    /// As [`join`](Self::join), at most for `timeout`; gives the handle back when that runs out.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended, or for `timeout`.
+    ///
+    /// # Errors
+    /// The handle itself when the time is over.
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
+        if self.wait_timeout(timeout) {
+            return Ok(self.join());
+        }
+        Err(self)
+    }
+
+    /// Waits for the fiber's end; the result stays where it is. gevent's `join`.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended.
+    pub fn wait(&self) {
+        while !self.outcome.ended.get() {
+            if self.outcome.waiting.wait(None) == Woke::TimedOut {
+                return;
+            }
+        }
+    }
+
+    /// As [`wait`](Self::wait), at most for `timeout`. Whether the fiber has ended.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended, or for `timeout`.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        if self.outcome.ended.get() {
+            return true;
+        }
+        self.wait_until(hub::with(|hub| hub.driver.now()) + timeout)
+    }
+
+    fn wait_until(&self, deadline: Instant) -> bool {
+        while !self.outcome.ended.get() {
+            if self.outcome.waiting.wait(Some(deadline)) == Woke::TimedOut {
+                break;
+            }
+        }
+        self.outcome.ended.get()
+    }
+
+    /// Whether the fiber has ended, in whatever way.
+    pub fn is_finished(&self) -> bool {
+        self.outcome.ended.get()
+    }
+
+    /// As [`is_finished`](Self::is_finished): gevent's name.
+    pub fn ready(&self) -> bool {
+        self.is_finished()
+    }
+
+    /// As [`is_finished`](Self::is_finished): greenlet's name.
+    pub fn dead(&self) -> bool {
+        self.is_finished()
+    }
+
+    /// Whether the fiber has run at all: it has begun, and may have ended.
+    pub fn started(&self) -> bool {
+        let state = hub::try_with(|hub| hub.fiber(self.target).map(|fiber| fiber.state.get()));
+        match state.flatten() {
+            Some(state) => state != State::New,
+            None => true,
+        }
+    }
+
+    /// Whether it has ended with a value, or because it was killed, which is no failure (gevent's `GreenletExit`).
+    pub fn successful(&self) -> bool {
+        matches!(&*self.outcome.ending.borrow(), Some(Ok(_) | Err(JoinError::Killed)))
+    }
+
+    /// A copy of the value, once there is one.
+    pub fn value(&self) -> Option<T>
+    where
+        T: Clone,
+    {
+        self.outcome.ending.borrow().as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// The text of the panic that ended the fiber; `None` before the end, and after any other end.
+    pub fn exception(&self) -> Option<String> {
+        match self.outcome.ending.borrow().as_ref()? {
+            Err(JoinError::Panicked(panic)) => {
+                Some(panic.message.clone().unwrap_or_else(|| "a panic without a text".into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for the fiber's end and copies its value. gevent's `get`; the handle stays usable.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended.
+    ///
+    /// # Errors
+    /// When the fiber panicked or was killed: the text is the same, the panic's payload stays with the fiber.
+    pub fn get(&self) -> Result<T, JoinError>
+    where
+        T: Clone,
+    {
+        self.wait();
+        self.copy()
+    }
+
+    /// As [`get`](Self::get), at most for `timeout`.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended, or for `timeout`.
+    ///
+    /// # Errors
+    /// [`TimedOut`]; within, as [`get`](Self::get).
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Result<T, JoinError>, TimedOut>
+    where
+        T: Clone,
+    {
+        if self.wait_timeout(timeout) { Ok(self.copy()) } else { Err(TimedOut) }
+    }
+
+    fn copy(&self) -> Result<T, JoinError>
+    where
+        T: Clone,
+    {
+        match &*self.outcome.ending.borrow() {
+            Some(Ok(value)) => Ok(value.clone()),
+            Some(Err(JoinError::Panicked(panic))) => {
+                let text = panic.message.clone().unwrap_or_default();
+                Err(JoinError::Panicked(Panic::new(Box::new(text))))
+            }
+            Some(Err(JoinError::Killed)) | None => Err(JoinError::Killed),
+        }
+    }
+
+    /// Calls `callback` on the loop with the result when the fiber has ended; at once, in the next turn, when it has
+    /// already. Before any fiber that waits for the end goes on. It must not wait; a panic in it is logged.
+    pub fn link(&self, callback: impl FnOnce(&Result<T, JoinError>) + 'static) -> LinkId {
+        thread_local! {
+            static LAST: Cell<u64> = const { Cell::new(0) };
+        }
+        let id = LinkId(LAST.get() + 1);
+        LAST.set(id.0);
+        self.outcome.links.borrow_mut().push((id, Box::new(callback)));
+        if self.outcome.ended.get() {
+            let outcome = self.outcome.clone();
+            hub::with(|hub| hub.call_soon(Box::new(move || outcome.call_links())));
+        }
+        id
+    }
+
+    /// As [`link`](Self::link), when the fiber ends with a value, or is killed, in which case there is none.
+    pub fn link_value(&self, callback: impl FnOnce(Option<&T>) + 'static) -> LinkId {
+        self.link(move |ending| match ending {
+            Ok(value) => callback(Some(value)),
+            Err(JoinError::Killed) => callback(None),
+            Err(_) => {}
+        })
+    }
+
+    /// As [`link`](Self::link), when the fiber panics.
+    pub fn link_exception(&self, callback: impl FnOnce(&JoinError) + 'static) -> LinkId {
+        self.link(move |ending| match ending {
+            Err(error @ JoinError::Panicked(_)) => callback(error),
+            _ => {}
+        })
+    }
+
+    /// Takes a link back. False when it has been called or taken back before.
+    pub fn unlink(&self, link: LinkId) -> bool {
+        let unlinked = {
+            let mut links = self.outcome.links.borrow_mut();
+            let index = links.iter().position(|(id, _)| *id == link);
+            index.map(|index| links.remove(index))
+        };
+        unlinked.is_some()
+    }
+
+    /// Ends the fiber: it unwinds from where it waits, or will wait next, and its destructors run. A fiber
+    /// that has not started never does. Does not wait for the end; [`kill_wait`](Self::kill_wait) does.
+    ///
+    /// The unwinding is a panic that says nothing. Code that catches panics should pass it on: one that swallows it
+    /// goes on until it is killed again.
+    pub fn kill(&self) {
+        hub::try_with(|hub| hub.interrupt(self.target, Interrupt::Kill));
+    }
+
+    /// As [`kill`](Self::kill), and waits for the end, at most for `timeout`. Whether it has ended.
+    ///
+    /// # Suspends
+    /// Until the fiber has ended, or for `timeout`.
+    pub fn kill_wait(&self, timeout: Option<Duration>) -> bool {
+        self.kill();
+        match timeout {
+            Some(timeout) => self.wait_timeout(timeout),
+            None => {
+                self.wait();
+                self.is_finished()
+            }
+        }
+    }
+
+    /// Raises a panic with `payload` where the fiber waits. It may catch it. gevent's `kill` with an exception.
+    pub fn throw(&self, payload: Box<dyn Any + Send>) {
+        hub::try_with(|hub| hub.interrupt(self.target, Interrupt::Throw(payload)));
+    }
+
+    /// The fiber's number, unique on its hub.
+    pub fn id(&self) -> FiberId {
+        FiberId(self.target.id)
+    }
+}
+
+impl<T: 'static> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    /// # Panics
+    /// When it is polled again after it was ready.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.outcome.ended.get() {
+            return Poll::Ready(self.outcome.take().expect("polled after it was ready"));
+        }
+        let mut wakers = self.outcome.wakers.borrow_mut();
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: 'static> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("fiber", &self.target.id)
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// Waits for all, and gives their results in the order of the handles.
+///
+/// # Suspends
+/// Until the last has ended.
+pub fn join_all<T: 'static>(
+    handles: impl IntoIterator<Item = JoinHandle<T>>,
+) -> Vec<Result<T, JoinError>> {
+    // All of them first: an iterator that spawns must not do so only as each is joined.
+    let handles: Vec<JoinHandle<T>> = handles.into_iter().collect();
+    handles.into_iter().map(JoinHandle::join).collect()
+}
+
+/// Kills all at once, and waits until they have ended, at most for `timeout`. Whether all have.
+///
+/// # Suspends
+/// Until the last has ended, or for `timeout`.
+pub fn kill_all<'a, T: 'static>(
+    handles: impl IntoIterator<Item = &'a JoinHandle<T>>,
+    timeout: Option<Duration>,
+) -> bool {
+    let handles: Vec<&JoinHandle<T>> = handles.into_iter().collect();
+    for handle in &handles {
+        handle.kill();
+    }
+    match timeout {
+        None => handles.iter().for_each(|handle| handle.wait()),
+        Some(timeout) => {
+            let deadline = hub::with(|hub| hub.driver.now()) + timeout;
+            handles.iter().for_each(|handle| drop(handle.wait_until(deadline)));
+        }
+    }
+    handles.iter().all(|handle| handle.is_finished())
+}
+
+/// A fiber's number, unique on its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FiberId(pub(crate) u64);
+
+impl fmt::Display for FiberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

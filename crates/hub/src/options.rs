@@ -1,0 +1,146 @@
+//! How a hub is run: [`run`], [`Options`].
+
+use std::io;
+use std::panic::resume_unwind;
+
+use crate::driver::{Driver, Epoll};
+use crate::hub::{self, Hub};
+use crate::join::JoinError;
+use crate::spawn::Builder;
+
+/// What a hub waits for the kernel with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// epoll, edge-triggered: available everywhere, and as fast as anything else in most uses.
+    #[default]
+    Epoll,
+}
+
+/// Settings of a hub.
+///
+/// ```
+/// use warren_hub::Options;
+///
+/// let core = Options::new().pin_to(0).run(|| 7)?;
+/// assert_eq!(core, 7);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    driver: DriverKind,
+    core: Option<usize>,
+}
+
+impl Options {
+    /// epoll, on whatever core the system chooses.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What to wait with.
+    pub fn driver(mut self, driver: DriverKind) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// Keeps the thread on one core, counted from 0 among all of the machine. It stays there when the hub has ended.
+    pub fn pin_to(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// As [`run`], with these settings.
+    ///
+    /// # Errors
+    /// When the system refuses an epoll descriptor, an eventfd, a stack, or the core.
+    ///
+    /// # Panics
+    /// As [`run`] for `main`'s own panics.
+    pub fn run<T: 'static>(&self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+        if let Some(core) = self.core {
+            pin(core)?;
+        }
+        let driver: Box<dyn Driver> = match self.driver {
+            DriverKind::Epoll => Box::new(Epoll::new()?),
+        };
+        let mut handle = None;
+        let mut refused = None;
+        Hub::run(driver, |hub| {
+            let mut target = None;
+            let spawned = Builder::new().name("main").prepare(main, |hub, fiber| {
+                target = Some(fiber);
+                hub.start(fiber);
+            });
+            let _ = hub;
+            match spawned {
+                Ok(join) => handle = Some(join),
+                Err(error) => refused = Some(error),
+            }
+            target
+        })?;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        match handle.and_then(|handle| handle.outcome().take()) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(JoinError::Panicked(panic))) => resume_unwind(panic.into_payload()),
+            Some(Err(JoinError::Killed)) | None => panic!("the main fiber was killed"),
+        }
+    }
+}
+
+/// Keeps this thread on one core.
+fn pin(core: usize) -> io::Result<()> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    if core >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no core {core}")));
+    }
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
+}
+
+/// Runs a hub on this thread, and `main` on its first fiber; returns what `main` returns. Fibers that still run
+/// then are killed.
+///
+/// ```
+/// use std::time::Duration;
+/// use warren_hub::{run, sleep, spawn};
+///
+/// run(|| {
+///     let other = spawn(|| println!("meanwhile"));
+///     sleep(Duration::from_millis(1));
+///     other.join().unwrap();
+/// });
+/// ```
+///
+/// # Panics
+/// When `main` panics, with its payload. When a hub already runs on this thread, when the system refuses an
+/// epoll descriptor, and in `main` when it waits for what can never happen.
+pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
+    match try_run(main) {
+        Ok(value) => value,
+        Err(error) => panic!("cannot run a hub: {error}"),
+    }
+}
+
+/// As [`run`].
+///
+/// # Errors
+/// When the system refuses an epoll descriptor, an eventfd or a stack.
+///
+/// # Panics
+/// As [`run`] for `main`'s own panics.
+pub fn try_run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
+    Options::new().run(main)
+}
+
+/// The one value of type `T` that belongs to the hub of this thread, made by `make` at the first use. It is dropped
+/// when the hub ends. For what a library keeps per event loop, where a thread-local would be too long-lived.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn hub_local<T: 'static>(make: impl FnOnce() -> T) -> std::rc::Rc<T> {
+    hub::with(|hub| hub.local(make))
+}
