@@ -120,15 +120,10 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
 }
 
 /// Parks the running fiber until `waiter`, made for it just now, is woken or `deadline` comes. A fiber that
-/// unwinds does not wait: for it, the time has run out.
+/// unwinds does not wait: for it, the time has run out. `what` is for reports.
 ///
 /// # Suspends
 /// Always, but for a fiber that unwinds.
-pub(crate) fn park(waiter: &Waiter, deadline: Option<Instant>) -> Woke {
-    park_for(waiter, deadline, WaitsFor::Wake)
-}
-
-/// As [`park`], with a word for reports.
 pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     // Others must not run while this thread counts as panicking: a lock of the standard library that they drop
     // meanwhile would be poisoned.
@@ -396,8 +391,7 @@ impl Hub {
             return Ok(());
         }
         let timeout = self.next_deadline();
-        let timeout =
-            timeout.map(|deadline| deadline.saturating_duration_since(self.driver.now()));
+        let timeout = timeout.map(|deadline| deadline.saturating_duration_since(self.driver.now()));
         if timeout == Some(Duration::ZERO) || !self.inbox.sleep() {
             return self.poll(Some(Duration::ZERO));
         }

@@ -353,9 +353,10 @@ impl<T: 'static> JoinHandle<T> {
 
     /// As [`link`](Self::link), when the fiber panics.
     pub fn link_exception(&self, callback: impl FnOnce(&JoinError) + 'static) -> LinkId {
-        self.link(move |ending| match ending {
-            Err(error @ JoinError::Panicked(_)) => callback(error),
-            _ => {}
+        self.link(move |ending| {
+            if let Err(error @ JoinError::Panicked(_)) = ending {
+                callback(error);
+            }
         })
     }
 
@@ -458,7 +459,9 @@ pub fn kill_all<'a, T: 'static>(
         None => handles.iter().for_each(|handle| handle.wait()),
         Some(timeout) => {
             let deadline = hub::with(|hub| hub.driver.now()) + timeout;
-            handles.iter().for_each(|handle| drop(handle.wait_until(deadline)));
+            for handle in &handles {
+                handle.wait_until(deadline);
+            }
         }
     }
     handles.iter().all(|handle| handle.is_finished())

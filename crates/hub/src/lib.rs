@@ -22,6 +22,7 @@
 //!   not wait.
 
 mod arena;
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "simulation and datagrams come")]
 mod driver;
 mod fiber;
 mod group;
@@ -29,6 +30,7 @@ mod hub;
 mod inbox;
 pub mod io;
 mod join;
+#[allow(dead_code, reason = "datagrams come")]
 pub mod net;
 mod offload;
 mod options;

@@ -94,7 +94,10 @@ impl Options {
 fn pin(core: usize) -> io::Result<()> {
     use rustix::thread::{CpuSet, sched_setaffinity};
     if core >= CpuSet::MAX_CPU {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no core {core}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("there is no core {core}"),
+        ));
     }
     let mut cores = CpuSet::new();
     cores.set(core);

@@ -54,7 +54,9 @@ impl Children {
                 true
             });
             if waited != Some(true) {
-                eprintln!("a scope ends where it cannot wait for its fibers, which borrow from it: aborting");
+                eprintln!(
+                    "a scope ends where it cannot wait for its fibers, which borrow from it: aborting"
+                );
                 std::process::abort();
             }
         }
@@ -101,7 +103,7 @@ where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
     // Refused at once where the end could not be waited for.
-    hub::with(|hub| drop(hub.running().state.get()));
+    hub::with(|hub| _ = hub.running());
     let scope = Scope { children: Rc::default(), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     if let Err(payload) = &result
@@ -158,7 +160,7 @@ impl<'scope> Scope<'scope, '_> {
                 }
             }
         }
-        let place = Rc::new(RefCell::new(None::<Result<T, Box<dyn std::any::Any + Send>>>));
+        let place = Rc::new(RefCell::new(None::<std::thread::Result<T>>));
         let own = Rc::new(Cell::new(None));
         let child = Child { children: self.children.clone(), own: own.clone() };
         let children = self.children.clone();
@@ -200,7 +202,7 @@ impl<'scope> Scope<'scope, '_> {
 #[derive(Debug)]
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<()>,
-    place: Rc<RefCell<Option<Result<T, Box<dyn std::any::Any + Send>>>>>,
+    place: Rc<RefCell<Option<std::thread::Result<T>>>>,
     scope: PhantomData<&'scope ()>,
 }
 

@@ -55,7 +55,8 @@ pub fn spawn_later<T: 'static>(
 #[track_caller]
 pub fn spawn_raw(body: impl FnOnce() + 'static) {
     let spawned = hub::with(|hub| {
-        let fiber = Builder::new().place(hub, move || drop(catch_unwind(AssertUnwindSafe(body))))?;
+        let fiber =
+            Builder::new().place(hub, move || drop(catch_unwind(AssertUnwindSafe(body))))?;
         hub.start(fiber);
         io::Result::Ok(())
     });

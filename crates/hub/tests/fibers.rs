@@ -121,11 +121,13 @@ fn a_fiber_killed_before_it_starts_never_does() {
 }
 
 #[test]
-fn a_destructor_may_wait_while_its_fiber_is_killed() {
+fn a_destructor_does_not_wait_while_its_fiber_unwinds() {
     struct Slow(Rc<Cell<bool>>);
     impl Drop for Slow {
         fn drop(&mut self) {
-            sleep(Duration::from_millis(2));
+            sleep(LONG);
+            Event::new().wait();
+            assert!(!warren_hub::can_wait());
             self.0.set(true);
         }
     }
@@ -140,6 +142,43 @@ fn a_destructor_may_wait_while_its_fiber_is_killed() {
         fiber.kill();
         let _ = fiber.join();
         assert!(done.get());
+    });
+}
+
+#[test]
+fn nobody_sees_another_fibers_panic() {
+    // A fiber that unwinds lets nobody run meanwhile: the standard library would take them for panicking too, and
+    // poison their locks.
+    struct Waits(Rc<warren_hub::sync::Mutex<()>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            yield_now();
+            sleep(Duration::from_millis(1));
+            assert!(self.0.try_lock().is_some());
+        }
+    }
+    run(|| {
+        let lock = std::sync::Arc::new(std::sync::Mutex::new(()));
+        let dying = spawn(|| {
+            let _waits = Waits(Rc::new(warren_hub::sync::Mutex::new(())));
+            sleep(LONG);
+        });
+        let other = spawn({
+            let lock = lock.clone();
+            move || {
+                for _ in 0..10 {
+                    let guard = lock.lock().unwrap();
+                    yield_now();
+                    assert!(!std::thread::panicking());
+                    drop(guard);
+                    yield_now();
+                }
+            }
+        });
+        yield_now();
+        dying.kill();
+        other.join().unwrap();
+        assert!(!lock.is_poisoned());
     });
 }
 

@@ -130,7 +130,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if warren_hub::current().is_some() && self.state.end.borrow().is_none() {
+        if warren_hub::can_wait() && self.state.end.borrow().is_none() {
             let _ = self.state.close();
         }
     }

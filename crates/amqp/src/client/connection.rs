@@ -198,8 +198,8 @@ impl fmt::Debug for Connection {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // On the loop or after the hub's end nobody can wait: the socket's end has to do.
-        if warren_hub::current().is_some() && self.0.end.borrow().is_none() {
+        // On the loop, after the hub's end and while a fiber unwinds nobody can wait: the socket's end has to do.
+        if warren_hub::can_wait() && self.0.end.borrow().is_none() {
             let _ = self.0.close();
         } else {
             self.0.finish(Error::Closed);
