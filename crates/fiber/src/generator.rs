@@ -5,11 +5,11 @@
 //! a generator has a stack of its own, `yield_` works from any depth of calls.
 
 use std::any::Any;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 
 use corosensei::{Coroutine, CoroutineResult};
 
-use crate::stack::{Stack, StackPool, StackSize};
+use crate::stack::{Owner, Stack, StackPool, StackSize};
 
 /// What wakes a suspended `yield_`.
 enum Resume<S> {
@@ -47,6 +47,7 @@ impl<T: 'static, S: 'static> Generator<T, S> {
     ///
     /// # Panics
     /// When no stack can be mapped.
+    #[track_caller]
     pub fn new(body: impl FnOnce(Yielder<'_, T, S>) + 'static) -> Self {
         Self::with_stack_size(StackSize::default(), body)
     }
@@ -55,14 +56,17 @@ impl<T: 'static, S: 'static> Generator<T, S> {
     ///
     /// # Panics
     /// When no stack can be mapped.
+    #[track_caller]
     pub fn with_stack_size(
         size: StackSize,
         body: impl FnOnce(Yielder<'_, T, S>) + 'static,
     ) -> Self {
         let stack = match StackPool::local().take(size) {
             Ok(stack) => stack,
-            Err(error) => panic!("no stack of {} bytes for a generator: {error}", size.bytes()),
+            Err(error) => panic!("a generator cannot be made: {error}"),
         };
+        // SAFETY: without a name.
+        unsafe { stack.set_owner(Owner::new("generator", 0, Location::caller())) };
         let coroutine = Coroutine::with_stack(stack, move |yielder, first| {
             // The first value has no `yield_` to arrive at, as in Python.
             drop(first);

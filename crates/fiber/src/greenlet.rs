@@ -15,13 +15,13 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use corosensei::CoroutineResult;
 
 use crate::context;
-use crate::stack::{StackPool, StackSize};
+use crate::stack::{Owner, StackPool, StackSize};
 use crate::{RawFiber, RawYielder};
 
 /// What arrives in a greenlet.
@@ -87,6 +87,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Panics
     /// When no stack can be mapped.
+    #[track_caller]
     pub fn new(body: impl FnOnce(T) -> T + 'static) -> Self {
         Self::with_stack_size(StackSize::default(), body)
     }
@@ -95,11 +96,14 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Panics
     /// When no stack can be mapped.
+    #[track_caller]
     pub fn with_stack_size(size: StackSize, body: impl FnOnce(T) -> T + 'static) -> Self {
         let stack = match StackPool::local().take(size) {
             Ok(stack) => stack,
-            Err(error) => panic!("no stack of {} bytes for a greenlet: {error}", size.bytes()),
+            Err(error) => panic!("a greenlet cannot be made: {error}"),
         };
+        // SAFETY: without a name.
+        unsafe { stack.set_owner(Owner::new("greenlet", 0, Location::caller())) };
         let greenlet = Self(Rc::new(Inner {
             state: Cell::new(State::New),
             parent: RefCell::new(Self::current()),

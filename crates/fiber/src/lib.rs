@@ -7,11 +7,14 @@
 pub mod context;
 pub mod generator;
 pub mod greenlet;
+mod grow;
+mod overflow;
 pub mod stack;
 
 pub use generator::{Generator, Yielder};
 pub use greenlet::Greenlet;
-pub use stack::{Owner, Stack, StackPool, StackSize};
+pub use grow::{grow, remaining_stack};
+pub use stack::{Owner, Stack, StackError, StackPool, StackSize};
 
 /// A coroutine on a pooled stack: what an event loop resumes.
 pub type RawFiber<Input, Yield, Return> = corosensei::Coroutine<Input, Yield, Return, Stack>;
