@@ -45,10 +45,10 @@ fn live_stacks_never_overlap_and_keep_their_size() {
 #[test]
 fn neighbours_begin_at_different_cache_lines() {
     let pool = StackPool::default();
-    let stacks: Vec<Stack> = (0..32).map(|_| pool.take(StackSize::Normal).unwrap()).collect();
+    // Those of the first chunk; further chunks may lie anywhere.
+    let stacks: Vec<Stack> = (0..16).map(|_| pool.take(StackSize::Normal).unwrap()).collect();
     let lines: HashSet<usize> = stacks.iter().map(|stack| stack.top() % 4096).collect();
-    // Two chunks, which need not lie side by side.
-    assert!(24 <= lines.len(), "{}", lines.len());
+    assert_eq!(lines.len(), stacks.len());
 }
 
 #[test]
