@@ -13,6 +13,7 @@
 //! descriptor of the kernel or an [`Endpoint`] of a simulation, and readiness comes as edges under a key.
 
 mod epoll;
+mod file;
 mod kernel;
 mod source;
 
@@ -25,6 +26,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::io::Readiness;
 
 pub(crate) use epoll::Epoll;
+pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
+pub use file::{FileType, Metadata};
 pub use source::Addr;
 pub(crate) use source::{Endpoint, Source};
 
@@ -119,6 +122,14 @@ pub(crate) trait Driver {
     /// A datagram socket; unbound without an address, for the family of `like`.
     fn datagram(&self, bind: &Addr) -> io::Result<Source> {
         kernel::datagram(bind)
+    }
+
+    /// Does something with files. How it went is told to `done`, on the loop or on another thread, and not before
+    /// this has returned; it is dropped uncalled when nobody can do it. The operation goes to its end, whoever
+    /// waits for it.
+    fn file(&self, op: FileOp, done: Completion) {
+        // Refused, the job is dropped, and `done` with it.
+        let _ = self.run_blocking(Box::new(move || done(op.perform())));
     }
 
     /// Runs `job` where it may block.
