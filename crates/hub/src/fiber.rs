@@ -337,8 +337,4 @@ impl Waiter {
         hub::try_with(|hub| hub.number == self.hub && hub.wake(self.index, self.ticket, woke))
             .unwrap_or(false)
     }
-
-    pub(crate) fn is(&self, other: &Waiter) -> bool {
-        self == other
-    }
 }

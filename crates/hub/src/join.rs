@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::fiber::{FiberRef, Interrupt, State, Woke};
 use crate::hub;
+use crate::links::{LinkId, Links};
 use crate::sync::WaitList;
 use crate::timer::TimedOut;
 
@@ -89,7 +90,7 @@ pub(crate) struct Outcome<T> {
     /// `None` until the end, and again once it was taken.
     ending: RefCell<Option<Ending<T>>>,
     pub(crate) waiting: WaitList,
-    links: RefCell<Vec<(LinkId, Link<T>)>>,
+    links: Links<Link<T>>,
     wakers: RefCell<Vec<Waker>>,
 }
 
@@ -99,7 +100,7 @@ impl<T: 'static> Outcome<T> {
             ended: Cell::new(false),
             ending: RefCell::new(None),
             waiting: WaitList::new(),
-            links: RefCell::default(),
+            links: Links::new(),
             wakers: RefCell::default(),
         })
     }
@@ -115,7 +116,7 @@ impl<T: 'static> Outcome<T> {
         if !self.wakers.borrow().is_empty() {
             self.wakers.take().into_iter().for_each(Waker::wake);
         }
-        if !self.links.borrow().is_empty() {
+        if !self.links.is_empty() {
             let own = self.clone();
             hub::try_with(|hub| hub.call_after(Box::new(move || own.call_links())));
         }
@@ -123,7 +124,7 @@ impl<T: 'static> Outcome<T> {
 
     /// On the loop, in the order in which they were made, before any fiber that waits goes on.
     fn call_links(&self) {
-        for (_, link) in self.links.take() {
+        for link in self.links.take() {
             let ending = self.ending.borrow();
             let Some(ending) = &*ending else { return };
             let called = catch_unwind(AssertUnwindSafe(|| link(ending)));
@@ -151,10 +152,6 @@ impl<T> Drop for Finish<T> {
         }
     }
 }
-
-/// A link that can be taken back, see [`JoinHandle::unlink`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkId(u64);
 
 /// A fiber that was spawned. gevent's `Greenlet`, seen from outside.
 ///
@@ -329,12 +326,7 @@ impl<T: 'static> JoinHandle<T> {
     /// Calls `callback` on the loop with the result when the fiber has ended; at once, in the next turn, when it has
     /// already. Before any fiber that waits for the end goes on. It must not wait; a panic in it is logged.
     pub fn link(&self, callback: impl FnOnce(&Result<T, JoinError>) + 'static) -> LinkId {
-        thread_local! {
-            static LAST: Cell<u64> = const { Cell::new(0) };
-        }
-        let id = LinkId(LAST.get() + 1);
-        LAST.set(id.0);
-        self.outcome.links.borrow_mut().push((id, Box::new(callback)));
+        let id = self.outcome.links.add(Box::new(callback));
         if self.outcome.ended.get() {
             let outcome = self.outcome.clone();
             hub::with(|hub| hub.call_soon(Box::new(move || outcome.call_links())));
@@ -362,12 +354,7 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Takes a link back. False when it has been called or taken back before.
     pub fn unlink(&self, link: LinkId) -> bool {
-        let unlinked = {
-            let mut links = self.outcome.links.borrow_mut();
-            let index = links.iter().position(|(id, _)| *id == link);
-            index.map(|index| links.remove(index))
-        };
-        unlinked.is_some()
+        self.outcome.links.remove(link)
     }
 
     /// Ends the fiber: it unwinds from where it waits, or will wait next, and its destructors run. A fiber

@@ -30,6 +30,7 @@ mod hub;
 mod inbox;
 pub mod io;
 mod join;
+mod links;
 #[allow(dead_code, reason = "datagrams come")]
 pub mod net;
 mod offload;
@@ -43,11 +44,13 @@ mod spawn;
 pub mod sync;
 mod timer;
 mod turn;
+mod wait;
 mod wheel;
 
 pub use group::HubGroup;
 pub use inbox::{HubGone, HubHandle};
-pub use join::{FiberId, JoinError, JoinHandle, LinkId, Panic, join_all, kill_all};
+pub use join::{FiberId, JoinError, JoinHandle, Panic, join_all, kill_all};
+pub use links::LinkId;
 pub use offload::offload;
 pub use options::{DriverKind, Options, hub_local, run, try_run};
 pub use remote_join::RemoteJoin;
@@ -57,6 +60,7 @@ pub use timer::{
     TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,
 };
 pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
+pub use wait::{Iwait, WaitOptions, Waitable, iwait, wait};
 pub use warren_fiber::StackSize;
 
 /// A handle to the hub of this thread, for other threads.

@@ -65,7 +65,10 @@ impl RpcClient {
             .with_reply_to(self.reply_to.as_str())
             .with_correlation_id(id.as_str());
         let sent = self.channel.basic_publish(Publish::to("", queue), &properties, body);
-        let answered = sent.and_then(|_| answer.get_timeout(timeout).map_err(|_| Error::TimedOut));
+        let answered = sent.and_then(|_| match answer.get_timeout(timeout) {
+            Ok(Ok(body)) => Ok(body),
+            Err(_) => Err(Error::TimedOut),
+        });
         self.waiting.borrow_mut().remove(&id);
         answered
     }

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::WaitList;
+use super::{WaitList, deadline};
 use crate::fiber::Woke;
 use crate::timer::TimedOut;
+use crate::wait;
 
 /// A flag that fibers wait for. gevent's `Event`.
 ///
@@ -36,13 +37,13 @@ impl Event {
         Self { set: Cell::new(false), waiting: WaitList::new() }
     }
 
-    /// Sets the flag and wakes all who wait.
+    /// Sets the flag and wakes all who wait, in the order in which they came.
     pub fn set(&self) {
         self.set.set(true);
         self.waiting.wake_all();
     }
 
-    /// Clears the flag.
+    /// Clears the flag: who waits from now on waits for the next [`set`](Self::set).
     pub fn clear(&self) {
         self.set.set(false);
     }
@@ -70,10 +71,20 @@ impl Event {
     /// # Errors
     /// [`TimedOut`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if self.set.get() || self.waiting.wait(Some(Instant::now() + timeout)) == Woke::Notified {
+        if self.set.get() || self.waiting.wait(deadline(timeout)) == Woke::Notified {
             return Ok(());
         }
         Err(TimedOut)
+    }
+}
+
+impl wait::Completion for Event {
+    fn is_complete(&self) -> bool {
+        self.is_set()
+    }
+
+    fn waiting(&self) -> &WaitList {
+        &self.waiting
     }
 }
 
