@@ -95,6 +95,8 @@ pub(crate) struct Fiber {
     ticket: Cell<u64>,
     /// While above zero, interrupts wait.
     shields: Cell<u32>,
+    /// Something was thrown into it, and it is not known to have been caught.
+    pub(crate) unwinding: Cell<bool>,
     interrupts: RefCell<Vec<Interrupt>>,
     /// Borrowed by the loop while the fiber runs; `None` while the place is vacant.
     coroutine: UnsafeCell<Option<RawFiber<(), (), ()>>>,
@@ -119,6 +121,7 @@ impl Fiber {
             waits_for: Cell::new(WaitsFor::Wake),
             ticket: Cell::new(0),
             shields: Cell::new(0),
+            unwinding: Cell::new(false),
             interrupts: RefCell::default(),
             coroutine: UnsafeCell::new(None),
             yielder: Cell::new(std::ptr::null()),
@@ -193,6 +196,7 @@ impl Fiber {
             }
             interrupts.remove(0)
         };
+        self.unwinding.set(true);
         // `resume_unwind` and not `panic!`: this is no error, and the panic hook must not report it.
         match interrupt {
             Interrupt::Throw(payload) => resume_unwind(payload),
@@ -266,6 +270,7 @@ impl Fiber {
         self.ticket.set(self.ticket.get() + 1);
         self.yielder.set(std::ptr::null());
         self.shields.set(0);
+        self.unwinding.set(false);
         // Dropped last: it may own anything.
         let interrupts = self.interrupts.take();
         let name = self.name.take();

@@ -23,7 +23,7 @@ use slab::Slab;
 
 use crate::arena::Arena;
 use crate::driver::{Driver, Event, Source};
-use crate::fiber::{Fiber, FiberRef, Interrupt, State, Waiter, WaitsFor, Woke};
+use crate::fiber::{Fiber, FiberRef, Interrupt, Shield, State, Waiter, WaitsFor, Woke};
 use crate::inbox::{HubHandle, Inbox, Letter};
 use crate::io::{IoHandler, Readiness, Registration};
 use crate::remote::Remotes;
@@ -71,6 +71,8 @@ pub(crate) struct Hub {
     current: Cell<*const Fiber>,
     /// While above zero, the running fiber must not wait.
     no_wait: Cell<u32>,
+    /// Fibers that wait while they unwind. As long as there are any, every fiber of the thread finds it panicking.
+    parked_unwinding: Cell<u32>,
     io_budget: Cell<u32>,
     /// Fibers that wait for the loop to have nothing else to do.
     idle: RefCell<VecDeque<Waiter>>,
@@ -125,9 +127,9 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
 /// # Suspends
 /// Always, but for a fiber that unwinds.
 pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
-    // Others must not run while this thread counts as panicking: a lock of the standard library that they drop
+    // Others should not run while this thread counts as panicking: a lock of the standard library that they drop
     // meanwhile would be poisoned.
-    if std::thread::panicking() {
+    if with(Hub::is_unwinding) {
         return Woke::TimedOut;
     }
     park_always(waiter, deadline, what)
@@ -137,6 +139,7 @@ pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFo
 pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     with(|hub| {
         let fiber = hub.running();
+        let _unwinding = hub.is_unwinding().then(|| Unwinding::new(hub, fiber));
         fiber.deliver();
         let _armed = deadline.map(|deadline| Armed(hub, hub.at(deadline, Alarm::Wake(*waiter))));
         let woke = fiber.park(what);
@@ -145,6 +148,27 @@ pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: Wait
         }
         woke
     })
+}
+
+/// The wait of a fiber that unwinds: nothing more is thrown into it, which would end the process, and what the others
+/// take from it is that the thread counts as panicking.
+struct Unwinding<'a> {
+    hub: &'a Hub,
+    _shield: Shield<'a>,
+}
+
+impl<'a> Unwinding<'a> {
+    fn new(hub: &'a Hub, fiber: &'a Fiber) -> Self {
+        hub.parked_unwinding.set(hub.parked_unwinding.get() + 1);
+        fiber.unwinding.set(true);
+        Self { hub, _shield: fiber.shield() }
+    }
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.hub.parked_unwinding.set(self.hub.parked_unwinding.get() - 1);
+    }
 }
 
 /// Cancels a timer at the end of a wait, however that comes.
@@ -184,6 +208,7 @@ impl Hub {
             ready: RefCell::default(),
             current: Cell::new(std::ptr::null()),
             no_wait: Cell::new(0),
+            parked_unwinding: Cell::new(0),
             io_budget: Cell::new(IO_BUDGET),
             idle: RefCell::default(),
             after: RefCell::default(),
@@ -527,7 +552,14 @@ impl Hub {
 
     /// Whether a call that waits would be allowed to.
     pub(crate) fn can_wait(&self) -> bool {
-        !self.current.get().is_null() && self.no_wait.get() == 0 && !std::thread::panicking()
+        !self.current.get().is_null() && self.no_wait.get() == 0 && !self.is_unwinding()
+    }
+
+    /// Whether the running fiber unwinds: this is called from a destructor.
+    pub(crate) fn is_unwinding(&self) -> bool {
+        std::thread::panicking()
+            && (self.parked_unwinding.get() == 0
+                || self.current().is_some_and(|fiber| fiber.unwinding.get()))
     }
 
     /// Forbids waiting (`true`) or ends that.

@@ -48,7 +48,7 @@ pub fn sleep_until(deadline: Instant) {
 pub fn yield_now() {
     hub::with(|hub| {
         let fiber = hub.running();
-        if std::thread::panicking() {
+        if hub.is_unwinding() {
             return;
         }
         fiber.deliver();
@@ -168,7 +168,10 @@ impl Timeout {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(value) => Ok(value),
             Err(payload) => match as_interrupt(&*payload) {
-                Some(Interrupt::Timeout(id)) if *id == self.id => Err(TimedOut),
+                Some(Interrupt::Timeout(id)) if *id == self.id => {
+                    hub::with(|hub| hub.current().inspect(|fiber| fiber.unwinding.set(false)));
+                    Err(TimedOut)
+                }
                 _ => resume_unwind(payload),
             },
         }

@@ -48,7 +48,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Suspends
     /// While a fiber writes, or one that came before waits to write.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.gate.enter(Way::Read, None);
+        while !self.gate.enter(Way::Read, None) {}
         self.reading()
     }
 
@@ -77,7 +77,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Suspends
     /// While others read or write, or wait in front.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.gate.enter(Way::Write, None);
+        while !self.gate.enter(Way::Write, None) {}
         self.writing()
     }
 

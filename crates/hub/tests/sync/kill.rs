@@ -222,3 +222,37 @@ fn a_timeout_around_a_wait_passes_on_as_a_kill_does() {
         assert_eq!(semaphore.available(), usize::from(!taken));
     });
 }
+
+/// While a fiber that unwinds waits for a lock, the thread counts as panicking; the others wait as ever.
+#[test]
+fn a_destructor_that_waits_for_a_lock_does_not_disturb_the_waits_of_others() {
+    struct Locks(Rc<Mutex<()>>);
+    impl Drop for Locks {
+        fn drop(&mut self) {
+            drop(self.0.lock());
+        }
+    }
+    run(|| {
+        let lock = Rc::new(Mutex::new(()));
+        let held = lock.lock();
+        let dying = start(&lock, |lock| {
+            let _locks = Locks(lock);
+            loop {
+                yield_now();
+            }
+        });
+        dying.kill();
+        yield_now();
+        let queue = Rc::new(Queue::unbounded());
+        let getting = start(&queue, |queue| queue.get());
+        assert!(!getting.is_finished());
+        queue.put(1).unwrap();
+        assert_eq!(getting.join().unwrap(), Ok(1));
+        // Killed once more while it unwinds: it must not unwind twice.
+        dying.kill();
+        yield_now();
+        assert!(!dying.is_finished());
+        drop(held);
+        assert_killed(dying);
+    });
+}
