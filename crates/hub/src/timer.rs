@@ -169,7 +169,7 @@ impl Timeout {
             Ok(value) => Ok(value),
             Err(payload) => match as_interrupt(&*payload) {
                 Some(Interrupt::Timeout(id)) if *id == self.id => {
-                    hub::with(|hub| hub.current().inspect(|fiber| fiber.unwinding.set(false)));
+                    hub::with(|hub| hub.current().map(|fiber| fiber.unwinding.set(false)));
                     Err(TimedOut)
                 }
                 _ => resume_unwind(payload),
