@@ -25,7 +25,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io::Readiness;
 
-pub(crate) use epoll::Epoll;
+pub(crate) use epoll::{Epoll, readiness};
 pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
 pub use file::{FileType, Metadata};
 pub use source::Addr;

@@ -25,7 +25,7 @@ use crate::arena::Arena;
 use crate::driver::{Driver, Event, Source};
 use crate::fiber::{Fiber, FiberRef, Interrupt, Shield, State, Waiter, WaitsFor, Woke};
 use crate::inbox::{HubHandle, Inbox, Letter};
-use crate::io::{IoHandler, Readiness, Registration};
+use crate::io::{IoHandler, Readiness, Registration, wait_fd};
 use crate::remote::Remotes;
 use crate::turn::{Phase, TurnHook};
 use crate::wheel::{Key, Wheel};
@@ -391,7 +391,7 @@ impl Hub {
     fn is_stuck(&self) -> bool {
         !self.has_work()
             && self.timers.borrow().len() == 0
-            && self.io.borrow().is_empty()
+            && self.io.borrow().len() == usize::from(wait_fd::is_idle())
             && self.idle.borrow().is_empty()
             && Arc::strong_count(&self.inbox) == 1
             && self.inbox.is_empty()

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::hub;
 
-mod wait_fd;
+pub(crate) mod wait_fd;
 
 pub use wait_fd::{closing, wait_fd};
 

@@ -26,6 +26,7 @@ mod arena;
 mod driver;
 mod fiber;
 mod group;
+mod hold;
 mod hub;
 mod inbox;
 pub mod io;
@@ -48,6 +49,7 @@ mod wait;
 mod wheel;
 
 pub use group::HubGroup;
+pub use hold::{Interrupted, hold_interrupts};
 pub use inbox::{HubGone, HubHandle};
 pub use join::{FiberId, JoinError, JoinHandle, Panic, join_all, kill_all};
 pub use links::LinkId;
@@ -69,4 +71,9 @@ pub use warren_fiber::StackSize;
 /// When no hub runs on this thread.
 pub fn handle() -> HubHandle {
     hub::with(|hub| hub.handle())
+}
+
+/// Whether a hub runs on this thread: on one of its fibers or in a callback of its loop.
+pub fn is_running() -> bool {
+    hub::try_with(|_| ()).is_some()
 }

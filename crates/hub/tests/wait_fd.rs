@@ -1,12 +1,16 @@
 //! Waiting for descriptors that are not the hub's own.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use warren_hub::io::{Readiness, closing, wait_fd};
-use warren_hub::{run, sleep, spawn, yield_now};
+use warren_hub::{
+    Interrupted, JoinError, TimedOut, hold_interrupts, run, sleep, spawn, with_timeout, yield_now,
+};
 
 #[test]
 fn parks_until_bytes_come_and_leaves_the_descriptor_blocking() {
@@ -144,4 +148,54 @@ fn the_next_hub_of_the_thread_starts_anew() {
             assert!(ready.contains(Readiness::CLOSED));
         });
     }
+}
+
+#[test]
+#[should_panic(expected = "for ever")]
+fn a_set_that_nobody_waits_in_does_not_keep_a_stuck_hub_alive() {
+    run(|| {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        wait_fd(reader.as_fd(), Readiness::READABLE, None).unwrap();
+        warren_hub::sync::Event::new().wait();
+    });
+}
+
+#[test]
+fn held_interrupts_come_later() {
+    run(|| {
+        let reached = Rc::new(Cell::new(0));
+        let seen = reached.clone();
+        let fiber = spawn(move || {
+            let never = || sleep(Duration::from_secs(3600));
+            assert_eq!(hold_interrupts(never), Err(Interrupted::Killed));
+            // It still holds: the next wait ends, too.
+            assert_eq!(hold_interrupts(never), Err(Interrupted::Killed));
+            seen.set(1);
+            sleep(Duration::ZERO);
+            seen.set(2);
+        });
+        yield_now();
+        fiber.kill();
+        assert!(matches!(fiber.join(), Err(JoinError::Killed)));
+        assert_eq!(reached.get(), 1);
+    });
+}
+
+#[test]
+fn a_held_timeout_is_still_its_own() {
+    run(|| {
+        let result = with_timeout(Duration::from_millis(2), || {
+            let held = hold_interrupts(|| sleep(Duration::from_secs(3600)));
+            assert_eq!(held, Err(Interrupted::TimedOut));
+            sleep(Duration::from_secs(3600));
+        });
+        assert_eq!(result, Err(TimedOut));
+        // Nothing is left of one that has been answered without a wait.
+        let result = with_timeout(Duration::from_millis(2), || {
+            hold_interrupts(|| sleep(Duration::from_secs(3600)))
+        });
+        assert_eq!(result, Ok(Err(Interrupted::TimedOut)));
+        sleep(Duration::from_millis(1));
+    });
 }

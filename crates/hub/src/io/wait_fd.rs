@@ -17,14 +17,16 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::fiber::Woke;
+use crate::driver::readiness;
+use crate::fiber::{WaitsFor, Woke};
+use crate::hub;
 use crate::io::{IoHandler, Readiness, Registration, register};
 use crate::sync::WaitList;
 
@@ -32,11 +34,6 @@ use crate::sync::WaitList;
 const EVENTS_MAX: usize = 64;
 /// Calls in one turn of the loop, so that others have theirs.
 const CALLS_PER_TURN: usize = 8;
-
-thread_local! {
-    /// The set of this thread's hub, which owns it as the handler of a registration.
-    static WATCHES: RefCell<Weak<Watches>> = const { RefCell::new(Weak::new()) };
-}
 
 /// Parks the fiber until `fd` is ready for what `interest` names, `READABLE` or `WRITABLE` or both, and tells
 /// for what it is ready. The descriptor may be blocking or not, and may be registered with the hub besides;
@@ -72,17 +69,18 @@ pub fn wait_fd(
     interest: Readiness,
     deadline: Option<Instant>,
 ) -> io::Result<Readiness> {
+    let number = fd.as_raw_fd();
     let watches = Watches::of_this_hub()?;
-    let place = watches.place(fd.as_raw_fd());
+    let place = watches.place(number);
     let watch = &place.watch;
-    let list = match interest & (Readiness::READABLE | Readiness::WRITABLE) {
-        Readiness::READABLE => &watch.readers,
-        Readiness::WRITABLE => &watch.writers,
-        _ => &watch.either,
+    let (list, what) = match interest & (Readiness::READABLE | Readiness::WRITABLE) {
+        Readiness::WRITABLE => (&watch.writers, WaitsFor::Write(number)),
+        Readiness::READABLE => (&watch.readers, WaitsFor::Read(number)),
+        _ => (&watch.either, WaitsFor::Read(number)),
     };
     let wanted = watch.wanted() | flags(interest);
     watches.arm(fd, wanted)?;
-    match list.wait(deadline) {
+    match list.wait_for(deadline, what) {
         Woke::TimedOut => Err(io::ErrorKind::TimedOut.into()),
         _ if watch.closed.get() => Err(Errno::BADF.into()),
         _ => Ok(watch.ready.get()),
@@ -92,13 +90,25 @@ pub fn wait_fd(
 /// Says that `fd` is about to be closed: fibers of this hub that [wait](wait_fd) for it are woken with
 /// `EBADF`. Without it they would wait for ever, as a thread does in the kernel.
 pub fn closing(fd: RawFd) {
-    let watches = WATCHES.with_borrow(Weak::upgrade);
+    let Some(set) = hub::try_with(|hub| hub.local(Set::default)) else { return };
+    let watches = set.0.borrow().clone();
     let watch = watches.and_then(|watches| watches.waited.borrow_mut().remove(&fd));
     if let Some(watch) = watch {
         watch.closed.set(true);
         watch.wake(Readiness::all());
     }
 }
+
+/// Whether a set is registered with this thread's hub in which nothing is waited for: it wakes nobody.
+pub(crate) fn is_idle() -> bool {
+    hub::try_with(|hub| hub.local(Set::default)).is_some_and(|set| {
+        set.0.borrow().as_ref().is_some_and(|set| set.waited.borrow().is_empty())
+    })
+}
+
+/// The hub's set, once it has one.
+#[derive(Default)]
+struct Set(RefCell<Option<Rc<Watches>>>);
 
 /// The descriptors that fibers of one hub wait for.
 struct Watches {
@@ -121,8 +131,9 @@ struct Watch {
 
 impl Watches {
     fn of_this_hub() -> io::Result<Rc<Self>> {
-        if let Some(watches) = WATCHES.with_borrow(Weak::upgrade) {
-            return Ok(watches);
+        let set = hub::with(|hub| hub.local(Set::default));
+        if let Some(watches) = &*set.0.borrow() {
+            return Ok(watches.clone());
         }
         let watches = Rc::new(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -130,10 +141,10 @@ impl Watches {
             events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
             registration: OnceCell::new(),
         });
-        // The hub owns the set as the handler; when the hub ends, both go.
+        // The hub has two handles, which go with it: this one, and the handler.
         let registration = register(watches.epoll.as_fd(), watches.clone())?;
         let _ = watches.registration.set(registration);
-        WATCHES.set(Rc::downgrade(&watches));
+        *set.0.borrow_mut() = Some(watches.clone());
         Ok(watches)
     }
 
@@ -253,17 +264,4 @@ fn flags(interest: Readiness) -> epoll::EventFlags {
     flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, reads);
     flags.set(epoll::EventFlags::OUT, interest.contains(Readiness::WRITABLE));
     flags
-}
-
-/// An error or a hang-up is told to both directions, which find out by trying.
-fn readiness(flags: epoll::EventFlags) -> Readiness {
-    let broken = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-    let mut ready = Readiness::empty();
-    let reads = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | broken;
-    ready.set(Readiness::READABLE, flags.intersects(reads));
-    ready.set(Readiness::WRITABLE, flags.intersects(epoll::EventFlags::OUT | broken));
-    let closed = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP;
-    ready.set(Readiness::CLOSED, flags.intersects(closed));
-    ready.set(Readiness::ERROR, flags.contains(epoll::EventFlags::ERR));
-    ready
 }
