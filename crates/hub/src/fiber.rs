@@ -17,6 +17,7 @@ use std::panic::{Location, resume_unwind};
 use warren_fiber::{RawFiber, RawYielder, context};
 
 use crate::hub;
+use crate::report::Stack;
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,9 @@ pub(crate) struct Fiber {
     coroutine: UnsafeCell<Option<RawFiber<(), (), ()>>>,
     /// Valid from the start of the fiber to its end.
     yielder: Cell<*const RawYielder<(), ()>>,
+    /// It was resumed for its stack only.
+    captures: Cell<bool>,
+    captured: RefCell<Option<Stack>>,
     /// The greenlets and locals of this fiber, which is their root. Replaced by the loop only, between fibers.
     context: UnsafeCell<context::Context>,
     pub(crate) name: RefCell<Option<Box<str>>>,
@@ -125,6 +129,8 @@ impl Fiber {
             interrupts: RefCell::default(),
             coroutine: UnsafeCell::new(None),
             yielder: Cell::new(std::ptr::null()),
+            captures: Cell::new(false),
+            captured: RefCell::default(),
             context: UnsafeCell::new(context::Context::new()),
             name: RefCell::default(),
             spawned_at: Cell::new(Location::caller()),
@@ -170,9 +176,31 @@ impl Fiber {
     pub(crate) fn suspend(&self) {
         let yielder = self.yielder.get();
         assert!(!yielder.is_null(), "a fiber that has not started cannot wait");
-        // SAFETY: set in `started` to the yielder of this fiber's coroutine, which lives on the fiber's own
-        // stack for as long as the fiber runs; and the fiber is running, for it called this.
-        unsafe { (*yielder).suspend(()) }
+        loop {
+            // SAFETY: set in `started` to the yielder of this fiber's coroutine, which lives on the fiber's own
+            // stack for as long as the fiber runs; and the fiber is running, for it called this.
+            unsafe { (*yielder).suspend(()) }
+            if !self.captures.get() {
+                return;
+            }
+            // Resumed to look at its own stack, and to go on waiting.
+            self.captures.set(false);
+            *self.captured.borrow_mut() = Some(Stack::here());
+        }
+    }
+
+    /// The calls that a suspended fiber stands in; `None` when it has not begun, or runs.
+    pub(crate) fn stack(&self) -> Option<Stack> {
+        if !matches!(self.state.get(), State::Ready | State::Parked) {
+            return None;
+        }
+        self.captures.set(true);
+        // SAFETY: the fiber is suspended, so nobody else uses the coroutine; the fiber suspends again at once, having
+        // touched nothing but `captures` and `captured`.
+        if let Some(coroutine) = unsafe { &mut *self.coroutine.get() } {
+            coroutine.resume(());
+        }
+        self.captured.take()
     }
 
     /// Parks the running fiber. What woke it; interrupts stay undelivered.

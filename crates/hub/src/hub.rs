@@ -27,7 +27,9 @@ use crate::fiber::{Fiber, FiberRef, Interrupt, Shield, State, Waiter, WaitsFor, 
 use crate::inbox::{HubHandle, Inbox, Letter};
 use crate::io::{IoHandler, Readiness, Registration, wait_fd};
 use crate::remote::Remotes;
+use crate::report::{FiberInfo, RunInfo};
 use crate::turn::{Phase, TurnHook};
+use crate::watchdog::Pulse;
 use crate::wheel::{Key, Wheel};
 
 /// Fibers resumed in one turn before the loop looks at timers and callbacks again.
@@ -89,6 +91,9 @@ pub(crate) struct Hub {
     locals: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     pub(crate) driver: Box<dyn Driver>,
     inbox: Arc<Inbox>,
+    pub(crate) pulse: Arc<Pulse>,
+    /// Moved on by each turn and each resume.
+    beats: Cell<u64>,
     epoch: Instant,
     now: Cell<Instant>,
     polled: Cell<Instant>,
@@ -222,6 +227,8 @@ impl Hub {
             locals: RefCell::default(),
             driver,
             inbox,
+            pulse: Arc::new(Pulse::new()),
+            beats: Cell::new(1),
             epoch: now,
             now: Cell::new(now),
             polled: Cell::new(now),
@@ -235,12 +242,12 @@ impl Hub {
     /// Without a fiber from `main`, there is nothing to run.
     pub(crate) fn run(
         driver: Box<dyn Driver>,
-        main: impl FnOnce(&Hub) -> Option<FiberRef>,
+        main: impl FnOnce() -> Option<FiberRef>,
     ) -> io::Result<()> {
         assert!(HUB.get().is_null(), "a hub already runs on this thread");
         let hub = Self::new(driver)?;
         let entered = Entered::new(&hub);
-        if let Some(main) = main(&hub) {
+        if let Some(main) = main() {
             hub.turns(Some(main), || hub.fiber(main).is_none())?;
         }
         hub.farewell()?;
@@ -269,6 +276,7 @@ impl Hub {
     /// Does what can be done now. Stops early once `done`.
     pub(crate) fn turn(&self, done: &impl Fn() -> bool) {
         self.now.set(self.driver.now());
+        self.beat();
         self.fire_timers();
         self.call_back();
         self.call_handlers_again();
@@ -334,6 +342,7 @@ impl Hub {
             }
             self.driver.trace(1, fiber.id.get());
             self.io_budget.set(IO_BUDGET);
+            self.beat();
             self.current.set(fiber);
             let ended = fiber.resume();
             self.current.set(std::ptr::null());
@@ -420,9 +429,20 @@ impl Hub {
         if timeout == Some(Duration::ZERO) || !self.inbox.sleep() {
             return self.poll(Some(Duration::ZERO));
         }
-        let polled = self.poll(timeout);
+        self.pulse.beat(0);
+        let mut events = self.events.take();
+        let waited = self.driver.wait(timeout, &mut events);
         self.inbox.awake();
-        polled
+        self.beat();
+        self.hand_out(events);
+        waited
+    }
+
+    /// Shows the watchdog that the loop goes on.
+    fn beat(&self) {
+        let beats = self.beats.get() + 1;
+        self.beats.set(beats);
+        self.pulse.beat(beats);
     }
 
     /// Wakes the first fiber that waits for an idle loop, if the loop is idle.
@@ -442,6 +462,11 @@ impl Hub {
     pub(crate) fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = self.events.take();
         let polled = self.driver.wait(timeout, &mut events);
+        self.hand_out(events);
+        polled
+    }
+
+    fn hand_out(&self, mut events: Vec<Event>) {
         self.polled.set(self.now.get());
         for (key, ready) in events.drain(..) {
             if key == INBOX_KEY {
@@ -451,7 +476,6 @@ impl Hub {
             }
         }
         self.events.set(events);
-        polled
     }
 
     /// Kills what still runs, and lets the destructors have their time.
@@ -738,23 +762,29 @@ impl Hub {
         made
     }
 
-    /// Says that nothing can happen any more, and who waits for what.
+    /// Looks at every fiber.
+    pub(crate) fn run_info(&self) -> RunInfo {
+        let there = self.fibers.iter().filter(|fiber| fiber.state.get() != State::Vacant);
+        let mut fibers: Vec<FiberInfo> = there.map(|fiber| FiberInfo::of(self, fiber)).collect();
+        fibers.sort_by_key(|fiber| fiber.id);
+        RunInfo {
+            fibers,
+            timers: self.timers.borrow().len(),
+            descriptors: self.io.borrow().len(),
+            driver: self.driver.name(),
+        }
+    }
+
+    /// Says that nothing can happen any more, and who waits for what. gevent's `LoopExit`.
     pub(crate) fn stuck_report(&self) -> String {
-        const LINES_MAX: usize = 20;
-        let mut text = String::from(
-            "this hub waits for ever: no fiber can run, no timer or socket is left, and no other thread has a handle \
-             to it. Waiting:",
-        );
-        let parked = self.fibers.iter().filter(|fiber| fiber.state.get() != State::Vacant);
-        for fiber in parked.take(LINES_MAX) {
-            let (label, what, place) =
-                (fiber.label(), fiber.waits_for.get(), fiber.spawned_at.get());
-            text += &format!("\n  {label}, spawned at {place}: waits for {what}");
-        }
-        let more = self.fibers.live().saturating_sub(LINES_MAX);
-        if more > 0 {
-            text += &format!("\n  and {more} more");
-        }
-        text
+        const FIBERS_MAX: usize = 20;
+        let mut info = self.run_info();
+        let more = info.fibers.len().saturating_sub(FIBERS_MAX);
+        info.fibers.truncate(FIBERS_MAX);
+        format!(
+            "this hub waits for ever: no fiber can run, no timer or socket is left, and no other thread has a handle to \
+             it. {info}{}",
+            if more > 0 { format!("and {more} fibers more") } else { String::new() }
+        )
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::fiber::{FiberRef, Interrupt, State, Woke};
+use crate::fiber::{FiberRef, Interrupt, State, WaitsFor, Woke};
 use crate::hub;
 use crate::links::{LinkId, Links};
 use crate::sync::WaitList;
@@ -181,6 +181,8 @@ impl<T: 'static> JoinHandle<T> {
     /// # Panics
     /// Outside a fiber, when there is something to wait for. When the result was taken by [`Future`] already.
     pub fn join(self) -> Result<T, JoinError> {
+        self.wait();
+        // Only a fiber that unwinds gets here early.
         while !self.outcome.ended.get() {
             self.outcome.waiting.wait_always(None);
         }
@@ -207,7 +209,7 @@ impl<T: 'static> JoinHandle<T> {
     /// Until the fiber has ended.
     pub fn wait(&self) {
         while !self.outcome.ended.get() {
-            if self.outcome.waiting.wait(None) == Woke::TimedOut {
+            if self.outcome.waiting.wait_for(None, WaitsFor::Join) == Woke::TimedOut {
                 return;
             }
         }
@@ -226,7 +228,7 @@ impl<T: 'static> JoinHandle<T> {
 
     fn wait_until(&self, deadline: Instant) -> bool {
         while !self.outcome.ended.get() {
-            if self.outcome.waiting.wait(Some(deadline)) == Woke::TimedOut {
+            if self.outcome.waiting.wait_for(Some(deadline), WaitsFor::Join) == Woke::TimedOut {
                 break;
             }
         }

@@ -22,6 +22,7 @@
 //!   not wait.
 
 mod arena;
+mod backdoor;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "simulation and datagrams come")]
 mod driver;
 mod fiber;
@@ -38,6 +39,7 @@ mod offload;
 mod options;
 mod remote;
 mod remote_join;
+mod report;
 mod scope;
 pub mod selectors;
 pub mod signal;
@@ -46,8 +48,10 @@ pub mod sync;
 mod timer;
 mod turn;
 mod wait;
+mod watchdog;
 mod wheel;
 
+pub use backdoor::{Backdoor, backdoor};
 pub use group::HubGroup;
 pub use hold::{Interrupted, hold_interrupts};
 pub use inbox::{HubGone, HubHandle};
@@ -56,6 +60,9 @@ pub use links::LinkId;
 pub use offload::offload;
 pub use options::{DriverKind, Options, hub_local, run, try_run};
 pub use remote_join::RemoteJoin;
+pub use report::{
+    FiberInfo, RunInfo, Stack, StackFrame, print_run_info, print_run_info_on, run_info,
+};
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use spawn::{Builder, can_wait, current, spawn, spawn_later, spawn_raw};
 pub use timer::{
@@ -64,6 +71,7 @@ pub use timer::{
 pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
 pub use wait::{Iwait, WaitOptions, Waitable, iwait, wait};
 pub use warren_fiber::StackSize;
+pub use watchdog::{Blocked, Watchdog};
 
 /// A handle to the hub of this thread, for other threads.
 ///

@@ -1,7 +1,7 @@
 //! How a hub is run: [`run`], [`Options`].
 
 use std::io;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 
 use crate::driver::{Driver, Epoll};
 use crate::hub::{self, Hub};
@@ -57,6 +57,7 @@ impl Options {
     ///
     /// # Panics
     /// As [`run`] for `main`'s own panics.
+    #[track_caller]
     pub fn run<T: 'static>(&self, main: impl FnOnce() -> T + 'static) -> io::Result<T> {
         if let Some(core) = self.core {
             pin(core)?;
@@ -64,16 +65,16 @@ impl Options {
         let driver: Box<dyn Driver> = match self.driver {
             DriverKind::Epoll => Box::new(Epoll::new()?),
         };
+        let spawned_at = Location::caller();
         let mut handle = None;
         let mut refused = None;
-        Hub::run(driver, |hub| {
+        Hub::run(driver, || {
             let mut target = None;
-            let spawned = Builder::new().name("main").prepare(main, |hub, fiber| {
+            let main = Builder::new().name("main").prepare_at(spawned_at, main, |hub, fiber| {
                 target = Some(fiber);
                 hub.start(fiber);
             });
-            let _ = hub;
-            match spawned {
+            match main {
                 Ok(join) => handle = Some(join),
                 Err(error) => refused = Some(error),
             }
@@ -121,6 +122,7 @@ fn pin(core: usize) -> io::Result<()> {
 /// # Panics
 /// When `main` panics, with its payload. When a hub already runs on this thread, when the system refuses an
 /// epoll descriptor, and in `main` when it waits for what can never happen.
+#[track_caller]
 pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
     match try_run(main) {
         Ok(value) => value,
@@ -135,6 +137,7 @@ pub fn run<T: 'static>(main: impl FnOnce() -> T + 'static) -> T {
 ///
 /// # Panics
 /// As [`run`] for `main`'s own panics.
+#[track_caller]
 pub fn try_run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> {
     Options::new().run(main)
 }

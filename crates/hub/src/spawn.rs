@@ -54,9 +54,10 @@ pub fn spawn_later<T: 'static>(
 /// As [`spawn`].
 #[track_caller]
 pub fn spawn_raw(body: impl FnOnce() + 'static) {
+    let spawned_at = Location::caller();
     let spawned = hub::with(|hub| {
-        let fiber =
-            Builder::new().place(hub, move || drop(catch_unwind(AssertUnwindSafe(body))))?;
+        let body = move || drop(catch_unwind(AssertUnwindSafe(body)));
+        let fiber = Builder::new().place(hub, spawned_at, body)?;
         hub.start(fiber);
         io::Result::Ok(())
     });
@@ -111,10 +112,19 @@ impl Builder {
         body: impl FnOnce() -> T + 'static,
         start: impl FnOnce(&Hub, FiberRef),
     ) -> io::Result<JoinHandle<T>> {
+        self.prepare_at(Location::caller(), body, start)
+    }
+
+    pub(crate) fn prepare_at<T: 'static>(
+        self,
+        spawned_at: &'static Location<'static>,
+        body: impl FnOnce() -> T + 'static,
+        start: impl FnOnce(&Hub, FiberRef),
+    ) -> io::Result<JoinHandle<T>> {
         let outcome = Outcome::new();
         let finish = Finish(outcome.clone());
         hub::with(|hub| {
-            let target = self.place(hub, move || {
+            let target = self.place(hub, spawned_at, move || {
                 let caught = catch_unwind(AssertUnwindSafe(|| {
                     // Something may have been thrown into it before it began.
                     hub::with(|hub| hub.running().deliver());
@@ -134,14 +144,18 @@ impl Builder {
     }
 
     /// Gives `body`, which must not unwind, a stack and a place among the hub's fibers. Does not start it.
-    #[track_caller]
-    fn place(self, hub: &Hub, body: impl FnOnce() + 'static) -> io::Result<FiberRef> {
+    fn place(
+        self,
+        hub: &Hub,
+        spawned_at: &'static Location<'static>,
+        body: impl FnOnce() + 'static,
+    ) -> io::Result<FiberRef> {
         let stack = StackPool::local().take(self.stack_size)?;
         let fiber = hub.fibers.take();
         let id = hub.next_fiber_id();
-        fiber.spawned_at.set(Location::caller());
+        fiber.spawned_at.set(spawned_at);
         fiber.parent.set(hub.current().map_or(0, |parent| parent.id.get()));
-        let mut owner = Owner::new("fiber", id, Location::caller());
+        let mut owner = Owner::new("fiber", id, spawned_at);
         if let Some(name) = self.name {
             owner = owner.named(&name);
             *fiber.name.borrow_mut() = Some(name);
