@@ -254,7 +254,7 @@ impl<T: 'static> JoinHandle<T> {
     pub fn started(&self) -> bool {
         let state = hub::try_with(|hub| hub.fiber(self.target).map(|fiber| fiber.state.get()));
         match state.flatten() {
-            Some(state) => state != State::New,
+            Some(state) => !matches!(state, State::Later | State::New),
             None => true,
         }
     }

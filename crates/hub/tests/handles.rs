@@ -98,8 +98,7 @@ fn links_are_called_in_order_before_those_who_wait() {
                 waited();
                 let late = note_late();
                 good.link(late.0);
-                yield_now();
-                yield_now();
+                sleep(SHORT);
                 assert!(
                     late.1.get(),
                     "a link to a fiber that has ended is called in the next turn"
