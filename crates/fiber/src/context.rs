@@ -1,23 +1,29 @@
-//! Which greenlets run: per thread, or per fiber of an event loop.
+//! Which greenlets run, and whose fiber-locals count: per thread, or per fiber of an event loop.
 //!
 //! An event loop that switches fibers gives each a [`Context`] of its own and [`swap`]s it in and out around the
 //! time the fiber runs. So every fiber is a root of its own for the greenlets it makes. A swap moves two pointers;
-//! a context that no greenlet was made in is one word and owns no memory.
+//! a context that no greenlet ran in, and that has no fiber-locals, is one word and owns no memory.
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
+
+use crate::local::{Locals, Scope};
 
 thread_local! {
     /// Null: [`ROOT`].
     static CURRENT: Cell<*const Context> = const { Cell::new(ptr::null()) };
     /// Of the code that no event loop runs.
     static ROOT: Context = const { Context::new() };
+    /// In its place while the thread ends, for destructors of other thread-locals.
+    static LATE: ManuallyDrop<Context> = const { ManuallyDrop::new(Context::new()) };
 }
 
-/// The greenlets that run in one fiber.
+/// The greenlets that run in one fiber, and the fiber's locals.
 #[derive(Default)]
 pub struct Context {
     /// Made when first needed: most fibers never start a greenlet.
@@ -29,13 +35,32 @@ pub struct Context {
 #[derive(Default)]
 struct Inner {
     /// From the root inwards: each entry's greenlet was entered from the one before. The last one runs.
-    running: RefCell<Vec<Rc<dyn Any>>>,
+    running: RefCell<Vec<Rc<dyn Runs>>>,
+    /// Of the root.
+    scope: Rc<Scope>,
+}
+
+/// A greenlet of any type.
+pub(crate) trait Runs: Any {
+    /// Where its fiber-locals are.
+    fn scope(&self) -> &Rc<Scope>;
 }
 
 impl Context {
-    /// At the root.
+    /// At the root, without locals.
     pub const fn new() -> Self {
         Self { inner: OnceCell::new(), _unsend: PhantomData }
+    }
+
+    /// The fiber-locals of code that runs in this context and in no greenlet. A handle: what is set through it is
+    /// set there.
+    pub fn locals(&self) -> Locals {
+        self.inner().scope.locals()
+    }
+
+    /// Replaces them, for a fiber that begins with a copy of its maker's, or shares them.
+    pub fn set_locals(&self, locals: Locals) {
+        self.inner().scope.set_locals(locals);
     }
 
     fn inner(&self) -> &Inner {
@@ -43,8 +68,8 @@ impl Context {
     }
 }
 
-impl std::fmt::Debug for Context {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let running = self.inner.get().map_or(0, |inner| inner.running.borrow().len());
         f.debug_struct("Context").field("running", &running).finish()
     }
@@ -60,22 +85,24 @@ pub unsafe fn swap(context: *const Context) -> *const Context {
     CURRENT.replace(context)
 }
 
-/// Calls `f` with the context that is current. `None` while the thread ends and its root context is gone.
-fn with_current<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
-    let current = CURRENT.get();
+/// Calls `f` with the context that is current.
+fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
+    let mut current = CURRENT.get();
     if current.is_null() {
-        return ROOT.try_with(f).ok();
+        current =
+            ROOT.try_with(ptr::from_ref).unwrap_or_else(|_| LATE.with(|late| &raw const **late));
     }
-    // SAFETY: whoever swapped it in keeps it alive and in place until it is swapped out.
-    Some(f(unsafe { &*current }))
+    // SAFETY: whoever swapped it in keeps it alive and in place until it is swapped out; and the thread's own
+    // ones stay while the thread runs code.
+    f(unsafe { &*current })
 }
 
 /// The greenlet that runs, whatever its type.
-pub(crate) fn innermost() -> Option<Rc<dyn Any>> {
-    with_current(|context| context.inner.get()?.running.borrow().last().cloned()).flatten()
+pub(crate) fn innermost() -> Option<Rc<dyn Runs>> {
+    with_current(|context| context.inner.get()?.running.borrow().last().cloned())
 }
 
-pub(crate) fn enter(greenlet: Rc<dyn Any>) {
+pub(crate) fn enter(greenlet: Rc<dyn Runs>) {
     with_current(|context| context.inner().running.borrow_mut().push(greenlet));
 }
 
@@ -83,4 +110,15 @@ pub(crate) fn leave() {
     // Dropped after the borrow has ended.
     let left = with_current(|context| context.inner().running.borrow_mut().pop());
     drop(left);
+}
+
+/// Of the code that runs: its greenlet's, or its fiber's, or its thread's.
+pub(crate) fn scope() -> Rc<Scope> {
+    with_current(|context| {
+        let inner = context.inner();
+        match inner.running.borrow().last() {
+            Some(greenlet) => greenlet.scope().clone(),
+            None => inner.scope.clone(),
+        }
+    })
 }

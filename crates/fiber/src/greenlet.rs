@@ -11,33 +11,32 @@
 //! ```
 //! A greenlet never resumes another one: it tells the trampoline, which runs below on the root's stack, whom to
 //! resume next. So switches in circles do not pile up stacks.
+//!
+//! A greenlet is no one's but its thread's: any fiber of the thread may switch to it or drop it. Whoever does is the
+//! root for as long as it runs, and gets what reaches the root.
+
+mod trace;
+mod trampoline;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
-use corosensei::CoroutineResult;
-
-use crate::context;
+use crate::context::{self, Runs};
+use crate::local::{Locals, Scope};
 use crate::stack::{Owner, StackPool, StackSize};
 use crate::{RawFiber, RawYielder};
 
-/// What arrives in a greenlet.
-enum Message<T> {
-    Value(T),
-    Throw(Box<dyn Any + Send>),
-}
+pub use trace::{TraceEvent, TraceHook, Transfer, gettrace, settrace};
+use trampoline::{Arrival, Hop, Message};
 
-/// Whom the trampoline resumes next. `None`: the root.
-struct Hop<T: 'static> {
-    target: Option<Greenlet<T>>,
-    message: Message<T>,
-}
-
-/// The payload of [`Greenlet::kill`]: the value that the parent gets.
-struct Exit<T>(T);
+/// The payload of the panic that ends a greenlet: raised by [`Greenlet::kill`], and when the last handle of a
+/// suspended one is dropped. It ends at the greenlet's root: the parent gets a value instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GreenletExit;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -47,22 +46,40 @@ enum State {
     Dead,
 }
 
-type Coroutine<T> = RawFiber<Message<T>, Hop<T>, Message<T>>;
+type Coroutine<T> = RawFiber<Arrival<T>, Hop<T>, Message<T>>;
 
 struct Inner<T: 'static> {
+    id: u64,
     state: Cell<State>,
     /// `None`: the root.
     parent: RefCell<Option<Greenlet<T>>>,
     /// `None` while the trampoline runs it, and once it is dead.
     coroutine: RefCell<Option<Coroutine<T>>>,
-    yielder: Cell<*const RawYielder<Message<T>, Hop<T>>>,
+    /// Set when it starts; valid while it runs.
+    yielder: Cell<*const RawYielder<Arrival<T>, Hop<T>>>,
+    /// What the parent gets when it is killed.
+    exit: Cell<Option<T>>,
+    /// Its fiber-locals, once it has run.
+    scope: OnceCell<Rc<Scope>>,
+}
+
+impl<T: 'static> Runs for Inner<T> {
+    fn scope(&self) -> &Rc<Scope> {
+        self.scope.get_or_init(Rc::default)
+    }
+}
+
+thread_local! {
+    /// Of the greenlet made last.
+    static LAST_ID: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A greenlet among others that exchange values of type `T`. Clones are the same greenlet.
 ///
-/// Code that runs in no greenlet of this type is the *root*, the ancestor of all. When a greenlet returns, its
-/// parent gets the value; when it panics, the panic goes on in its parent. Dropping the last handle of a suspended
-/// greenlet unwinds it. A greenlet that owns a handle of its own is never dropped.
+/// Code that runs in no greenlet of this type is the *root*, the ancestor of all: Python's main greenlet. When a
+/// greenlet returns, its parent gets the value; when it panics, the panic goes on in its parent. Dropping the last
+/// handle of a suspended greenlet raises [`GreenletExit`] in it, and comes back when it has ended. A greenlet that owns
+/// a handle of its own is never dropped. It stays on its thread, which the compiler checks.
 ///
 /// ```
 /// use warren_fiber::Greenlet;
@@ -102,26 +119,25 @@ impl<T: 'static> Greenlet<T> {
             Ok(stack) => stack,
             Err(error) => panic!("a greenlet cannot be made: {error}"),
         };
+        let id = LAST_ID.get() + 1;
+        LAST_ID.set(id);
         // SAFETY: without a name.
-        unsafe { stack.set_owner(Owner::new("greenlet", 0, Location::caller())) };
+        unsafe { stack.set_owner(Owner::new("greenlet", id, Location::caller())) };
         let greenlet = Self(Rc::new(Inner {
+            id,
             state: Cell::new(State::New),
             parent: RefCell::new(Self::current()),
             coroutine: RefCell::new(None),
             yielder: Cell::new(std::ptr::null()),
+            exit: Cell::new(None),
+            scope: OnceCell::new(),
         }));
-        // Weak: the stack must not keep the greenlet alive that owns it.
-        let own = Rc::downgrade(&greenlet.0);
         let coroutine = Coroutine::with_stack(stack, move |yielder, first| {
-            if let Some(own) = own.upgrade() {
-                own.yielder.set(yielder);
+            if let Some(own) = Self::current() {
+                own.0.yielder.set(yielder);
             }
-            drop(own);
-            let value = match first {
-                Message::Value(value) => value,
-                thrown => return thrown,
-            };
-            match catch_unwind(AssertUnwindSafe(|| body(value))) {
+            // Everything in one: also the destructors of what a body holds that is never called.
+            match catch_unwind(AssertUnwindSafe(|| body(trampoline::arrive(first)))) {
                 Ok(value) => Message::Value(value),
                 Err(payload) => Message::Throw(payload),
             }
@@ -130,9 +146,15 @@ impl<T: 'static> Greenlet<T> {
         greenlet
     }
 
-    /// The greenlet that runs; `None` in the root, and within a greenlet of another type.
+    /// The greenlet that runs: Python's `getcurrent`. `None` in the root, and within a greenlet of another type.
     pub fn current() -> Option<Self> {
-        context::innermost()?.downcast::<Inner<T>>().ok().map(Self)
+        let innermost: Rc<dyn Any> = context::innermost()?;
+        innermost.downcast::<Inner<T>>().ok().map(Self)
+    }
+
+    /// Its number, for messages: counted from 1 on each thread.
+    pub fn id(&self) -> u64 {
+        self.0.id
     }
 
     /// Goes to this greenlet with `value`, and returns what is sent back to the caller at some time. A dead
@@ -142,13 +164,14 @@ impl<T: 'static> Greenlet<T> {
     /// The calling greenlet, until someone switches to it.
     ///
     /// # Panics
-    /// With what is thrown to the caller. When this greenlet runs already, further down on this stack.
+    /// With what is thrown to the caller. When this greenlet runs already: further down on this stack, or in
+    /// a fiber that waits.
     pub fn switch(&self, value: T) -> T {
-        hop(Some(self.clone()), Message::Value(value))
+        trampoline::hop(Some(self.clone()), Message::Value(value))
     }
 
     /// Goes to this greenlet and raises a panic with `payload` where it waits. One that has not started dies at
-    /// once, and the panic goes on in its parent.
+    /// once, and the panic goes on in its parent; a dead one passes it on, too.
     ///
     /// # Suspends
     /// As [`switch`](Self::switch).
@@ -156,7 +179,23 @@ impl<T: 'static> Greenlet<T> {
     /// # Panics
     /// As [`switch`](Self::switch): with `payload` itself when nobody catches it on its way to the caller.
     pub fn throw(&self, payload: Box<dyn Any + Send>) -> T {
-        hop(Some(self.clone()), Message::Throw(payload))
+        trampoline::hop(Some(self.clone()), Message::Throw(payload))
+    }
+
+    /// Ends this greenlet: raises [`GreenletExit`] where it waits, so that its destructors run; and its parent gets
+    /// `value`, if it does not catch the exit and return another one. A dead one passes the value on to its parent.
+    ///
+    /// # Suspends
+    /// As [`switch`](Self::switch).
+    ///
+    /// # Panics
+    /// As [`switch`](Self::switch).
+    pub fn kill(&self, value: T) -> T {
+        if self.is_dead() {
+            return self.switch(value);
+        }
+        self.0.exit.set(Some(value));
+        self.throw(Box::new(GreenletExit))
     }
 
     /// Goes from the greenlet that runs to its parent with `value`; returns what is sent back.
@@ -167,10 +206,34 @@ impl<T: 'static> Greenlet<T> {
     /// # Panics
     /// With what is thrown to the caller. In the root, which has no parent.
     pub fn parent_switch(value: T) -> T {
-        let current = Self::current().expect("the root has no parent to switch to");
-        let parent = current.0.parent.borrow().clone();
-        drop(current);
-        hop(parent, Message::Value(value))
+        trampoline::hop(Self::parent_of_current(), Message::Value(value))
+    }
+
+    /// As [`parent_switch`](Self::parent_switch), with a panic for the parent.
+    ///
+    /// # Suspends
+    /// The calling greenlet.
+    ///
+    /// # Panics
+    /// As [`parent_switch`](Self::parent_switch).
+    pub fn parent_throw(payload: Box<dyn Any + Send>) -> T {
+        trampoline::hop(Self::parent_of_current(), Message::Throw(payload))
+    }
+
+    /// Goes from the greenlet that runs to the root with `value`; returns what is sent back. In the root itself,
+    /// that is `value`.
+    ///
+    /// # Suspends
+    /// The calling greenlet.
+    ///
+    /// # Panics
+    /// With what is thrown to the caller.
+    pub fn root_switch(value: T) -> T {
+        trampoline::hop(None, Message::Value(value))
+    }
+
+    fn parent_of_current() -> Option<Self> {
+        Self::current().expect("the root has no parent to switch to").parent()
     }
 
     /// The parent; `None`: the root.
@@ -188,10 +251,12 @@ impl<T: 'static> Greenlet<T> {
             assert!(greenlet != *self, "a greenlet cannot be its own ancestor");
             ancestor = greenlet.parent();
         }
-        *self.0.parent.borrow_mut() = parent.cloned();
+        let before = self.0.parent.replace(parent.cloned());
+        // It may be the last handle.
+        drop(before);
     }
 
-    /// Whether it has been switched to at least once, and has not ended.
+    /// Whether it has been switched to at least once, and has not ended: Python's `bool(g)`.
     pub fn is_alive(&self) -> bool {
         matches!(self.0.state.get(), State::Suspended | State::Running)
     }
@@ -204,6 +269,18 @@ impl<T: 'static> Greenlet<T> {
     /// Whether it has been switched to at least once.
     pub fn is_started(&self) -> bool {
         self.0.state.get() != State::New
+    }
+
+    /// Its [fiber-locals](crate::FiberLocal): Python's `gr_context`. Empty unless it has set some, or was given
+    /// some.
+    pub fn locals(&self) -> Locals {
+        self.0.scope().locals()
+    }
+
+    /// Gives it other fiber-locals: a [copy](Locals::copy) of someone's, or the same set to share. Best before
+    /// it starts.
+    pub fn set_locals(&self, locals: Locals) {
+        self.0.scope().set_locals(locals);
     }
 
     /// The greenlet that gets what is sent here: itself, or its first living ancestor.
@@ -219,20 +296,23 @@ impl<T: 'static> Greenlet<T> {
     }
 }
 
-impl<T: Send + 'static> Greenlet<T> {
-    /// Ends this greenlet: it is unwound quietly from where it waits, its destructors run, and its parent gets
-    /// `value`. Python's `GreenletExit`. A dead one passes the value on to its parent.
-    ///
-    /// # Suspends
-    /// As [`switch`](Self::switch).
-    ///
-    /// # Panics
-    /// As [`switch`](Self::switch).
-    pub fn kill(&self, value: T) -> T {
-        if self.is_dead() {
-            return self.switch(value);
+impl<T: 'static> Drop for Greenlet<T> {
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.0) == 1 && self.0.state.get() == State::Suspended {
+            trampoline::finish(self);
         }
-        self.throw(Box::new(Exit(value)))
+    }
+}
+
+impl<T: 'static> Drop for Inner<T> {
+    fn drop(&mut self) {
+        // One after the other, for a long line of dead ancestors would recurse as deeply.
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            let last = Rc::strong_count(&parent.0) == 1 && parent.is_dead();
+            next = if last { parent.0.parent.take() } else { None };
+            drop(parent);
+        }
     }
 }
 
@@ -246,72 +326,8 @@ impl<T: 'static> Eq for Greenlet<T> {}
 
 impl<T: 'static> fmt::Debug for Greenlet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Greenlet").field("state", &self.0.state.get()).finish_non_exhaustive()
-    }
-}
-
-/// Leaves the running greenlet, or the root, for `target`; returns what comes back.
-fn hop<T: 'static>(target: Option<Greenlet<T>>, message: Message<T>) -> T {
-    let answer = match Greenlet::<T>::current() {
-        None => bounce(Hop { target, message }),
-        Some(current) => {
-            let yielder = current.0.yielder.get();
-            current.0.state.set(State::Suspended);
-            // Its own stack must not keep it alive while it is suspended.
-            let own = Rc::downgrade(&current.0);
-            drop(current);
-            // SAFETY: set when the greenlet started, to the yielder on its own stack; and it is running, since
-            // it is the current one.
-            let answer = unsafe { (*yielder).suspend(Hop { target, message }) };
-            if let Some(own) = own.upgrade() {
-                own.state.set(State::Running);
-            }
-            answer
-        }
-    };
-    match answer {
-        Message::Value(value) => value,
-        // Not `panic!`: the hook has seen it when it was raised.
-        Message::Throw(payload) => resume_unwind(payload),
-    }
-}
-
-/// The trampoline: resumes one greenlet after the other until it is the root's turn.
-fn bounce<T: 'static>(mut hop: Hop<T>) -> Message<T> {
-    loop {
-        let Some(greenlet) = hop.target.and_then(Greenlet::living) else { return hop.message };
-        let taken = greenlet.0.coroutine.borrow_mut().take();
-        let Some(mut coroutine) = taken else {
-            panic!("a greenlet that is running, further down on this stack, cannot be switched to");
-        };
-        let never_started = greenlet.0.state.replace(State::Running) == State::New;
-        debug_assert!(never_started || coroutine.started());
-        context::enter(greenlet.0.clone());
-        let result = coroutine.resume(hop.message);
-        context::leave();
-        hop = match result {
-            CoroutineResult::Yield(hop) => {
-                *greenlet.0.coroutine.borrow_mut() = Some(coroutine);
-                hop
-            }
-            CoroutineResult::Return(message) => {
-                greenlet.0.state.set(State::Dead);
-                // The stack goes back to its pool.
-                drop(coroutine);
-                Hop { target: greenlet.parent(), message: quiet(message) }
-            }
-        };
-    }
-}
-
-/// A greenlet that was killed ends with a value.
-fn quiet<T: 'static>(message: Message<T>) -> Message<T> {
-    match message {
-        Message::Throw(payload) => match payload.downcast::<Exit<T>>() {
-            Ok(exit) => Message::Value(exit.0),
-            Err(payload) => Message::Throw(payload),
-        },
-        value => value,
+        let mut debug = f.debug_struct("Greenlet");
+        debug.field("id", &self.0.id).field("state", &self.0.state.get()).finish_non_exhaustive()
     }
 }
 

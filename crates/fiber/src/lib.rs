@@ -8,12 +8,14 @@ pub mod context;
 pub mod generator;
 pub mod greenlet;
 mod grow;
+pub mod local;
 mod overflow;
 pub mod stack;
 
-pub use generator::{Generator, Yielder};
-pub use greenlet::Greenlet;
+pub use generator::{Generator, GeneratorExit, Yielder};
+pub use greenlet::{Greenlet, GreenletExit};
 pub use grow::{grow, remaining_stack};
+pub use local::{FiberLocal, Locals};
 pub use stack::{Owner, Stack, StackError, StackPool, StackSize};
 
 /// A coroutine on a pooled stack: what an event loop resumes.
