@@ -64,6 +64,8 @@ pub(crate) enum WaitsFor {
     Join,
     /// Another thread.
     Thread,
+    /// A file.
+    File,
     /// The loop, to have nothing else to do.
     Idle,
     /// Its turn.
@@ -79,6 +81,7 @@ impl fmt::Display for WaitsFor {
             Self::Write(fd) => write!(f, "room on descriptor {fd}"),
             Self::Join => f.write_str("a fiber's end"),
             Self::Thread => f.write_str("another thread"),
+            Self::File => f.write_str("a file"),
             Self::Idle => f.write_str("an idle loop"),
             Self::Turn => f.write_str("its turn"),
         }

@@ -750,6 +750,11 @@ impl Hub {
         HubHandle::new(self.inbox.clone())
     }
 
+    /// Whether it is this hub's.
+    pub(crate) fn is(&self, handle: &HubHandle) -> bool {
+        handle.reaches(&self.inbox)
+    }
+
     /// The one value of type `T` that belongs to this hub; made at the first use.
     pub(crate) fn local<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
         let known = self.locals.borrow().get(&TypeId::of::<T>()).cloned();

@@ -95,6 +95,10 @@ impl HubHandle {
         Self(inbox)
     }
 
+    pub(crate) fn reaches(&self, inbox: &Arc<Inbox>) -> bool {
+        Arc::ptr_eq(&self.0, inbox)
+    }
+
     /// Runs `callback` on the hub's loop, which must not be made to wait. Letters of one sender arrive in
     /// order.
     ///

@@ -26,6 +26,7 @@ mod backdoor;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "simulation and datagrams come")]
 mod driver;
 mod fiber;
+pub mod fs;
 mod group;
 mod hold;
 mod hub;

@@ -49,6 +49,15 @@ impl RemoteWaker {
 impl Drop for RemoteWaker {
     fn drop(&mut self) {
         let (index, serial) = (self.index, self.serial);
+        // On the hub's own thread the way is short: an operation that a ring has done, or a simulation. But it may also be
+        // that the fiber has still to park; then the letter comes after that.
+        let done = hub::try_with(|hub| {
+            let waiter = hub.is(&self.hub).then(|| hub.remotes.find(index, serial));
+            waiter.is_some_and(|waiter| waiter.is_none_or(|waiter| waiter.wake()))
+        });
+        if done == Some(true) {
+            return;
+        }
         // A hub that has gone has no fiber that waits.
         let _ = self.hub.post(move || {
             if let Some(waiter) = hub::with(|hub| hub.remotes.find(index, serial)) {
@@ -63,17 +72,18 @@ impl Drop for RemoteWaker {
 /// # Suspends
 /// Always.
 pub(crate) fn wait(arm: impl FnOnce(RemoteWaker)) {
-    wait_until(None, arm);
+    parked(arm, |waiter| hub::park_always(waiter, None, WaitsFor::Thread));
 }
 
-/// As [`wait`], at most until `deadline`. A fiber that unwinds does not wait: for it, the time has run out.
+/// As [`wait`]; but a fiber that unwinds does not wait: for it, the time has run out. `what` is for reports.
 ///
 /// # Suspends
 /// Always, but for a fiber that unwinds.
-pub(crate) fn wait_until(
-    deadline: Option<std::time::Instant>,
-    arm: impl FnOnce(RemoteWaker),
-) -> Woke {
+pub(crate) fn wait_for(what: WaitsFor, arm: impl FnOnce(RemoteWaker)) -> Woke {
+    parked(arm, |waiter| hub::park_for(waiter, None, what))
+}
+
+fn parked(arm: impl FnOnce(RemoteWaker), park: impl FnOnce(&Waiter) -> Woke) -> Woke {
     struct Listed(usize);
     impl Drop for Listed {
         fn drop(&mut self) {
@@ -84,8 +94,5 @@ pub(crate) fn wait_until(
     let (index, serial) = hub::with(|hub| hub.remotes.insert(waiter));
     let _listed = Listed(index);
     arm(RemoteWaker { hub: hub::with(|hub| hub.handle()), index, serial });
-    match deadline {
-        None => hub::park_always(&waiter, None, WaitsFor::Thread),
-        Some(_) => hub::park_for(&waiter, deadline, WaitsFor::Thread),
-    }
+    park(&waiter)
 }
