@@ -1,83 +1,41 @@
-//! How other threads reach a hub: a queue, and a bell that is rung only when the hub sleeps.
+//! How other threads reach a hub: a mailbox, and a bell that is rung only when the hub sleeps.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crossbeam_queue::SegQueue;
 
 use crate::driver::Bell;
+use crate::mailbox::Mailbox;
 use crate::remote_join::{self, RemoteJoin};
 
 /// Run on the loop of the hub it is posted to.
 pub(crate) type Letter = Box<dyn FnOnce() + Send>;
 
 pub(crate) struct Inbox {
-    letters: SegQueue<Letter>,
-    /// Set while the hub waits, or is about to, in the kernel. Whoever clears it rings the bell.
-    sleeping: AtomicBool,
-    closed: AtomicBool,
+    letters: Mailbox<Letter>,
     bell: Bell,
 }
 
 impl Inbox {
     pub(crate) fn new(bell: Bell) -> Self {
-        Self {
-            letters: SegQueue::new(),
-            sleeping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            bell,
-        }
+        Self { letters: Mailbox::new(), bell }
     }
 
     fn post(&self, letter: Letter) -> Result<(), HubGone> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(HubGone);
-        }
-        self.letters.push(letter);
-        // Sequentially consistent with `sleep`: either we see that the hub sleeps, or it sees the letter.
-        if self.sleeping.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
-        }
-        Ok(())
-    }
-
-    /// The hub is about to wait. False when letters have come: it must not.
-    pub(crate) fn sleep(&self) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
-        if self.letters.is_empty() {
-            return true;
-        }
-        self.awake();
-        false
-    }
-
-    pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        if self.letters.post(letter, || self.bell.ring()) { Ok(()) } else { Err(HubGone) }
     }
 
     /// The bell was heard.
     pub(crate) fn rung(&self) {
         self.bell.rung();
     }
+}
 
-    /// Hands over the letters that are there now.
-    pub(crate) fn drain(&self, mut each: impl FnMut(Letter)) {
-        for _ in 0..self.letters.len() {
-            match self.letters.pop() {
-                Some(letter) => each(letter),
-                None => return,
-            }
-        }
-    }
+impl Deref for Inbox {
+    type Target = Mailbox<Letter>;
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty()
-    }
-
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        while self.letters.pop().is_some() {}
+    fn deref(&self) -> &Mailbox<Letter> {
+        &self.letters
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod arena;
 mod backdoor;
+mod channel;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "simulation and datagrams come")]
 mod driver;
 mod fiber;
@@ -34,6 +35,7 @@ mod inbox;
 pub mod io;
 mod join;
 mod links;
+mod mailbox;
 #[allow(dead_code, reason = "datagrams come")]
 pub mod net;
 mod offload;
@@ -43,6 +45,8 @@ mod remote_join;
 mod report;
 mod scope;
 pub mod selectors;
+mod shared;
+mod shim;
 pub mod signal;
 mod spawn;
 pub mod sync;
@@ -53,6 +57,7 @@ mod watchdog;
 mod wheel;
 
 pub use backdoor::{Backdoor, backdoor};
+pub use channel::{Receiver, Sender, channel, unbounded_channel};
 pub use group::HubGroup;
 pub use hold::{Interrupted, hold_interrupts};
 pub use inbox::{HubGone, HubHandle};
@@ -65,6 +70,7 @@ pub use report::{
     FiberInfo, RunInfo, Stack, StackFrame, print_run_info, print_run_info_on, run_info,
 };
 pub use scope::{Scope, ScopedJoinHandle, scope};
+pub use shared::{SharedEvent, SharedPermit, SharedSemaphore};
 pub use spawn::{Builder, can_wait, current, spawn, spawn_later, spawn_raw};
 pub use timer::{
     TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,

@@ -1,11 +1,13 @@
 //! Waits that another thread ends.
 
 use std::cell::RefCell;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use crate::fiber::{Waiter, WaitsFor, Woke};
-use crate::hub;
+use crate::hub::{self, Hub};
 use crate::inbox::HubHandle;
 
 /// Fibers of a hub that wait for a letter. The serial number tells reused places apart.
@@ -95,4 +97,78 @@ fn parked(arm: impl FnOnce(RemoteWaker), park: impl FnOnce(&Waiter) -> Woke) -> 
     let _listed = Listed(index);
     arm(RemoteWaker { hub: hub::with(|hub| hub.handle()), index, serial });
     park(&waiter)
+}
+
+/// Ends one wait, of a fiber or of a thread without a hub.
+pub(crate) enum Waker {
+    Fiber(RemoteWaker),
+    Thread(Arc<Parked>),
+}
+
+impl Waker {
+    pub(crate) fn wake(self) {
+        match self {
+            Self::Fiber(waker) => waker.wake(),
+            Self::Thread(parked) => parked.wake(),
+        }
+    }
+}
+
+/// A thread that waits. Dropping the waker does not end the wait: the waiter drops it itself, before it waits.
+#[derive(Default)]
+pub(crate) struct Parked {
+    woken: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Parked {
+    fn wake(&self) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.bell.notify_one();
+    }
+
+    fn wait(&self, deadline: Option<Instant>) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*woken {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            woken = match left {
+                Some(Duration::ZERO) => return,
+                Some(left) => {
+                    self.bell.wait_timeout(woken, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.bell.wait(woken).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Parks the running fiber, or blocks a thread without a hub, until the waker given to `arm` is used or dropped, or
+/// until `deadline`.
+///
+/// # Suspends
+/// Always.
+///
+/// # Panics
+/// On the loop of a hub.
+pub(crate) fn wait_anywhere(deadline: Option<Instant>, arm: impl FnOnce(Waker)) {
+    if hub::try_with(|_| ()).is_some() {
+        let arm = |waker| arm(Waker::Fiber(waker));
+        match deadline {
+            None => wait(arm),
+            Some(_) => {
+                parked(arm, |waiter| hub::park_for(waiter, deadline, WaitsFor::Thread));
+            }
+        }
+        return;
+    }
+    let parked = Arc::new(Parked::default());
+    arm(Waker::Thread(parked.clone()));
+    if Arc::strong_count(&parked) > 1 {
+        parked.wait(deadline);
+    }
+}
+
+/// Whether a wait may begin: not in a destructor that runs because the fiber unwinds.
+pub(crate) fn may_wait() -> bool {
+    !hub::try_with(Hub::is_unwinding).unwrap_or(false)
 }

@@ -1,8 +1,9 @@
 //! How fibers of one hub wait for one another.
 //!
 //! All wait in turn: the first to come is the first to be served, and what is handed to a fiber that is killed
-//! before it has it goes to the next. None of these may leave its thread; to reach another hub, post to its
-//! [`HubHandle`](crate::HubHandle).
+//! before it has it goes to the next. None of these may leave its thread; other hubs and threads are reached by a
+//! [`channel`](crate::channel()), a [`SharedSemaphore`](crate::SharedSemaphore), a
+//! [`SharedEvent`](crate::SharedEvent), or by posting to a [`HubHandle`](crate::HubHandle).
 //!
 //! | of gevent | here |
 //! |---|---|
@@ -29,6 +30,7 @@ pub use condvar::Condvar;
 pub use dummy_semaphore::DummySemaphore;
 pub use event::Event;
 pub use mutex::{Mutex, MutexGuard};
+pub(crate) use queue::Exchange;
 pub use queue::{
     BaseQueue, Channel, Closed, Fifo, GetError, Heap, JoinableQueue, Lifo, LifoQueue,
     PriorityQueue, PutError, Queue, Rendezvous, SimpleQueue, Storage,

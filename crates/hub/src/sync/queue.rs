@@ -1,6 +1,7 @@
 //! Queues: [`BaseQueue`] and its kinds.
 
 mod channel;
+mod error;
 mod exchange;
 mod joinable;
 mod lifo;
@@ -18,57 +19,13 @@ use crate::hub;
 use crate::timer::TimedOut;
 
 pub use channel::{Channel, Rendezvous};
-use exchange::Exchange;
+pub use error::{Closed, GetError, PutError};
+pub(crate) use exchange::Exchange;
 pub use joinable::JoinableQueue;
 pub use lifo::LifoQueue;
 pub use priority::PriorityQueue;
 pub use simple::SimpleQueue;
 pub use storage::{Fifo, Heap, Lifo, Storage};
-
-/// The queue takes no more items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the queue is closed")]
-pub struct Closed;
-
-/// Why no item was got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GetError {
-    /// There is none, and none will come.
-    #[error("the queue is closed")]
-    Closed,
-    /// There is none yet.
-    #[error("the queue is empty")]
-    Empty,
-}
-
-/// Why an item was not put. It comes back.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PutError<T> {
-    /// The queue takes no more.
-    #[error("the queue is closed")]
-    Closed(T),
-    /// There is no room yet.
-    #[error("the queue is full")]
-    Full(T),
-}
-
-impl<T> PutError<T> {
-    /// The item.
-    pub fn into_item(self) -> T {
-        match self {
-            Self::Closed(item) | Self::Full(item) => item,
-        }
-    }
-}
-
-impl<T> fmt::Debug for PutError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed(_) => "Closed",
-            Self::Full(_) => "Full",
-        })
-    }
-}
 
 /// Items from fiber to fiber, first in, first out. gevent's `Queue`.
 ///
@@ -346,8 +303,8 @@ impl<S: Storage> BaseQueue<S> {
             },
         };
         let waiter = Waiter::current();
-        let (id, getter) = self.exchange.borrow_mut().offer(item, waiter);
-        wake(getter);
+        let (id, woken) = self.exchange.borrow_mut().offer(item, waiter);
+        woken.into_iter().for_each(wake);
         let offering = Offering(self, id);
         hub::park_for(&waiter, deadline, WaitsFor::Wake);
         std::mem::forget(offering);
@@ -403,7 +360,7 @@ impl<S: Storage> BaseQueue<S> {
             }
         }
         let mut waiter = Waiter::current();
-        let id = self.exchange.borrow_mut().enlist(waiter);
+        let (id, _) = self.exchange.borrow_mut().enlist(None, waiter);
         loop {
             let getting = Getting(self, id);
             hub::park_for(&waiter, deadline, WaitsFor::Wake);
@@ -416,7 +373,7 @@ impl<S: Storage> BaseQueue<S> {
                 // Who had offered the item has withdrawn it meanwhile.
                 Err(GetError::Empty) => {
                     waiter = Waiter::current();
-                    exchange.enlist_again(id, waiter);
+                    exchange.enlist(Some(id), waiter);
                 }
                 done => return done,
             }

@@ -261,9 +261,8 @@ impl Drop for Place<'_> {
 }
 
 /// When a wait of `timeout` that begins now is over; `None`: never, it is beyond what the clock counts.
-///
-/// # Panics
-/// When no hub runs on this thread.
+/// On a thread without a hub, by the system's clock.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
-    hub::with(|hub| hub.driver.now()).checked_add(timeout)
+    let now = hub::try_with(|hub| hub.driver.now());
+    now.unwrap_or_else(Instant::now).checked_add(timeout)
 }

@@ -68,11 +68,13 @@ impl<S: Storage, W> Exchange<S, W> {
         Ok(self.promise())
     }
 
-    /// Waits for room with an item. Its number, and whom to wake.
-    pub(crate) fn offer(&mut self, item: S::Item, waker: W) -> (u64, Option<W>) {
+    /// Waits for room with an item. Its number, and whom to wake: when room has come since [`put`](Self::put) was
+    /// tried, as may be between threads, the first that offers, and in any case one that gets.
+    pub(crate) fn offer(&mut self, item: S::Item, waker: W) -> (u64, [Option<W>; 2]) {
         let id = self.next_id();
         self.offers.push_back(Offer { id, item, waker: Some(waker) });
-        (id, self.promise())
+        let putter = self.admit();
+        (id, [putter, self.promise()])
     }
 
     /// Ends an offer. `None`: the item was taken.
@@ -83,23 +85,16 @@ impl<S: Storage, W> Exchange<S, W> {
 
     /// Takes an item that is promised to nobody. With whom to wake.
     pub(crate) fn get(&mut self) -> Result<(S::Item, Option<W>), GetError> {
-        match self.unpromised() {
-            0 => Err(self.why_empty()),
-            _ => self.take(),
-        }
+        if self.has_item() { self.take() } else { Err(self.why_empty()) }
     }
 
-    /// Waits for an item. The getter's number.
-    pub(crate) fn enlist(&mut self, waker: W) -> u64 {
-        let id = self.next_id();
-        self.getters.push_back((id, waker));
-        id
-    }
-
-    /// As [`enlist`](Self::enlist), at the old place, for one that came back and found nothing.
-    pub(crate) fn enlist_again(&mut self, id: u64, waker: W) {
+    /// Waits for an item; at an old place, for one that came back and found nothing. The getter's number, and whom to
+    /// wake when an item has come since [`get`](Self::get) was tried, as may be between threads.
+    pub(crate) fn enlist(&mut self, place: Option<u64>, waker: W) -> (u64, Option<W>) {
+        let id = place.unwrap_or_else(|| self.next_id());
         let index = self.getters.partition_point(|(other, _)| *other < id);
         self.getters.insert(index, (id, waker));
+        (id, self.promise())
     }
 
     /// A getter comes back, and is no getter any more. False: nobody has woken it, and nothing is promised to it.
@@ -122,15 +117,7 @@ impl<S: Storage, W> Exchange<S, W> {
             let offer = if self.closed { None } else { self.offers.pop_front() };
             return offer.map(|offer| (offer.item, offer.waker)).ok_or_else(|| self.why_empty());
         };
-        let mut waker = None;
-        if !self.closed
-            && self.items.len() < self.capacity
-            && let Some(offer) = self.offers.pop_front()
-        {
-            self.push(offer.item);
-            waker = offer.waker;
-        }
-        Ok((item, waker))
+        Ok((item, self.admit()))
     }
 
     /// Somebody who was promised an item does not take it. Whom to wake instead.
@@ -157,6 +144,12 @@ impl<S: Storage, W> Exchange<S, W> {
             self.unfinished = self.unfinished.saturating_sub(self.items.len());
             std::mem::take(&mut self.items)
         })
+    }
+
+    /// Whether there is an item that is promised to nobody.
+    pub(crate) fn has_item(&self) -> bool {
+        let offered = if self.closed { 0 } else { self.offers.len() };
+        self.items.len() + offered > self.promised
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -192,15 +185,19 @@ impl<S: Storage, W> Exchange<S, W> {
         self.unfinished += 1;
     }
 
-    /// Items within reach, without those promised.
-    fn unpromised(&self) -> usize {
-        let offered = if self.closed { 0 } else { self.offers.len() };
-        (self.items.len() + offered).saturating_sub(self.promised)
+    /// Lets the first offer in, if there is room. Whom to wake.
+    fn admit(&mut self) -> Option<W> {
+        if self.closed || self.items.len() >= self.capacity {
+            return None;
+        }
+        let offer = self.offers.pop_front()?;
+        self.push(offer.item);
+        offer.waker
     }
 
     /// Promises an item to the first getter, if there is one of each.
     fn promise(&mut self) -> Option<W> {
-        if self.unpromised() == 0 {
+        if !self.has_item() {
             return None;
         }
         let (_, waker) = self.getters.pop_front()?;
@@ -216,7 +213,7 @@ impl<S: Storage, W> Exchange<S, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fifo, GetError};
+    use super::super::{Fifo, GetError, PutError};
     use super::Exchange;
 
     /// Fibers are scheduled in order as a rule, but a simulation may run a putter that gives up before the getter
@@ -224,16 +221,16 @@ mod tests {
     #[test]
     fn a_getter_whose_offer_is_withdrawn_keeps_its_place() {
         let mut exchange = Exchange::new(Fifo::new(), 0);
-        let first = exchange.enlist("first");
-        exchange.enlist("second");
+        let first = exchange.enlist(None, "first").0;
+        exchange.enlist(None, "second");
         let (offer, woken) = exchange.offer(1, "putter");
-        assert_eq!(woken, Some("first"));
+        assert_eq!(woken, [None, Some("first")]);
         assert_eq!(exchange.withdraw(offer), Some(1));
         assert!(exchange.come_back(first));
         assert_eq!(exchange.take(), Err(GetError::Empty));
-        exchange.enlist_again(first, "first again");
-        assert_eq!(exchange.offer(2, "putter").1, Some("first again"));
-        assert_eq!(exchange.offer(3, "putter").1, Some("second"));
+        exchange.enlist(Some(first), "first again");
+        assert_eq!(exchange.offer(2, "putter").1, [None, Some("first again")]);
+        assert_eq!(exchange.offer(3, "putter").1, [None, Some("second")]);
         assert!(exchange.come_back(first));
         assert_eq!(exchange.take(), Ok((2, Some("putter"))));
     }
@@ -241,7 +238,7 @@ mod tests {
     #[test]
     fn what_a_getter_does_not_take_is_promised_to_the_next() {
         let mut exchange = Exchange::new(Fifo::new(), 9);
-        let (first, second) = (exchange.enlist("first"), exchange.enlist("second"));
+        let (first, second) = (exchange.enlist(None, "first").0, exchange.enlist(None, "second").0);
         assert_eq!(exchange.put(1), Ok(Some("first")));
         assert_eq!(exchange.get(), Err(GetError::Empty));
         assert!(exchange.come_back(first));
@@ -252,9 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_between_trying_and_waiting_is_not_missed() {
+        let mut exchange = Exchange::new(Fifo::new(), 1);
+        assert_eq!(exchange.get(), Err(GetError::Empty));
+        assert_eq!(exchange.put(1), Ok(None));
+        assert_eq!(exchange.enlist(None, "getter").1, Some("getter"));
+        assert_eq!(exchange.put(2), Err(PutError::Full(2)));
+        assert!(exchange.come_back(1));
+        assert_eq!(exchange.take(), Ok((1, None)));
+        assert_eq!(exchange.offer(2, "putter").1, [Some("putter"), None]);
+    }
+
+    #[test]
     fn one_that_was_not_woken_has_nothing_to_pass_on() {
         let mut exchange = Exchange::<Fifo<i32>, _>::new(Fifo::new(), 9);
-        let (first, second) = (exchange.enlist("first"), exchange.enlist("second"));
+        let (first, second) = (exchange.enlist(None, "first").0, exchange.enlist(None, "second").0);
         assert!(!exchange.come_back(first));
         assert_eq!(exchange.put(1), Ok(Some("second")));
         assert!(exchange.come_back(second));
