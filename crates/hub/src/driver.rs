@@ -18,6 +18,7 @@ mod kernel;
 mod source;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -121,7 +122,18 @@ pub(crate) trait Driver {
 
     /// A datagram socket; unbound without an address, for the family of `like`.
     fn datagram(&self, bind: &Addr) -> io::Result<Source> {
-        kernel::datagram(bind)
+        kernel::datagram(bind, false)
+    }
+
+    /// As [`datagram`](Self::datagram), for one of several sockets that share an address (`SO_REUSEPORT`).
+    fn datagram_shared(&self, bind: &Addr) -> io::Result<Source> {
+        kernel::datagram(bind, true)
+    }
+
+    /// What a host's name stands for; `None`: the network's name servers are to be asked.
+    fn resolve(&self, host: &str) -> Option<io::Result<Vec<IpAddr>>> {
+        let _ = host;
+        None
     }
 
     /// Does something with files. How it went is told to `done`, on the loop or on another thread, and not before

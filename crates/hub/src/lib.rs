@@ -24,7 +24,7 @@
 mod arena;
 mod backdoor;
 mod channel;
-#[allow(dead_code, unused_imports, unreachable_pub, reason = "simulation and datagrams come")]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "the simulation comes")]
 mod driver;
 mod fiber;
 pub mod fs;
@@ -36,10 +36,10 @@ pub mod io;
 mod join;
 mod links;
 mod mailbox;
-#[allow(dead_code, reason = "datagrams come")]
 pub mod net;
 mod offload;
 mod options;
+pub mod pipe;
 mod remote;
 mod remote_join;
 mod report;

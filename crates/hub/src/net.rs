@@ -1,10 +1,20 @@
 //! Sockets for fibers, shaped like `std::net`'s: the calls that would block park the fiber instead.
 
 mod addr;
-mod socket;
+mod datagram;
+mod options;
+mod race;
+pub(crate) mod socket;
+mod split;
 mod tcp;
+mod udp;
 mod unix;
+mod unix_datagram;
 
 pub use addr::ToAddrs;
+pub use options::Keepalive;
+pub use split::{HalfClose, ReadHalf, WriteHalf};
 pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;

@@ -78,8 +78,11 @@ pub(super) fn connect(to: &Addr, from: Option<&Addr>) -> io::Result<Source> {
     Ok(Source::Kernel(OwnedFd::from(socket)))
 }
 
-pub(super) fn datagram(bind: &Addr) -> io::Result<Source> {
+pub(super) fn datagram(bind: &Addr, reuse_port: bool) -> io::Result<Source> {
     let socket = Socket::new(domain(bind), Type::DGRAM.nonblocking(), None)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
     let named = match bind {
         Addr::Ip(_) => true,
         Addr::Unix(addr) => !addr.is_unnamed(),
@@ -105,7 +108,19 @@ pub(super) fn accept(fd: BorrowedFd<'_>) -> io::Result<(Source, Addr)> {
 }
 
 pub(super) fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
-    let (count, _, addr) = net::recvfrom(fd, buffer, RecvFlags::empty())?;
+    receive_with(fd, buffer, RecvFlags::empty())
+}
+
+pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+    receive_with(fd, buffer, RecvFlags::PEEK)
+}
+
+fn receive_with(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<(usize, Addr)> {
+    let (count, _, addr) = net::recvfrom(fd, buffer, flags)?;
     let addr = match addr {
         Some(addr) => from_any(&addr)?,
         None => Addr::unnamed()?,

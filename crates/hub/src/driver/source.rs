@@ -65,6 +65,11 @@ pub(crate) trait Endpoint {
     fn write(&self, data: &[u8]) -> io::Result<usize>;
     fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)>;
     fn send_to(&self, data: &[u8], to: &Addr) -> io::Result<usize>;
+    /// As `receive_from`, and leaves what it gives where it is. Of a stream, the address is of no use.
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+        let _ = buffer;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Lets a datagram socket speak with one peer only.
     fn connect(&self, to: &Addr) -> io::Result<()>;
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
@@ -127,6 +132,14 @@ impl Source {
         match self {
             Self::Kernel(fd) => kernel::receive_from(fd.as_fd(), buffer),
             Self::Simulated(endpoint) => endpoint.receive_from(buffer),
+        }
+    }
+
+    /// As [`receive_from`](Self::receive_from), and leaves what it gives where it is.
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+        match self {
+            Self::Kernel(fd) => kernel::peek(fd.as_fd(), buffer),
+            Self::Simulated(endpoint) => endpoint.peek(buffer),
         }
     }
 

@@ -86,3 +86,18 @@ fn found(what: &str, addrs: io::Result<Vec<SocketAddr>>) -> io::Result<Vec<Socke
         Err(error) => Err(io::Error::new(error.kind(), format!("{what}: {error}"))),
     }
 }
+
+/// Tries one address after the other.
+pub(super) fn first<T>(
+    addrs: impl ToAddrs,
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no address");
+    for addr in addrs.to_addrs()? {
+        match attempt(addr) {
+            Ok(done) => return Ok(done),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -79,24 +79,43 @@ impl Socket {
         from: Option<&Addr>,
         deadline: Option<Instant>,
     ) -> io::Result<Self> {
-        let socket = Self::new(hub::with(|hub| hub.driver.connect(to, from))?)?;
-        loop {
-            if let Some(error) = socket.source.take_error()? {
-                return Err(error);
-            }
-            match socket.source.peer_addr() {
-                Ok(_) => return Ok(socket),
-                // Under way still.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                Err(error) => return Err(error),
-            }
+        let socket = Self::start_connect(to, from)?;
+        while !socket.is_connected()? {
             socket.wait(Direction::Write, deadline)?;
         }
+        Ok(socket)
+    }
+
+    /// Begins to connect; [`is_connected`](Self::is_connected) tells how that goes.
+    pub(crate) fn start_connect(to: &Addr, from: Option<&Addr>) -> io::Result<Self> {
+        Self::new(hub::with(|hub| hub.driver.connect(to, from))?)
+    }
+
+    /// Whether the connection stands: false while that is under way, and an error when it failed.
+    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.source.take_error()? {
+            return Err(error);
+        }
+        match self.source.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Those who wait to write, or for the connection.
+    pub(crate) fn writers(&self) -> &WaitList {
+        &self.waiting.writers
     }
 
     /// A datagram socket.
     pub(crate) fn datagram(bind: &Addr) -> io::Result<Self> {
         Self::new(hub::with(|hub| hub.driver.datagram(bind))?)
+    }
+
+    /// A datagram socket that shares its address with others.
+    pub(crate) fn datagram_shared(bind: &Addr) -> io::Result<Self> {
+        Self::new(hub::with(|hub| hub.driver.datagram_shared(bind))?)
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -248,12 +267,36 @@ macro_rules! stream {
                 self.write_timeout.set(timeout);
             }
 
+            /// Reads without taking: the next read gives the same bytes. Nothing at the end of the stream.
+            ///
+            /// # Suspends
+            /// Until there is something to read.
+            ///
+            /// # Errors
+            /// As reading does.
+            pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                let timeout = self.read_timeout.get();
+                let peek = |source: &Source| source.peek(buffer).map(|(count, _)| count);
+                self.socket.when_ready(Direction::Read, timeout, peek)
+            }
+
+            /// A half for reading and a half for writing, each for a fiber of its own.
+            pub fn into_split(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
+                split(self)
+            }
+
             /// The error that waits on the socket, which this takes off.
             ///
             /// # Errors
             /// When the system cannot tell.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
                 self.socket.source().take_error()
+            }
+        }
+
+        impl HalfClose for $stream {
+            fn close_write(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
             }
         }
 

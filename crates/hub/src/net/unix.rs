@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::socket::{Direction, Socket, stream};
+use super::split::{HalfClose, ReadHalf, WriteHalf, split};
 use crate::driver::{Addr, Source};
 
 /// Accepts connections on a path.
@@ -76,7 +77,7 @@ impl fmt::Debug for UnixListener {
 }
 
 /// The address of a Unix socket.
-fn unix(addr: Addr) -> io::Result<SocketAddr> {
+pub(super) fn unix(addr: Addr) -> io::Result<SocketAddr> {
     match addr {
         Addr::Unix(addr) => Ok(addr),
         Addr::Ip(_) => Err(io::Error::other("the socket has no path")),
@@ -85,7 +86,7 @@ fn unix(addr: Addr) -> io::Result<SocketAddr> {
 
 /// A connection through a Unix socket. As [`TcpStream`](super::TcpStream).
 pub struct UnixStream {
-    socket: Rc<Socket>,
+    pub(super) socket: Rc<Socket>,
     read_timeout: Cell<Option<Duration>>,
     write_timeout: Cell<Option<Duration>>,
 }

@@ -171,6 +171,11 @@ impl WaitList {
         self.enlist(Who::Member(member), 0)
     }
 
+    /// Puts a fiber that parks by itself, and may be in several lists, at the end.
+    pub(crate) fn enlist_waiter(&self, waiter: Waiter) -> Place<'_> {
+        self.enlist(Who::Waiter(waiter), 0)
+    }
+
     fn enlist(&self, who: Who, tag: u32) -> Place<'_> {
         let before = self.last.get();
         let index = NODES.with_borrow_mut(|nodes| {
