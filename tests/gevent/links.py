@@ -19,7 +19,6 @@ def links_run_after_the_fiber_not_within():
         say("fiber ends")
 
     fiber = gevent.spawn(body)
-    gevent.spawn(say, "next in turn")
     fiber.link(lambda _: say("link"))
     gevent.sleep(0)
     gevent.sleep(0)
