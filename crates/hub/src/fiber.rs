@@ -10,12 +10,13 @@
 //! with a private payload: destructors run, and no code in between needs to know.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::fmt;
 use std::panic::{Location, resume_unwind};
 
 use warren_fiber::{RawFiber, RawYielder, context};
 
+use crate::future::Waking;
 use crate::hub;
 use crate::report::Stack;
 
@@ -66,6 +67,8 @@ pub(crate) enum WaitsFor {
     Thread,
     /// A file.
     File,
+    /// A future to be ready.
+    Future,
     /// The loop, to have nothing else to do.
     Idle,
     /// Its turn.
@@ -82,6 +85,7 @@ impl fmt::Display for WaitsFor {
             Self::Join => f.write_str("a fiber's end"),
             Self::Thread => f.write_str("another thread"),
             Self::File => f.write_str("a file"),
+            Self::Future => f.write_str("a future"),
             Self::Idle => f.write_str("an idle loop"),
             Self::Turn => f.write_str("its turn"),
         }
@@ -115,6 +119,8 @@ pub(crate) struct Fiber {
     pub(crate) spawned_at: Cell<&'static Location<'static>>,
     /// The number of the fiber that spawned it; 0: none.
     pub(crate) parent: Cell<u64>,
+    /// For the futures that the fibers in this place wait for; made when the first one does.
+    pub(crate) waking: OnceCell<Box<Waking>>,
 }
 
 impl Fiber {
@@ -138,6 +144,7 @@ impl Fiber {
             name: RefCell::default(),
             spawned_at: Cell::new(Location::caller()),
             parent: Cell::new(0),
+            waking: OnceCell::new(),
         }
     }
 
@@ -234,6 +241,13 @@ impl Fiber {
             Interrupt::Stuck => panic!("{}", hub::with(|hub| hub.stuck_report())),
             interrupt => resume_unwind(Box::new(interrupt)),
         }
+    }
+
+    /// Whether it waits for a future and somebody, on whatever thread, has its waker.
+    pub(crate) fn may_be_woken_by_a_future(&self) -> bool {
+        self.state.get() == State::Parked
+            && self.waits_for.get() == WaitsFor::Future
+            && self.waking.get().is_some_and(|waking| waking.is_shared())
     }
 
     /// Marks the fiber as woken. False when it was not waiting with this ticket.
@@ -361,6 +375,19 @@ impl Waiter {
     /// Outside a fiber, and where waiting is forbidden.
     pub(crate) fn current() -> Self {
         hub::with(|hub| Self::new(hub.number, hub.running()))
+    }
+
+    /// For a wait whose ticket was noted before.
+    pub(crate) fn of(hub: u32, index: u32, ticket: u64) -> Self {
+        Self { hub, index, ticket }
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
     }
 
     /// Ends the wait: the fiber goes on in its turn. False when that wait is already over.

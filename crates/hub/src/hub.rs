@@ -374,7 +374,7 @@ impl Hub {
     }
 
     fn open_letters(&self) {
-        self.inbox.drain(|letter: Letter| letter());
+        self.inbox.drain(Letter::open);
     }
 
     fn run_hooks(&self) {
@@ -404,6 +404,7 @@ impl Hub {
             && self.idle.borrow().is_empty()
             && Arc::strong_count(&self.inbox) == 1
             && self.inbox.is_empty()
+            && !self.fibers.iter().any(Fiber::may_be_woken_by_a_future)
     }
 
     /// When the next timer fires.

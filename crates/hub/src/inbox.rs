@@ -2,14 +2,28 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::driver::Bell;
+use crate::future::Signal;
 use crate::mailbox::Mailbox;
 use crate::remote_join::{self, RemoteJoin};
 
-/// Run on the loop of the hub it is posted to.
-pub(crate) type Letter = Box<dyn FnOnce() + Send>;
+/// Opened on the loop of the hub it is posted to.
+pub(crate) enum Letter {
+    Call(Box<dyn FnOnce() + Send>),
+    /// To the fiber that waits for a future; without an allocation of its own.
+    Wake(Arc<Signal>),
+}
+
+impl Letter {
+    pub(crate) fn open(self) {
+        match self {
+            Self::Call(callback) => callback(),
+            Self::Wake(signal) => signal.arrived(),
+        }
+    }
+}
 
 pub(crate) struct Inbox {
     letters: Mailbox<Letter>,
@@ -63,7 +77,7 @@ impl HubHandle {
     /// # Errors
     /// [`HubGone`] when the hub has ended. One that ends before it reads the letter drops it.
     pub fn post(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
-        self.0.post(Box::new(callback))
+        self.0.post(Letter::Call(Box::new(callback)))
     }
 
     /// Starts a fiber on the hub.
@@ -77,6 +91,22 @@ impl HubHandle {
         let (join, body) = remote_join::remote(body);
         self.post(move || crate::spawn::spawn_raw(body))?;
         Ok(join)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.0))
+    }
+}
+
+/// A way to a hub that does not keep it waiting.
+pub(crate) struct WeakHandle(Weak<Inbox>);
+
+impl WeakHandle {
+    /// Tells the fiber of `signal`. A hub that has gone has no fiber that waits.
+    pub(crate) fn wake(&self, signal: &Arc<Signal>) {
+        if let Some(inbox) = self.0.upgrade() {
+            let _ = inbox.post(Letter::Wake(signal.clone()));
+        }
     }
 }
 

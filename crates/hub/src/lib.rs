@@ -28,6 +28,7 @@ mod channel;
 mod driver;
 mod fiber;
 pub mod fs;
+pub mod future;
 mod group;
 mod hold;
 mod hub;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::fiber::as_interrupt;
 use crate::hub;
@@ -10,6 +12,8 @@ use crate::join::{Ending, JoinError, Panic};
 use crate::remote::{self, RemoteWaker};
 
 /// A fiber on a hub of another thread.
+///
+/// It is a [`Future`] too, which gives what [`join`](Self::join) gives: async code of any runtime may await it.
 pub struct RemoteJoin<T>(Arc<RemoteOutcome<T>>);
 
 struct RemoteOutcome<T> {
@@ -20,6 +24,14 @@ struct RemoteOutcome<T> {
 struct RemoteState<T> {
     ending: Option<Ending<T>>,
     waker: Option<RemoteWaker>,
+    /// Of the task that polled last.
+    task: Option<Waker>,
+}
+
+impl<T> RemoteOutcome<T> {
+    fn lock(&self) -> MutexGuard<'_, RemoteState<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Leaves a result in any case: what is dropped without having run was killed.
@@ -27,12 +39,18 @@ struct RemoteFinish<T>(Arc<RemoteOutcome<T>>);
 
 impl<T> RemoteFinish<T> {
     fn with(&self, ending: Ending<T>) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.ending.is_none() {
             state.ending = Some(ending);
             self.0.ended.notify_all();
             if let Some(waker) = state.waker.take() {
                 waker.wake();
+            }
+            let task = state.task.take();
+            // A waker may run anything: not under the lock.
+            drop(state);
+            if let Some(task) = task {
+                task.wake();
             }
         }
     }
@@ -49,7 +67,7 @@ pub(crate) fn remote<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> (RemoteJoin<T>, impl FnOnce() + Send + 'static) {
     let outcome = Arc::new(RemoteOutcome {
-        state: Mutex::new(RemoteState { ending: None, waker: None }),
+        state: Mutex::new(RemoteState { ending: None, waker: None, task: None }),
         ended: Condvar::new(),
     });
     let finish = RemoteFinish(outcome.clone());
@@ -78,17 +96,16 @@ impl<T> RemoteJoin<T> {
     /// # Panics
     /// On the loop of a hub, which must not wait.
     pub fn join(self) -> Result<T, JoinError> {
-        let locked = || self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if hub::try_with(|_| ()).is_some() {
             remote::wait(|waker| {
-                let mut state = locked();
+                let mut state = self.0.lock();
                 match state.ending {
                     Some(_) => waker.wake(),
                     None => state.waker = Some(waker),
                 }
             });
         }
-        let mut state = locked();
+        let mut state = self.0.lock();
         loop {
             match state.ending.take() {
                 Some(ending) => return ending,
@@ -99,7 +116,24 @@ impl<T> RemoteJoin<T> {
 
     /// Whether the fiber has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).ending.is_some()
+        self.0.lock().ending.is_some()
+    }
+}
+
+impl<T> Future for RemoteJoin<T> {
+    type Output = Result<T, JoinError>;
+
+    /// Once it was ready it never is again.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.lock();
+        if let Some(ending) = state.ending.take() {
+            return Poll::Ready(ending);
+        }
+        let before = state.task.replace(cx.waker().clone());
+        drop(state);
+        // What dropping a foreign waker does is not ours to know.
+        drop(before);
+        Poll::Pending
     }
 }
 
