@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io::Readiness;
+use crate::threadpool::ThreadPool;
 
 pub(crate) use epoll::{Epoll, readiness};
 pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
@@ -147,6 +148,11 @@ pub(crate) trait Driver {
     /// Runs `job` where it may block.
     fn run_blocking(&self, job: Job) -> io::Result<()> {
         crate::offload::submit(job)
+    }
+
+    /// Runs `job` on a thread of `pool`.
+    fn run_on(&self, pool: &ThreadPool, job: Job) -> io::Result<()> {
+        pool.submit(job)
     }
 }
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -60,6 +60,18 @@ impl JoinError {
     /// Whether the fiber was killed.
     pub fn is_killed(&self) -> bool {
         matches!(self, Self::Killed)
+    }
+
+    /// Panics as the fiber did, with the same payload, without the panic hook being told again.
+    ///
+    /// # Panics
+    /// Always; with a text of its own when the fiber was killed.
+    #[track_caller]
+    pub fn resume(self) -> ! {
+        match self {
+            Self::Panicked(panic) => resume_unwind(panic.into_payload()),
+            Self::Killed => panic!("the fiber was killed before it had a result"),
+        }
     }
 }
 
@@ -164,6 +176,10 @@ pub struct JoinHandle<T> {
 impl<T: 'static> JoinHandle<T> {
     pub(crate) fn new(target: FiberRef, outcome: Rc<Outcome<T>>) -> Self {
         Self { target, outcome }
+    }
+
+    pub(crate) fn target(&self) -> FiberRef {
+        self.target
     }
 
     pub(crate) fn outcome(&self) -> &Rc<Outcome<T>> {

@@ -41,6 +41,7 @@ pub mod net;
 mod offload;
 mod options;
 pub mod pipe;
+mod pool;
 mod remote;
 mod remote_join;
 mod report;
@@ -51,6 +52,7 @@ mod shim;
 pub mod signal;
 mod spawn;
 pub mod sync;
+mod threadpool;
 mod timer;
 mod turn;
 mod wait;
@@ -66,6 +68,7 @@ pub use join::{FiberId, JoinError, JoinHandle, Panic, join_all, kill_all};
 pub use links::LinkId;
 pub use offload::offload;
 pub use options::{DriverKind, Options, hub_local, run, try_run};
+pub use pool::{Group, Imap, ImapUnordered, Pool, PoolFull};
 pub use remote_join::RemoteJoin;
 pub use report::{
     FiberInfo, RunInfo, Stack, StackFrame, print_run_info, print_run_info_on, run_info,
@@ -73,6 +76,7 @@ pub use report::{
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use shared::{SharedEvent, SharedPermit, SharedSemaphore};
 pub use spawn::{Builder, can_wait, current, spawn, spawn_later, spawn_raw};
+pub use threadpool::ThreadPool;
 pub use timer::{
     TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,
 };
