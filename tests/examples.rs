@@ -52,6 +52,16 @@ fn fetches() {
 }
 
 #[test]
+fn patched() {
+    let text = output("patched", &[]);
+    for n in 0..5 {
+        assert!(text.contains(&format!("the page /{n}\n")), "{text}");
+    }
+    let took: u64 = text.trim_end().rsplit(' ').nth(1).unwrap().parse().unwrap();
+    assert!((100..500).contains(&took), "five pages of 100 ms each overlap: {text}");
+}
+
+#[test]
 fn echo() {
     let server = Program::start(example("echo_server").arg("127.0.0.1:0"));
     let line = server.line();

@@ -22,6 +22,10 @@ const PACKAGES: &[Package] = &[
         name: "python3-venv",
         is_there: || runs("python3", &["-c", "import venv, ensurepip"]),
     },
+    Package { name: "redis-server", is_there: || runs("redis-server", &["--version"]) },
+    Package { name: "mariadb-server-core", is_there: || Path::new("/usr/sbin/mariadbd").exists() },
+    // With its C library.
+    Package { name: "postgresql", is_there: postgres_is_there },
     // libFuzzer is C++.
     Package { name: "g++", is_there: || runs("c++", &["--version"]) },
 ];
@@ -47,6 +51,12 @@ pub(crate) fn install() -> Result<(), String> {
         run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
     }
     Ok(())
+}
+
+/// Its servers are not on the path, as several versions may be installed.
+fn postgres_is_there() -> bool {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.into_iter().any(|version| version.path().join("bin/postgres").exists())
 }
 
 fn install_packages(missing: &[&str]) -> Result<(), String> {

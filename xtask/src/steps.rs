@@ -18,7 +18,8 @@ pub(crate) fn test(local: bool) -> Tally {
     let mut tally = Tally::default();
     if local {
         println!(
-            "left out: the tests that need RabbitMQ, Python with gevent, pika and pytest, or a C++ compiler"
+            "left out: the tests that need RabbitMQ, Python with gevent, pika and pytest, or a C++ compiler; those \
+             that need Redis, MariaDB or PostgreSQL run where it is installed"
         );
     } else if let Err(error) = install() {
         println!("cannot install what the tests need: {error}");
@@ -35,6 +36,7 @@ pub(crate) fn test(local: bool) -> Tally {
     if !local {
         tally.add(check("gevent does what the scenarios expect", gevent_scenarios()));
         tally.add(brokers());
+        tally.add(patched_libraries());
         tally.add(fuzz());
     }
     tally
@@ -48,6 +50,14 @@ fn gevent_scenarios() -> Command {
         .current_dir(root())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+/// Unmodified client libraries on fibers, against real databases. Here a missing server is a failure.
+fn patched_libraries() -> Tally {
+    let mut command = cargo(&["test", "--locked", "--no-fail-fast", "-p", "warren-patch"]);
+    command.args(["--test", "redis", "--test", "mysql", "--test", "libpq"]);
+    command.env("WARREN_TEST_SERVERS", "required");
+    runner("blocking libraries against their servers", command)
 }
 
 /// The tests that run against both brokers.

@@ -1,0 +1,268 @@
+//! Descriptors of any kind: `read`, `write`, `close`, and locks.
+//!
+//! Sockets go the way of `recv` and `send`. Plain files and folders are always ready, and are left to the kernel.
+//! What is neither (pipes, terminals, eventfds, ...) is tried with `RWF_NOWAIT`, or, where its driver does not know
+//! that, asked by `poll` first.
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use libc::{iovec, msghdr, size_t, ssize_t};
+use warren_hub::io::{Readiness, closing};
+
+use super::{select, transfer};
+use crate::call::{Call, errno, is_nonblocking, outcome, set_errno};
+use crate::real::{hooks, real};
+use crate::state::{self, Part};
+
+/// How soon to look again for a lock, and how late.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// What a descriptor stands for, as far as waiting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Socket,
+    /// A file or a folder, or nothing at all: there is nothing to wait for.
+    Plain,
+    /// Anything else.
+    Stream,
+}
+
+hooks! {
+    Either(Some(fd))
+    fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t, |call| {
+        let part = iovec { iov_base: buffer, iov_len: size };
+        // SAFETY: what the caller passed.
+        read_parts(call, fd, &part, 1, || unsafe { real::read(fd, buffer, size) })
+    }
+
+    /// What `read` is in C programs built with `_FORTIFY_SOURCE`.
+    Either(Some(fd))
+    fn __read_chk(
+        fd: c_int, buffer: *mut c_void, size: size_t, room: size_t,
+    ) -> ssize_t, |call| {
+        let part = iovec { iov_base: buffer, iov_len: size.min(room) };
+        // SAFETY: what the caller passed.
+        read_parts(call, fd, &part, 1, || unsafe { real::__read_chk(fd, buffer, size, room) })
+    }
+
+    Either(Some(fd))
+    fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t, |call| {
+        // SAFETY: what the caller passed.
+        read_parts(call, fd, parts, count, || unsafe { real::readv(fd, parts, count) })
+    }
+
+    Either(Some(fd))
+    fn write(fd: c_int, data: *const c_void, size: size_t) -> ssize_t, |call| {
+        let part = iovec { iov_base: data.cast_mut(), iov_len: size };
+        // SAFETY: what the caller passed.
+        unsafe { write_parts(call, fd, &part, 1, || real::write(fd, data, size)) }
+    }
+
+    Either(Some(fd))
+    fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t, |call| {
+        // SAFETY: what the caller passed.
+        unsafe { write_parts(call, fd, parts, count, || real::writev(fd, parts, count)) }
+    }
+
+    /// Two fibers of one thread that want the same lock would wait for each other for ever. The kernel does not
+    /// tell of the end of a lock, so this looks again and again.
+    Locks(Some(fd))
+    fn flock(fd: c_int, operation: c_int) -> c_int, |call| {
+        // SAFETY: takes no pointers.
+        let lock = |flags| unsafe { real::flock(fd, operation | flags) };
+        let mut pause = LOCK_PAUSE;
+        loop {
+            match outcome(lock(libc::LOCK_NB) as isize) {
+                Err(libc::EWOULDBLOCK) if operation & libc::LOCK_NB == 0 => {}
+                done => break done.map(|done| done as c_int),
+            }
+            if let Err(errno) = call.sleep(pause) {
+                break Err(errno);
+            }
+            pause = (2 * pause).min(LOCK_PAUSE_MAX);
+        }
+    }
+}
+
+/// `close` by itself: it does not wait, but ends the waits of others.
+mod close {
+    use super::*;
+
+    real! {
+        fn close(fd: c_int) -> c_int;
+    }
+
+    /// Fibers of this hub that wait for the descriptor are told.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn close(fd: c_int) -> c_int {
+        if !state::is_off() && warren_hub::is_running() {
+            let errno = errno();
+            closing(fd);
+            set_errno(errno);
+        }
+        // SAFETY: what the caller passed.
+        unsafe { real::close(fd) }
+    }
+}
+
+pub(crate) use close::real as real_close;
+
+/// Reads what there is into the parts; `whole` is the call as it came.
+fn read_parts(
+    call: &mut Call,
+    fd: RawFd,
+    parts: *const iovec,
+    count: c_int,
+    whole: impl Fn() -> ssize_t,
+) -> Result<ssize_t, c_int> {
+    match pass(call, fd) {
+        None => outcome(whole()),
+        Some(Kind::Socket) => {
+            let mut message = message(parts, count);
+            transfer::receive(call, fd, 0, 0, |_, flags| {
+                let message = &raw mut message;
+                // SAFETY: a message of the caller's parts.
+                unsafe { transfer::real::recvmsg(fd, message, flags) }
+            })
+        }
+        Some(_) => call.retry(fd, Readiness::READABLE, None, || {
+            // SAFETY: the caller's parts.
+            let read = unsafe { libc::preadv2(fd, parts, count, -1, libc::RWF_NOWAIT) };
+            if read != -1 || !is_unknown(errno()) {
+                return read;
+            }
+            if is_nonblocking(fd) || select::is_ready(fd, Readiness::READABLE) {
+                return whole();
+            }
+            set_errno(libc::EAGAIN);
+            -1
+        }),
+    }
+}
+
+/// Writes the parts, all of them if the descriptor is a blocking one.
+///
+/// # Safety
+/// `parts` are what C's `writev` may be called with.
+unsafe fn write_parts(
+    call: &mut Call,
+    fd: RawFd,
+    parts: *const iovec,
+    count: c_int,
+    whole: impl Fn() -> ssize_t,
+) -> Result<ssize_t, c_int> {
+    match pass(call, fd) {
+        None => outcome(whole()),
+        Some(Kind::Socket) => {
+            // SAFETY: a message of the caller's parts.
+            unsafe { transfer::send_message(call, fd, &message(parts, count), 0) }
+        }
+        Some(_) => {
+            let count = usize::try_from(count).unwrap_or(0);
+            // SAFETY: C's contract: as many as it says.
+            let parts = unsafe { std::slice::from_raw_parts(parts, count) };
+            let mut written = 0;
+            for part in parts {
+                match write_all(call, fd, part) {
+                    Ok(count) => {
+                        written += count;
+                        if count.cast_unsigned() < part.iov_len {
+                            break;
+                        }
+                    }
+                    Err(errno) if written == 0 => return Err(errno),
+                    Err(_) => break,
+                }
+            }
+            Ok(written)
+        }
+    }
+}
+
+/// Writes one part to a stream, as far as it can be done.
+fn write_all(call: &mut Call, fd: RawFd, part: &iovec) -> Result<ssize_t, c_int> {
+    let mut done = 0;
+    while done < part.iov_len {
+        // SAFETY: within the caller's part.
+        let iov_base = unsafe { part.iov_base.byte_add(done) };
+        let rest = iovec { iov_base, iov_len: part.iov_len - done };
+        let written = call.retry(fd, Readiness::WRITABLE, None, || {
+            // SAFETY: the rest of the caller's part.
+            let written = unsafe { libc::pwritev2(fd, &rest, 1, -1, libc::RWF_NOWAIT) };
+            if written != -1 || !is_unknown(errno()) {
+                return written;
+            }
+            if is_nonblocking(fd) {
+                // SAFETY: as above.
+                return unsafe { real::write(fd, rest.iov_base, rest.iov_len) };
+            }
+            if select::is_ready(fd, Readiness::WRITABLE) {
+                // A pipe that has room takes this much at once.
+                let size = rest.iov_len.min(libc::PIPE_BUF);
+                // SAFETY: as above.
+                return unsafe { real::write(fd, rest.iov_base, size) };
+            }
+            set_errno(libc::EAGAIN);
+            -1
+        });
+        match written {
+            Ok(0) => break,
+            Ok(count) => done += count.cast_unsigned(),
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        if is_nonblocking(fd) {
+            break;
+        }
+    }
+    Ok(done.cast_signed())
+}
+
+/// How the call is to be done; `None`: as it came.
+///
+/// The standard streams are left alone: the standard library holds a lock of its own while it writes to them, which
+/// knows threads and not fibers.
+fn pass(call: &mut Call, fd: RawFd) -> Option<Kind> {
+    if fd <= libc::STDERR_FILENO {
+        return None;
+    }
+    let kind = kind(fd);
+    let part = match kind {
+        Kind::Plain => return None,
+        Kind::Socket => Part::Sockets,
+        Kind::Stream => Part::Pipes,
+    };
+    call.narrow(part).then_some(kind)
+}
+
+pub(super) fn kind(fd: RawFd) -> Kind {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a place for the answer.
+    if unsafe { libc::fstat(fd, stat.as_mut_ptr()) } != 0 {
+        return Kind::Plain;
+    }
+    // SAFETY: filled in, for the call has succeeded.
+    match unsafe { stat.assume_init() }.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => Kind::Socket,
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => Kind::Plain,
+        _ => Kind::Stream,
+    }
+}
+
+fn message(parts: *const iovec, count: c_int) -> msghdr {
+    // SAFETY: all zero is a message without an address and without control data.
+    let mut message: msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.cast_mut();
+    // A count that is no count is too many, and refused.
+    message.msg_iovlen = usize::try_from(count).unwrap_or(usize::MAX);
+    message
+}
+
+/// Says that `RWF_NOWAIT` is not known: to the kernel, or to the descriptor's driver.
+fn is_unknown(errno: c_int) -> bool {
+    matches!(errno, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ESPIPE)
+}
