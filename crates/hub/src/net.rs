@@ -7,13 +7,15 @@ mod race;
 pub(crate) mod socket;
 mod split;
 mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod udp;
 mod unix;
 mod unix_datagram;
 
 pub use addr::ToAddrs;
 pub use options::Keepalive;
-pub use split::{HalfClose, ReadHalf, WriteHalf};
+pub use split::{Duplex, ReadHalf, WriteHalf};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};

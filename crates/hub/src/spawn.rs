@@ -150,6 +150,20 @@ impl Builder {
         spawned_at: &'static Location<'static>,
         body: impl FnOnce() + 'static,
     ) -> io::Result<FiberRef> {
+        /// What the first switch to a stack can take along: 1 KiB, with a few pointers for others to add.
+        const BODY_BYTES_MAX: usize = 1024 - 64;
+        if BODY_BYTES_MAX < size_of_val(&body) {
+            return self.place_small(hub, spawned_at, Box::new(body));
+        }
+        self.place_small(hub, spawned_at, body)
+    }
+
+    fn place_small(
+        self,
+        hub: &Hub,
+        spawned_at: &'static Location<'static>,
+        body: impl FnOnce() + 'static,
+    ) -> io::Result<FiberRef> {
         let stack = StackPool::local().take(self.stack_size)?;
         let fiber = hub.fibers.take();
         let id = hub.next_fiber_id();

@@ -394,3 +394,12 @@ fn every_fiber_is_a_root_for_its_greenlets() {
         assert_eq!(values, [3, 13, 23]);
     });
 }
+
+#[test]
+fn a_body_may_own_much() {
+    run(|| {
+        let much = [7u8; 3_000];
+        let sum = spawn(move || much.iter().map(|n| u64::from(*n)).sum::<u64>());
+        assert_eq!(sum.join().unwrap(), 21_000);
+    });
+}

@@ -294,12 +294,6 @@ macro_rules! stream {
             }
         }
 
-        impl HalfClose for $stream {
-            fn close_write(&self) -> io::Result<()> {
-                self.shutdown(Shutdown::Write)
-            }
-        }
-
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 let timeout = self.read_timeout.get();

@@ -1,20 +1,78 @@
 //! Streams in two halves.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::rc::Rc;
 
-/// A stream whose writing end can be closed by itself.
-pub trait HalfClose {
+use super::{TcpStream, UnixStream};
+
+/// A stream that may be read and written at the same time by different fibers: what TLS runs over, and what can be
+/// [split](TcpStream::into_split).
+pub trait Duplex {
+    /// As `std::io::Read::read`.
+    ///
+    /// # Suspends
+    /// Until there is something to read.
+    ///
+    /// # Errors
+    /// As the stream's own.
+    fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As `std::io::Write::write`; what is written is on its way, without a flush.
+    ///
+    /// # Suspends
+    /// While there is no room.
+    ///
+    /// # Errors
+    /// As the stream's own.
+    fn write_some(&self, data: &[u8]) -> io::Result<usize>;
+
     /// Says that nothing more will be written; reading goes on.
+    ///
+    /// # Suspends
+    /// While there is no room for saying so.
     ///
     /// # Errors
     /// What the system says, such as that the peer has gone already.
     fn close_write(&self) -> io::Result<()>;
 }
 
+macro_rules! duplex {
+    ($($stream:ty),*) => {$(
+        impl Duplex for $stream {
+            fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                Read::read(&mut &*self, buffer)
+            }
+
+            fn write_some(&self, data: &[u8]) -> io::Result<usize> {
+                Write::write(&mut &*self, data)
+            }
+
+            fn close_write(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+        }
+    )*};
+}
+duplex!(TcpStream, UnixStream);
+
+impl<S: Duplex> Duplex for Rc<S> {
+    fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_some(buffer)
+    }
+
+    fn write_some(&self, data: &[u8]) -> io::Result<usize> {
+        (**self).write_some(data)
+    }
+
+    fn close_write(&self) -> io::Result<()> {
+        (**self).close_write()
+    }
+}
+
 /// Splits `stream`.
-pub(crate) fn split<S: HalfClose>(stream: S) -> (ReadHalf<S>, WriteHalf<S>) {
+pub(crate) fn split<S: Duplex>(stream: S) -> (ReadHalf<S>, WriteHalf<S>) {
     let stream = Rc::new(stream);
     (ReadHalf(stream.clone()), WriteHalf { stream, open: true })
 }
@@ -22,7 +80,7 @@ pub(crate) fn split<S: HalfClose>(stream: S) -> (ReadHalf<S>, WriteHalf<S>) {
 /// The reading half of a stream. The stream is closed when both halves have gone.
 pub struct ReadHalf<S>(Rc<S>);
 
-impl<S: HalfClose> ReadHalf<S> {
+impl<S: Duplex> ReadHalf<S> {
     /// The stream of both halves: for its addresses and settings.
     pub fn stream(&self) -> &S {
         &self.0
@@ -45,16 +103,9 @@ impl<S: HalfClose> ReadHalf<S> {
     }
 }
 
-impl<S> Read for ReadHalf<S>
-where
-    for<'a> &'a S: Read,
-{
+impl<S: Duplex> Read for ReadHalf<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
-    }
-
-    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&*self.0).read_vectored(buffers)
+        self.0.read_some(buffer)
     }
 }
 
@@ -65,37 +116,30 @@ impl<S: fmt::Debug> fmt::Debug for ReadHalf<S> {
 }
 
 /// The writing half of a stream. Dropping it tells the peer that nothing more will come.
-pub struct WriteHalf<S: HalfClose> {
+pub struct WriteHalf<S: Duplex> {
     stream: Rc<S>,
     /// The end is still to be told.
     open: bool,
 }
 
-impl<S: HalfClose> WriteHalf<S> {
+impl<S: Duplex> WriteHalf<S> {
     /// The stream of both halves: for its addresses and settings.
     pub fn stream(&self) -> &S {
         &self.stream
     }
 }
 
-impl<S: HalfClose> Write for WriteHalf<S>
-where
-    for<'a> &'a S: Write,
-{
+impl<S: Duplex> Write for WriteHalf<S> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        (&*self.stream).write(data)
-    }
-
-    fn write_vectored(&mut self, data: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&*self.stream).write_vectored(data)
+        self.stream.write_some(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (&*self.stream).flush()
+        Ok(())
     }
 }
 
-impl<S: HalfClose> Drop for WriteHalf<S> {
+impl<S: Duplex> Drop for WriteHalf<S> {
     fn drop(&mut self) {
         if self.open {
             // A peer that has gone needs no telling.
@@ -104,7 +148,7 @@ impl<S: HalfClose> Drop for WriteHalf<S> {
     }
 }
 
-impl<S: HalfClose + fmt::Debug> fmt::Debug for WriteHalf<S> {
+impl<S: Duplex + fmt::Debug> fmt::Debug for WriteHalf<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("WriteHalf").field(&self.stream).finish()
     }

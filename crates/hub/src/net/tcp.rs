@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::addr::{ToAddrs, first};
 use super::race;
 use super::socket::{Direction, Socket, stream};
-use super::split::{HalfClose, ReadHalf, WriteHalf, split};
+use super::split::{ReadHalf, WriteHalf, split};
 use crate::driver::{Addr, Listen, Source};
 use crate::hub;
 

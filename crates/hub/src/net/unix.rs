@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::socket::{Direction, Socket, stream};
-use super::split::{HalfClose, ReadHalf, WriteHalf, split};
+use super::split::{ReadHalf, WriteHalf, split};
 use crate::driver::{Addr, Source};
 
 /// Accepts connections on a path.
