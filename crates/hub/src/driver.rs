@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io::Readiness;
+use crate::sim::SimDriver;
 use crate::threadpool::ThreadPool;
 
 pub(crate) use epoll::{Epoll, readiness};
@@ -73,6 +74,16 @@ pub(crate) trait Driver {
     /// Which of `ready` fibers, counted from the one that waits longest, runs next; `None`: that one, always.
     fn choose(&self, ready: usize) -> Option<usize> {
         let _ = ready;
+        None
+    }
+
+    /// How many fibers are resumed before the loop looks at timers and callbacks again.
+    fn burst(&self) -> usize {
+        64
+    }
+
+    /// The simulation that this is part of.
+    fn simulation(&self) -> Option<&SimDriver> {
         None
     }
 

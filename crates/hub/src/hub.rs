@@ -3,7 +3,7 @@
 //! One turn:
 //!
 //! ```text
-//!   timers -> callbacks -> readiness -> fibers (at most 64 resumes) -> inbox -> turn hooks -> wait
+//!   timers -> callbacks -> readiness -> fibers (at most a burst) -> inbox -> turn hooks -> wait
 //! ```
 //! The wait is for the driver's events or another thread, until the next timer; while work is left the driver is
 //! asked without waiting, and not in every turn. Nothing of the hub is borrowed while a fiber or a callback runs,
@@ -32,8 +32,6 @@ use crate::turn::{Phase, TurnHook};
 use crate::watchdog::Pulse;
 use crate::wheel::{Key, Wheel};
 
-/// Fibers resumed in one turn before the loop looks at timers and callbacks again.
-const RESUMES_PER_TURN: usize = 64;
 /// While there is work, the driver is asked for events this often only.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
 /// The name of the inbox's bell among the driver's events.
@@ -46,6 +44,9 @@ const IO_BUDGET: u32 = 128;
 thread_local! {
     /// The hub that runs on this thread; null when none does.
     static HUB: Cell<*const Hub> = const { Cell::new(std::ptr::null()) };
+    /// Fibers of the thread's hubs that wait while they unwind. As long as there are any, every fiber finds the thread
+    /// panicking.
+    static PARKED_UNWINDING: Cell<u32> = const { Cell::new(0) };
 }
 
 /// What a timer does when it fires.
@@ -73,8 +74,6 @@ pub(crate) struct Hub {
     current: Cell<*const Fiber>,
     /// While above zero, the running fiber must not wait.
     no_wait: Cell<u32>,
-    /// Fibers that wait while they unwind. As long as there are any, every fiber of the thread finds it panicking.
-    parked_unwinding: Cell<u32>,
     io_budget: Cell<u32>,
     /// Fibers that wait for the loop to have nothing else to do.
     idle: RefCell<VecDeque<Waiter>>,
@@ -144,7 +143,7 @@ pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFo
 pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     with(|hub| {
         let fiber = hub.running();
-        let _unwinding = hub.is_unwinding().then(|| Unwinding::new(hub, fiber));
+        let _unwinding = hub.is_unwinding().then(|| Unwinding::new(fiber));
         fiber.deliver();
         let _armed = deadline.map(|deadline| Armed(hub, hub.at(deadline, Alarm::Wake(*waiter))));
         let woke = fiber.park(what);
@@ -158,21 +157,20 @@ pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: Wait
 /// The wait of a fiber that unwinds: nothing more is thrown into it, which would end the process, and what the others
 /// take from it is that the thread counts as panicking.
 struct Unwinding<'a> {
-    hub: &'a Hub,
     _shield: Shield<'a>,
 }
 
 impl<'a> Unwinding<'a> {
-    fn new(hub: &'a Hub, fiber: &'a Fiber) -> Self {
-        hub.parked_unwinding.set(hub.parked_unwinding.get() + 1);
+    fn new(fiber: &'a Fiber) -> Self {
+        PARKED_UNWINDING.set(PARKED_UNWINDING.get() + 1);
         fiber.unwinding.set(true);
-        Self { hub, _shield: fiber.shield() }
+        Self { _shield: fiber.shield() }
     }
 }
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
-        self.hub.parked_unwinding.set(self.hub.parked_unwinding.get() - 1);
+        PARKED_UNWINDING.set(PARKED_UNWINDING.get() - 1);
     }
 }
 
@@ -213,7 +211,6 @@ impl Hub {
             ready: RefCell::default(),
             current: Cell::new(std::ptr::null()),
             no_wait: Cell::new(0),
-            parked_unwinding: Cell::new(0),
             io_budget: Cell::new(IO_BUDGET),
             idle: RefCell::default(),
             after: RefCell::default(),
@@ -331,7 +328,7 @@ impl Hub {
     }
 
     fn resume_ready(&self, done: &impl Fn() -> bool) {
-        for _ in 0..RESUMES_PER_TURN {
+        for _ in 0..self.driver.burst() {
             let Some(index) = self.next_ready() else { return };
             let fiber = self.fibers.get(index);
             if fiber.state.get() == State::New && fiber.is_killed() {
@@ -452,11 +449,19 @@ impl Hub {
             return Ok(false);
         }
         self.poll(Some(Duration::ZERO))?;
-        while !self.has_work() {
-            let Some(waiter) = self.idle.borrow_mut().pop_front() else { break };
-            waiter.wake();
+        Ok(self.has_work() || self.wake_first_idle())
+    }
+
+    /// Wakes the first fiber that waits for an idle loop. False when there is none.
+    pub(crate) fn wake_first_idle(&self) -> bool {
+        loop {
+            let first = self.idle.borrow_mut().pop_front();
+            match first {
+                Some(waiter) if waiter.wake() => return true,
+                Some(_) => {}
+                None => return false,
+            }
         }
-        Ok(self.has_work())
     }
 
     /// Takes events from the driver and hands them out.
@@ -497,6 +502,13 @@ impl Hub {
                 self.make_ready(fiber);
             }
         }
+    }
+
+    /// Resumes fibers and opens letters, and nothing else: for a hub whose fibers are to unwind without the world's
+    /// doing.
+    pub(crate) fn wind_down(&self) {
+        self.resume_ready(&|| false);
+        self.open_letters();
     }
 
     /// Gives up on fibers that do not end.
@@ -583,7 +595,7 @@ impl Hub {
     /// Whether the running fiber unwinds: this is called from a destructor.
     pub(crate) fn is_unwinding(&self) -> bool {
         std::thread::panicking()
-            && (self.parked_unwinding.get() == 0
+            && (PARKED_UNWINDING.get() == 0
                 || self.current().is_some_and(|fiber| fiber.unwinding.get()))
     }
 

@@ -50,6 +50,7 @@ pub mod selectors;
 mod shared;
 mod shim;
 pub mod signal;
+pub mod sim;
 mod spawn;
 pub mod sync;
 mod threadpool;

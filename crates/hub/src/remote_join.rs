@@ -62,10 +62,11 @@ impl<T> Drop for RemoteFinish<T> {
     }
 }
 
-/// What runs `body` on another hub, and where its result can be awaited.
-pub(crate) fn remote<T: Send + 'static>(
-    body: impl FnOnce() -> T + Send + 'static,
-) -> (RemoteJoin<T>, impl FnOnce() + Send + 'static) {
+/// What runs `body` on another hub, and where its result can be awaited. Both may go to another thread if `body` and its
+/// result may.
+pub(crate) fn remote<T: 'static, F: FnOnce() -> T + 'static>(
+    body: F,
+) -> (RemoteJoin<T>, impl FnOnce() + use<T, F> + 'static) {
     let outcome = Arc::new(RemoteOutcome {
         state: Mutex::new(RemoteState { ending: None, waker: None, task: None }),
         ended: Condvar::new(),

@@ -6,6 +6,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddr;
 
+use rustix::io::Errno;
+
 use super::kernel;
 
 /// Where a socket is.
@@ -60,22 +62,49 @@ impl fmt::Display for Addr {
 pub(crate) trait Endpoint {
     /// Tells readiness under this key from now on, as edges, what is ready already first; `None` ends it.
     fn watch(&self, key: Option<u64>) -> io::Result<()>;
-    fn accept(&self) -> io::Result<(Source, Addr)>;
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
-    fn write(&self, data: &[u8]) -> io::Result<usize>;
-    fn receive_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)>;
-    fn send_to(&self, data: &[u8], to: &Addr) -> io::Result<usize>;
-    /// As `receive_from`, and leaves what it gives where it is. Of a stream, the address is of no use.
-    fn peek(&self, buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
-        let _ = buffer;
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    /// Lets a datagram socket speak with one peer only.
-    fn connect(&self, to: &Addr) -> io::Result<()>;
-    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     fn local_addr(&self) -> io::Result<Addr>;
-    fn peer_addr(&self) -> io::Result<Addr>;
-    fn take_error(&self) -> io::Result<Option<io::Error>>;
+
+    fn accept(&self) -> io::Result<(Source, Addr)> {
+        Err(Errno::OPNOTSUPP.into())
+    }
+
+    fn read(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(Errno::NOTCONN.into())
+    }
+
+    fn write(&self, _data: &[u8]) -> io::Result<usize> {
+        Err(Errno::NOTCONN.into())
+    }
+
+    fn receive_from(&self, _buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+        Err(Errno::OPNOTSUPP.into())
+    }
+
+    fn send_to(&self, _data: &[u8], _to: &Addr) -> io::Result<usize> {
+        Err(Errno::OPNOTSUPP.into())
+    }
+
+    /// As `receive_from`, and leaves what it gives where it is. Of a stream, the address is of no use.
+    fn peek(&self, _buffer: &mut [u8]) -> io::Result<(usize, Addr)> {
+        Err(Errno::NOTCONN.into())
+    }
+
+    /// Lets a datagram socket speak with one peer only.
+    fn connect(&self, _to: &Addr) -> io::Result<()> {
+        Err(Errno::OPNOTSUPP.into())
+    }
+
+    fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
+        Err(Errno::NOTCONN.into())
+    }
+
+    fn peer_addr(&self) -> io::Result<Addr> {
+        Err(Errno::NOTCONN.into())
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(None)
+    }
 }
 
 /// What can be read, written, accepted from, and waited for.
@@ -103,10 +132,21 @@ impl Source {
         match self {
             Self::Kernel(fd) => Ok(rustix::io::readv(fd, buffers)?),
             Self::Simulated(endpoint) => {
-                match buffers.iter_mut().find(|buffer| !buffer.is_empty()) {
-                    Some(buffer) => endpoint.read(buffer),
-                    None => Ok(0),
+                // All of them: fewer bytes than there is room for mean that no more are there.
+                let mut total = 0;
+                for buffer in buffers.iter_mut().filter(|buffer| !buffer.is_empty()) {
+                    match endpoint.read(buffer) {
+                        Ok(count) => {
+                            total += count;
+                            if count < buffer.len() {
+                                break;
+                            }
+                        }
+                        Err(_) if total > 0 => break,
+                        Err(error) => return Err(error),
+                    }
                 }
+                Ok(total)
             }
         }
     }

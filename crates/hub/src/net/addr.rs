@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 
-use crate::offload;
+use crate::{hub, offload};
 
 /// What can be connected or bound to: `std::net::ToSocketAddrs` for a hub. A name is looked up on another thread
 /// while this hub goes on; an address costs nothing.
@@ -41,6 +41,9 @@ impl ToAddrs for (&str, u16) {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
+        if let Some(addrs) = known(host, port) {
+            return found(host, addrs);
+        }
         let owned = host.to_owned();
         found(
             host,
@@ -53,6 +56,12 @@ impl ToAddrs for str {
     fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(addr) = self.parse() {
             return Ok(vec![addr]);
+        }
+        if let Some((host, port)) = self.rsplit_once(':')
+            && let Ok(port) = port.parse()
+            && let Some(addrs) = known(host, port)
+        {
+            return found(self, addrs);
         }
         let owned = self.to_owned();
         found(self, offload(move || owned.to_socket_addrs().map(Iterator::collect)))
@@ -75,6 +84,12 @@ impl<T: ToAddrs + ?Sized> ToAddrs for &T {
     fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         (**self).to_addrs()
     }
+}
+
+/// What the hub's driver knows of a name; `None`: the system is to be asked.
+fn known(host: &str, port: u16) -> Option<io::Result<Vec<SocketAddr>>> {
+    let ips = hub::try_with(|hub| hub.driver.resolve(host)).flatten()?;
+    Some(ips.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()))
 }
 
 fn found(what: &str, addrs: io::Result<Vec<SocketAddr>>) -> io::Result<Vec<SocketAddr>> {
