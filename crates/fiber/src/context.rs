@@ -80,7 +80,8 @@ impl fmt::Debug for Context {
 ///
 /// # Safety
 /// `context` is null, or points to a context that stays where it is and alive until another one has been swapped
-/// in, and that is current on no other thread meanwhile.
+/// in, and that is current on no other thread meanwhile. The code of a fiber always runs in the same one: also
+/// when it is unwound because its coroutine is dropped.
 pub unsafe fn swap(context: *const Context) -> *const Context {
     CURRENT.replace(context)
 }
