@@ -71,10 +71,15 @@ pub(crate) trait Driver {
         kernel::random(bytes);
     }
 
-    /// Which of `ready` fibers, counted from the one that waits longest, runs next; `None`: that one, always.
-    fn choose(&self, ready: usize) -> Option<usize> {
+    /// Whether the two methods below are of any use: the loop asks once.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    /// Which of `ready` fibers, counted from the one that waits longest, runs next.
+    fn choose(&self, ready: usize) -> usize {
         let _ = ready;
-        None
+        0
     }
 
     /// How many fibers are resumed before the loop looks at timers and callbacks again.

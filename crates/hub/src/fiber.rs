@@ -92,29 +92,33 @@ impl fmt::Display for WaitsFor {
     }
 }
 
+// In this order: what a switch touches lies together at the front.
+#[repr(C)]
 pub(crate) struct Fiber {
-    /// Where the hub keeps it.
-    pub(crate) index: u32,
-    /// Unique on the hub; that of the last fiber while the place is vacant.
-    pub(crate) id: Cell<u64>,
-    pub(crate) state: Cell<State>,
-    woke: Cell<Woke>,
-    pub(crate) waits_for: Cell<WaitsFor>,
-    ticket: Cell<u64>,
-    /// While above zero, interrupts wait.
-    shields: Cell<u32>,
-    /// Something was thrown into it, and it is not known to have been caught.
-    pub(crate) unwinding: Cell<bool>,
-    interrupts: RefCell<Vec<Interrupt>>,
     /// Borrowed by the loop while the fiber runs; `None` while the place is vacant.
     coroutine: UnsafeCell<Option<RawFiber<(), (), ()>>>,
     /// Valid from the start of the fiber to its end.
     yielder: Cell<*const RawYielder<(), ()>>,
-    /// It was resumed for its stack only.
-    captures: Cell<bool>,
-    captured: RefCell<Option<Stack>>,
+    ticket: Cell<u64>,
     /// The greenlets and locals of this fiber, which is their root. Replaced by the loop only, between fibers.
     context: UnsafeCell<context::Context>,
+    /// Unique on the hub; that of the last fiber while the place is vacant.
+    pub(crate) id: Cell<u64>,
+    pub(crate) waits_for: Cell<WaitsFor>,
+    /// Where the hub keeps it.
+    pub(crate) index: u32,
+    /// While above zero, interrupts wait.
+    shields: Cell<u32>,
+    pub(crate) state: Cell<State>,
+    woke: Cell<Woke>,
+    /// There are interrupts.
+    interrupted: Cell<bool>,
+    /// Something was thrown into it, and it is not known to have been caught.
+    pub(crate) unwinding: Cell<bool>,
+    /// It was resumed for its stack only.
+    captures: Cell<bool>,
+    interrupts: RefCell<Vec<Interrupt>>,
+    captured: RefCell<Option<Box<Stack>>>,
     pub(crate) name: RefCell<Option<Box<str>>>,
     pub(crate) spawned_at: Cell<&'static Location<'static>>,
     /// The number of the fiber that spawned it; 0: none.
@@ -135,6 +139,7 @@ impl Fiber {
             ticket: Cell::new(0),
             shields: Cell::new(0),
             unwinding: Cell::new(false),
+            interrupted: Cell::new(false),
             interrupts: RefCell::default(),
             coroutine: UnsafeCell::new(None),
             yielder: Cell::new(std::ptr::null()),
@@ -158,22 +163,19 @@ impl Fiber {
     }
 
     /// Runs the fiber until it parks or ends. Called by the loop only. True when it has ended.
+    // Inlined: after a switch each return from a call is predicted wrongly, and costs more than the switch.
+    #[inline(always)]
     pub(crate) fn resume(&self) -> bool {
         self.state.set(State::Running);
         // SAFETY: while the fiber runs nobody touches the coroutine: this is called by the loop only, which runs one
         // fiber at a time, and `discard` and `leak` are called by the loop as well, between fibers.
-        let coroutine = unsafe { &mut *self.coroutine.get() };
-        let Some(running) = coroutine else { return false };
+        let Some(running) = (unsafe { &mut *self.coroutine.get() }) else { return false };
         // SAFETY: the context lives in the arena, which outlives this call, and is taken out again below; a panic
         // does not leave the fiber: its body catches all.
         let outer = unsafe { context::swap(self.context.get()) };
         let ended = running.resume(()).as_return().is_some();
         // SAFETY: what was in place before is still valid: it was entered further down on this stack.
         unsafe { context::swap(outer) };
-        if ended {
-            // The stack returns to its pool.
-            *coroutine = None;
-        }
         ended
     }
 
@@ -183,6 +185,8 @@ impl Fiber {
     }
 
     /// Leaves the fiber where it is; the loop goes on with others.
+    // Inlined: after a switch each return from a call is predicted wrongly, and costs more than the switch.
+    #[inline(always)]
     pub(crate) fn suspend(&self) {
         let yielder = self.yielder.get();
         assert!(!yielder.is_null(), "a fiber that has not started cannot wait");
@@ -193,10 +197,15 @@ impl Fiber {
             if !self.captures.get() {
                 return;
             }
-            // Resumed to look at its own stack, and to go on waiting.
-            self.captures.set(false);
-            *self.captured.borrow_mut() = Some(Stack::here());
+            self.capture();
         }
+    }
+
+    /// It was resumed to look at its own stack, and to go on waiting.
+    #[cold]
+    fn capture(&self) {
+        self.captures.set(false);
+        *self.captured.borrow_mut() = Some(Box::new(Stack::here()));
     }
 
     /// The calls that a suspended fiber stands in; `None` when it has not begun, or runs.
@@ -210,10 +219,11 @@ impl Fiber {
         if let Some(coroutine) = unsafe { &mut *self.coroutine.get() } {
             coroutine.resume(());
         }
-        self.captured.take()
+        self.captured.take().map(|stack| *stack)
     }
 
     /// Parks the running fiber. What woke it; interrupts stay undelivered.
+    #[inline(always)]
     pub(crate) fn park(&self, waits_for: WaitsFor) -> Woke {
         self.waits_for.set(waits_for);
         self.state.set(State::Parked);
@@ -223,16 +233,20 @@ impl Fiber {
     }
 
     /// Throws the first interrupt, if there is one and the fiber is not shielded.
+    #[inline]
     pub(crate) fn deliver(&self) {
-        if self.shields.get() > 0 {
-            return;
+        if self.is_interrupted() {
+            self.throw_first();
         }
+    }
+
+    #[cold]
+    fn throw_first(&self) {
         let interrupt = {
             let mut interrupts = self.interrupts.borrow_mut();
-            if interrupts.is_empty() {
-                return;
-            }
-            interrupts.remove(0)
+            let first = interrupts.remove(0);
+            self.interrupted.set(!interrupts.is_empty());
+            first
         };
         self.unwinding.set(true);
         // `resume_unwind` and not `panic!`: this is no error, and the panic hook must not report it.
@@ -266,6 +280,7 @@ impl Fiber {
             return false;
         }
         self.interrupts.borrow_mut().push(interrupt);
+        self.interrupted.set(true);
         if self.state.get() == State::Later {
             self.state.set(State::New);
             return true;
@@ -275,19 +290,22 @@ impl Fiber {
 
     /// Takes the interrupt of a timeout back that has not been delivered.
     pub(crate) fn withdraw(&self, timeout: u64) {
-        self.interrupts
-            .borrow_mut()
-            .retain(|other| !matches!(other, Interrupt::Timeout(id) if *id == timeout));
+        if self.interrupted.get() {
+            let mut interrupts = self.interrupts.borrow_mut();
+            interrupts.retain(|other| !matches!(other, Interrupt::Timeout(id) if *id == timeout));
+            self.interrupted.set(!interrupts.is_empty());
+        }
     }
 
     /// Whether a kill waits to be delivered.
     pub(crate) fn is_killed(&self) -> bool {
-        self.interrupts.borrow().iter().any(|other| matches!(other, Interrupt::Kill))
+        self.interrupted.get()
+            && self.interrupts.borrow().iter().any(|other| matches!(other, Interrupt::Kill))
     }
 
     /// Whether something waits to be thrown into it, and may be now.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.shields.get() == 0 && !self.interrupts.borrow().is_empty()
+        self.interrupted.get() && self.shields.get() == 0
     }
 
     /// Interrupts wait until the guard goes.
@@ -316,8 +334,11 @@ impl Fiber {
         self.yielder.set(std::ptr::null());
         self.shields.set(0);
         self.unwinding.set(false);
+        // The stack returns to its pool.
+        self.discard();
         // Dropped last: it may own anything.
-        let interrupts = self.interrupts.take();
+        let interrupts =
+            if self.interrupted.replace(false) { self.interrupts.take() } else { Vec::new() };
         let name = self.name.take();
         // SAFETY: the fiber has ended: its context is not current, and nothing else refers to it.
         let context = unsafe { std::mem::take(&mut *self.context.get()) };

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+use warren_fiber::StackPool;
 
 use crate::arena::Arena;
 use crate::driver::{Driver, Event, Source};
@@ -66,6 +67,7 @@ pub(crate) struct Hub {
     /// Unique in the process.
     pub(crate) number: u32,
     pub(crate) fibers: Arena,
+    pub(crate) stacks: StackPool,
     last_fiber_id: Cell<u64>,
     last_timeout_id: Cell<u64>,
     /// Fibers that can go on, by their places in the arena.
@@ -89,6 +91,8 @@ pub(crate) struct Hub {
     pub(crate) remotes: Remotes,
     locals: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     pub(crate) driver: Box<dyn Driver>,
+    /// The driver chooses who runs, and keeps a trace.
+    simulated: bool,
     inbox: Arc<Inbox>,
     pub(crate) pulse: Arc<Pulse>,
     /// Moved on by each turn and each resume.
@@ -130,6 +134,7 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
 ///
 /// # Suspends
 /// Always, but for a fiber that unwinds.
+#[inline]
 pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     // Others should not run while this thread counts as panicking: a lock of the standard library that they drop
     // meanwhile would be poisoned.
@@ -140,6 +145,7 @@ pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFo
 }
 
 /// As [`park_for`], also while the fiber unwinds: for waits that have no other way to end, such as for a lock.
+#[inline]
 pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     with(|hub| {
         let fiber = hub.running();
@@ -206,6 +212,7 @@ impl Hub {
         Ok(Rc::new(Self {
             number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed),
             fibers: Arena::new(),
+            stacks: StackPool::local(),
             last_fiber_id: Cell::new(0),
             last_timeout_id: Cell::new(0),
             ready: RefCell::default(),
@@ -222,6 +229,7 @@ impl Hub {
             hooks: RefCell::default(),
             remotes: Remotes::new(),
             locals: RefCell::default(),
+            simulated: driver.is_simulated(),
             driver,
             inbox,
             pulse: Arc::new(Pulse::new()),
@@ -333,11 +341,12 @@ impl Hub {
             let fiber = self.fibers.get(index);
             if fiber.state.get() == State::New && fiber.is_killed() {
                 // Its closure is dropped unrun, on this stack.
-                fiber.discard();
                 self.ended(fiber);
                 continue;
             }
-            self.driver.trace(1, fiber.id.get());
+            if self.simulated {
+                self.driver.trace(1, fiber.id.get());
+            }
             self.io_budget.set(IO_BUDGET);
             self.beat();
             self.current.set(fiber);
@@ -354,11 +363,12 @@ impl Hub {
 
     fn next_ready(&self) -> Option<u32> {
         let mut ready = self.ready.borrow_mut();
-        match self.driver.choose(ready.len()) {
-            // The others keep their order.
-            Some(choice) => ready.remove(choice),
-            None => ready.pop_front(),
+        if !self.simulated {
+            return ready.pop_front();
         }
+        // The others keep their order.
+        let choice = self.driver.choose(ready.len());
+        ready.remove(choice)
     }
 
     fn ended(&self, fiber: &Fiber) {

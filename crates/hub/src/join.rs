@@ -1,19 +1,19 @@
 //! Hearing how a fiber ends: [`JoinHandle`], gevent's `Greenlet` from the outside.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::fiber::{FiberRef, Interrupt, State, WaitsFor, Woke};
+use crate::fiber::{FiberRef, Interrupt, State, Waiter, WaitsFor, Woke};
 use crate::hub;
 use crate::links::{LinkId, Links};
+use crate::pooled::Pooled;
 use crate::sync::WaitList;
 use crate::timer::TimedOut;
 
@@ -27,7 +27,10 @@ pub enum JoinError {
 }
 
 /// A panic that ended a fiber.
-pub struct Panic {
+// Boxed: results are moved about, and few of them are panics.
+pub struct Panic(Box<Caught>);
+
+struct Caught {
     message: Option<String>,
     /// Behind a lock that nobody waits for, so that the error may be shared between threads.
     payload: Mutex<Box<dyn Any + Send>>,
@@ -39,12 +42,12 @@ impl Panic {
             Some(text) => Some((*text).to_owned()),
             None => payload.downcast_ref::<String>().cloned(),
         };
-        Self { message, payload: Mutex::new(payload) }
+        Self(Box::new(Caught { message, payload: Mutex::new(payload) }))
     }
 
     /// What `std::panic::catch_unwind` would have given.
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.0.payload.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,7 +55,7 @@ impl JoinError {
     /// The text of the panic, when it has one.
     pub fn message(&self) -> Option<&str> {
         match self {
-            Self::Panicked(panic) => panic.message.as_deref(),
+            Self::Panicked(panic) => panic.0.message.as_deref(),
             Self::Killed => None,
         }
     }
@@ -101,19 +104,27 @@ pub(crate) struct Outcome<T> {
     ended: Cell<bool>,
     /// `None` until the end, and again once it was taken.
     ending: RefCell<Option<Ending<T>>>,
+    /// The first fiber that waits for the end, which is nearly always the only one: cheaper than a list.
+    joiner: Cell<Option<Waiter>>,
     pub(crate) waiting: WaitList,
+    /// Made when first needed.
+    told: OnceCell<Box<Told<T>>>,
+}
+
+/// Those who are told of the end without waiting for it.
+struct Told<T> {
     links: Links<Link<T>>,
     wakers: RefCell<Vec<Waker>>,
 }
 
 impl<T: 'static> Outcome<T> {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self {
+    pub(crate) fn new() -> Pooled<Self> {
+        Pooled::new(|| Self {
             ended: Cell::new(false),
             ending: RefCell::new(None),
+            joiner: Cell::new(None),
             waiting: WaitList::new(),
-            links: Links::new(),
-            wakers: RefCell::default(),
+            told: OnceCell::new(),
         })
     }
 
@@ -121,22 +132,63 @@ impl<T: 'static> Outcome<T> {
         self.ending.take()
     }
 
-    fn end(self: &Rc<Self>, ending: Ending<T>) {
-        *self.ending.borrow_mut() = Some(ending);
-        self.ended.set(true);
-        self.waiting.wake_all();
-        if !self.wakers.borrow().is_empty() {
-            self.wakers.take().into_iter().for_each(Waker::wake);
+    fn told(&self) -> &Told<T> {
+        let new = || Box::new(Told { links: Links::new(), wakers: RefCell::default() });
+        self.told.get_or_init(new)
+    }
+
+    /// The ending is there: those who want to know are told.
+    fn ended(own: &Pooled<Self>) {
+        own.ended.set(true);
+        if let Some(joiner) = own.joiner.take() {
+            joiner.wake();
         }
-        if !self.links.is_empty() {
-            let own = self.clone();
+        if !own.waiting.is_empty() {
+            own.waiting.wake_all();
+        }
+        if own.told.get().is_some() {
+            Self::tell(own);
+        }
+    }
+
+    #[cold]
+    fn tell(own: &Pooled<Self>) {
+        let told = own.told();
+        told.wakers.take().into_iter().for_each(Waker::wake);
+        if !told.links.is_empty() {
+            let own = own.clone();
             hub::try_with(|hub| hub.call_after(Box::new(move || own.call_links())));
+        }
+    }
+
+    /// Waits for the end, at most until `deadline`; not while the fiber that waits unwinds.
+    fn wait(&self, deadline: Option<Instant>) {
+        /// Leaves the place also when the wait ends by unwinding.
+        struct Joining<'a>(&'a Cell<Option<Waiter>>, Waiter);
+        impl Drop for Joining<'_> {
+            fn drop(&mut self) {
+                if self.0.get() == Some(self.1) {
+                    self.0.set(None);
+                }
+            }
+        }
+        while !self.ended.get() {
+            let woke = if self.joiner.get().is_none() {
+                let joining = Joining(&self.joiner, Waiter::current());
+                self.joiner.set(Some(joining.1));
+                hub::park_for(&joining.1, deadline, WaitsFor::Join)
+            } else {
+                self.waiting.wait_for(deadline, WaitsFor::Join)
+            };
+            if woke == Woke::TimedOut {
+                return;
+            }
         }
     }
 
     /// On the loop, in the order in which they were made, before any fiber that waits goes on.
     fn call_links(&self) {
-        for link in self.links.take() {
+        for link in self.told().links.take() {
             let ending = self.ending.borrow();
             let Some(ending) = &*ending else { return };
             let called = catch_unwind(AssertUnwindSafe(|| link(ending)));
@@ -149,18 +201,27 @@ impl<T: 'static> Outcome<T> {
 }
 
 /// Leaves a result in any case: what is dropped without having run was killed.
-pub(crate) struct Finish<T: 'static>(pub(crate) Rc<Outcome<T>>);
+pub(crate) struct Finish<T: 'static>(pub(crate) Pooled<Outcome<T>>);
 
 impl<T> Finish<T> {
-    pub(crate) fn with(self, ending: Ending<T>) {
-        self.0.end(ending);
+    // A value goes straight from the body to its place.
+    #[inline(always)]
+    pub(crate) fn with_value(self, value: T) {
+        *self.0.ending.borrow_mut() = Some(Ok(value));
+        Outcome::ended(&self.0);
+    }
+
+    pub(crate) fn with_error(self, error: JoinError) {
+        *self.0.ending.borrow_mut() = Some(Err(error));
+        Outcome::ended(&self.0);
     }
 }
 
 impl<T> Drop for Finish<T> {
     fn drop(&mut self) {
         if !self.0.ended.get() {
-            self.0.end(Err(JoinError::Killed));
+            *self.0.ending.borrow_mut() = Some(Err(JoinError::Killed));
+            Outcome::ended(&self.0);
         }
     }
 }
@@ -170,19 +231,23 @@ impl<T> Drop for Finish<T> {
 /// Dropping it changes nothing for the fiber. It is a [`Future`] too, which gives what [`join`](Self::join) gives.
 pub struct JoinHandle<T> {
     target: FiberRef,
-    outcome: Rc<Outcome<T>>,
+    outcome: Pooled<Outcome<T>>,
 }
 
 impl<T: 'static> JoinHandle<T> {
-    pub(crate) fn new(target: FiberRef, outcome: Rc<Outcome<T>>) -> Self {
+    pub(crate) fn new(target: FiberRef, outcome: Pooled<Outcome<T>>) -> Self {
         Self { target, outcome }
     }
 
+<<<<<<< HEAD
     pub(crate) fn target(&self) -> FiberRef {
         self.target
     }
 
     pub(crate) fn outcome(&self) -> &Rc<Outcome<T>> {
+=======
+    pub(crate) fn outcome(&self) -> &Outcome<T> {
+>>>>>>> 80db95e (hub: make spawning and switching cheaper)
         &self.outcome
     }
 
@@ -224,11 +289,7 @@ impl<T: 'static> JoinHandle<T> {
     /// # Suspends
     /// Until the fiber has ended.
     pub fn wait(&self) {
-        while !self.outcome.ended.get() {
-            if self.outcome.waiting.wait_for(None, WaitsFor::Join) == Woke::TimedOut {
-                return;
-            }
-        }
+        self.outcome.wait(None);
     }
 
     /// As [`wait`](Self::wait), at most for `timeout`. Whether the fiber has ended.
@@ -243,11 +304,7 @@ impl<T: 'static> JoinHandle<T> {
     }
 
     fn wait_until(&self, deadline: Instant) -> bool {
-        while !self.outcome.ended.get() {
-            if self.outcome.waiting.wait_for(Some(deadline), WaitsFor::Join) == Woke::TimedOut {
-                break;
-            }
-        }
+        self.outcome.wait(Some(deadline));
         self.outcome.ended.get()
     }
 
@@ -292,7 +349,7 @@ impl<T: 'static> JoinHandle<T> {
     pub fn exception(&self) -> Option<String> {
         match self.outcome.ending.borrow().as_ref()? {
             Err(JoinError::Panicked(panic)) => {
-                Some(panic.message.clone().unwrap_or_else(|| "a panic without a text".into()))
+                Some(panic.0.message.clone().unwrap_or_else(|| "a panic without a text".into()))
             }
             _ => None,
         }
@@ -334,7 +391,7 @@ impl<T: 'static> JoinHandle<T> {
         match &*self.outcome.ending.borrow() {
             Some(Ok(value)) => Ok(value.clone()),
             Some(Err(JoinError::Panicked(panic))) => {
-                let text = panic.message.clone().unwrap_or_default();
+                let text = panic.0.message.clone().unwrap_or_default();
                 Err(JoinError::Panicked(Panic::new(Box::new(text))))
             }
             Some(Err(JoinError::Killed)) | None => Err(JoinError::Killed),
@@ -344,7 +401,7 @@ impl<T: 'static> JoinHandle<T> {
     /// Calls `callback` on the loop with the result when the fiber has ended; at once, in the next turn, when it has
     /// already. Before any fiber that waits for the end goes on. It must not wait; a panic in it is logged.
     pub fn link(&self, callback: impl FnOnce(&Result<T, JoinError>) + 'static) -> LinkId {
-        let id = self.outcome.links.add(Box::new(callback));
+        let id = self.outcome.told().links.add(Box::new(callback));
         if self.outcome.ended.get() {
             let outcome = self.outcome.clone();
             hub::with(|hub| hub.call_soon(Box::new(move || outcome.call_links())));
@@ -372,7 +429,7 @@ impl<T: 'static> JoinHandle<T> {
 
     /// Takes a link back. False when it has been called or taken back before.
     pub fn unlink(&self, link: LinkId) -> bool {
-        self.outcome.links.remove(link)
+        self.outcome.told().links.remove(link)
     }
 
     /// Ends the fiber: it unwinds from where it waits, or will wait next, and its destructors run. A fiber
@@ -419,7 +476,7 @@ impl<T: 'static> Future for JoinHandle<T> {
         if self.outcome.ended.get() {
             return Poll::Ready(self.outcome.take().expect("polled after it was ready"));
         }
-        let mut wakers = self.outcome.wakers.borrow_mut();
+        let mut wakers = self.outcome.told().wakers.borrow_mut();
         if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
             wakers.push(cx.waker().clone());
         }

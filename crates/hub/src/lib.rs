@@ -42,6 +42,7 @@ mod offload;
 mod options;
 pub mod pipe;
 mod pool;
+mod pooled;
 mod remote;
 mod remote_join;
 mod report;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::time::Duration;
 
 use warren_fiber::stack::Owner;
-use warren_fiber::{RawFiber, StackPool, StackSize};
+use warren_fiber::{RawFiber, StackSize};
 
 use crate::fiber::{FiberRef, Interrupt, as_interrupt};
 use crate::hub::{self, Hub};
@@ -130,13 +130,13 @@ impl Builder {
                     hub::with(|hub| hub.running().deliver());
                     body()
                 }));
-                finish.with(match caught {
-                    Ok(value) => Ok(value),
-                    Err(payload) => match as_interrupt(&*payload) {
-                        Some(Interrupt::Kill) => Err(JoinError::Killed),
-                        _ => Err(JoinError::Panicked(Panic::new(payload))),
-                    },
-                });
+                match caught {
+                    Ok(value) => finish.with_value(value),
+                    Err(payload) => finish.with_error(match as_interrupt(&*payload) {
+                        Some(Interrupt::Kill) => JoinError::Killed,
+                        _ => JoinError::Panicked(Panic::new(payload)),
+                    }),
+                }
             })?;
             start(hub, target);
             Ok(JoinHandle::new(target, outcome))
@@ -150,6 +150,7 @@ impl Builder {
         spawned_at: &'static Location<'static>,
         body: impl FnOnce() + 'static,
     ) -> io::Result<FiberRef> {
+<<<<<<< HEAD
         /// What the first switch to a stack can take along: 1 KiB, with a few pointers for others to add.
         const BODY_BYTES_MAX: usize = 1024 - 64;
         if BODY_BYTES_MAX < size_of_val(&body) {
@@ -166,13 +167,13 @@ impl Builder {
     ) -> io::Result<FiberRef> {
         let stack = StackPool::local().take(self.stack_size)?;
         let fiber = hub.fibers.take();
+=======
+        let stack = hub.stacks.take(self.stack_size)?;
+>>>>>>> 80db95e (hub: make spawning and switching cheaper)
         let id = hub.next_fiber_id();
-        fiber.spawned_at.set(spawned_at);
-        fiber.parent.set(hub.current().map_or(0, |parent| parent.id.get()));
         let mut owner = Owner::new("fiber", id, spawned_at);
-        if let Some(name) = self.name {
-            owner = owner.named(&name);
-            *fiber.name.borrow_mut() = Some(name);
+        if let Some(name) = &self.name {
+            owner = owner.named(name);
         }
         // SAFETY: the name's text lies in a box, which the fiber keeps until its stack is gone.
         unsafe { stack.set_owner(owner) };
@@ -180,6 +181,13 @@ impl Builder {
             hub::with(|hub| hub.running().started(yielder));
             body();
         });
+        // What was made above is moved as late as possible: a move right after the making waits for the memory.
+        let fiber = hub.fibers.take();
+        fiber.spawned_at.set(spawned_at);
+        fiber.parent.set(hub.current().map_or(0, |parent| parent.id.get()));
+        if self.name.is_some() {
+            *fiber.name.borrow_mut() = self.name;
+        }
         fiber.occupy(id, coroutine);
         Ok(hub.name_of(fiber))
     }

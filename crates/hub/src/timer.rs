@@ -45,6 +45,7 @@ pub fn sleep_until(deadline: Instant) {
 ///
 /// # Panics
 /// Outside a fiber.
+#[inline]
 pub fn yield_now() {
     hub::with(|hub| {
         let fiber = hub.running();

@@ -120,6 +120,7 @@ impl StackPool {
     ///
     /// # Errors
     /// What the kernel answers when there is no more address space or too many mappings (`ENOMEM`).
+    #[inline]
     pub fn take(&self, size: StackSize) -> Result<Stack, StackError> {
         // Where pages have 64 KiB, the smallest size would be all guard.
         #[cfg(not(target_arch = "x86_64"))]
