@@ -134,7 +134,7 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
 ///
 /// # Suspends
 /// Always, but for a fiber that unwinds.
-#[inline]
+#[inline(always)]
 pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     // Others should not run while this thread counts as panicking: a lock of the standard library that they drop
     // meanwhile would be poisoned.
@@ -145,7 +145,7 @@ pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFo
 }
 
 /// As [`park_for`], also while the fiber unwinds: for waits that have no other way to end, such as for a lock.
-#[inline]
+#[inline(always)]
 pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     with(|hub| {
         let fiber = hub.running();

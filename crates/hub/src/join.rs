@@ -137,6 +137,13 @@ impl<T: 'static> Outcome<T> {
         self.told.get_or_init(new)
     }
 
+    #[cold]
+    fn wait_always(&self) {
+        while !self.ended.get() {
+            self.waiting.wait_always(None);
+        }
+    }
+
     /// The ending is there: those who want to know are told.
     fn ended(own: &Pooled<Self>) {
         own.ended.set(true);
@@ -162,6 +169,7 @@ impl<T: 'static> Outcome<T> {
     }
 
     /// Waits for the end, at most until `deadline`; not while the fiber that waits unwinds.
+    #[inline(always)]
     fn wait(&self, deadline: Option<Instant>) {
         /// Leaves the place also when the wait ends by unwinding.
         struct Joining<'a>(&'a Cell<Option<Waiter>>, Waiter);
@@ -261,11 +269,12 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// # Panics
     /// Outside a fiber, when there is something to wait for. When the result was taken by [`Future`] already.
+    #[inline]
     pub fn join(self) -> Result<T, JoinError> {
         self.wait();
-        // Only a fiber that unwinds gets here early.
-        while !self.outcome.ended.get() {
-            self.outcome.waiting.wait_always(None);
+        if !self.outcome.ended.get() {
+            // Only a fiber that unwinds gets here.
+            self.outcome.wait_always();
         }
         self.outcome.take().expect("the result was taken already")
     }
@@ -288,6 +297,7 @@ impl<T: 'static> JoinHandle<T> {
     ///
     /// # Suspends
     /// Until the fiber has ended.
+    #[inline]
     pub fn wait(&self) {
         self.outcome.wait(None);
     }
