@@ -247,15 +247,11 @@ impl<T: 'static> JoinHandle<T> {
         Self { target, outcome }
     }
 
-<<<<<<< HEAD
     pub(crate) fn target(&self) -> FiberRef {
         self.target
     }
 
-    pub(crate) fn outcome(&self) -> &Rc<Outcome<T>> {
-=======
     pub(crate) fn outcome(&self) -> &Outcome<T> {
->>>>>>> 80db95e (hub: make spawning and switching cheaper)
         &self.outcome
     }
 

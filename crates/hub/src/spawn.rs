@@ -150,7 +150,6 @@ impl Builder {
         spawned_at: &'static Location<'static>,
         body: impl FnOnce() + 'static,
     ) -> io::Result<FiberRef> {
-<<<<<<< HEAD
         /// What the first switch to a stack can take along: 1 KiB, with a few pointers for others to add.
         const BODY_BYTES_MAX: usize = 1024 - 64;
         if BODY_BYTES_MAX < size_of_val(&body) {
@@ -165,11 +164,7 @@ impl Builder {
         spawned_at: &'static Location<'static>,
         body: impl FnOnce() + 'static,
     ) -> io::Result<FiberRef> {
-        let stack = StackPool::local().take(self.stack_size)?;
-        let fiber = hub.fibers.take();
-=======
         let stack = hub.stacks.take(self.stack_size)?;
->>>>>>> 80db95e (hub: make spawning and switching cheaper)
         let id = hub.next_fiber_id();
         let mut owner = Owner::new("fiber", id, spawned_at);
         if let Some(name) = &self.name {

@@ -54,12 +54,16 @@ impl Driver for SimDriver {
         self.note(Step::Random, digest(bytes), 0);
     }
 
-    fn choose(&self, ready: usize) -> Option<usize> {
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
+    fn choose(&self, ready: usize) -> usize {
         if !self.process.alive.get() && !self.process.buried.get() {
             // Out of range: nobody runs in what is left of the turn in which the node has died.
-            return Some(ready);
+            return ready;
         }
-        Some(self.core.choose(ready))
+        self.core.choose(ready)
     }
 
     fn burst(&self) -> usize {
