@@ -300,7 +300,7 @@ impl<T> Shared<T> {
         loop {
             wait_anywhere(deadline, |waker| {
                 let mut exchange = self.lock();
-                if exchange.is_closed() && !exchange.has_item() {
+                if exchange.is_over() {
                     // The wait ends at once, as the waker is dropped.
                     return;
                 }
@@ -317,7 +317,12 @@ impl<T> Shared<T> {
             match exchange.take() {
                 // Who had offered the item has withdrawn it meanwhile.
                 Err(GetError::Empty) => place = Some(id),
-                Err(closed) => return Err(closed),
+                Err(closed) => {
+                    let next = exchange.pass_on();
+                    drop(exchange);
+                    wake([next]);
+                    return Err(closed);
+                }
                 Ok((item, putter)) => {
                     drop(exchange);
                     wake([putter]);

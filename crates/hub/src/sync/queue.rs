@@ -360,7 +360,8 @@ impl<S: Storage> BaseQueue<S> {
             }
         }
         let mut waiter = Waiter::current();
-        let (id, _) = self.exchange.borrow_mut().enlist(None, waiter);
+        let (id, woken) = self.exchange.borrow_mut().enlist(None, waiter);
+        debug_assert!(woken.is_none(), "nothing has come since it was tried");
         loop {
             let getting = Getting(self, id);
             hub::park_for(&waiter, deadline, WaitsFor::Wake);
@@ -374,6 +375,12 @@ impl<S: Storage> BaseQueue<S> {
                 Err(GetError::Empty) => {
                     waiter = Waiter::current();
                     exchange.enlist(Some(id), waiter);
+                }
+                Err(closed) => {
+                    let next = exchange.pass_on();
+                    drop(exchange);
+                    wake(next);
+                    return Err(closed);
                 }
                 done => return done,
             }

@@ -117,10 +117,12 @@ impl<S: Storage, W> Exchange<S, W> {
             let offer = if self.closed { None } else { self.offers.pop_front() };
             return offer.map(|offer| (offer.item, offer.waker)).ok_or_else(|| self.why_empty());
         };
-        Ok((item, self.admit()))
+        // The last item of a closed queue: those who still wait are to be told.
+        let next = if self.is_over() { self.promise() } else { self.admit() };
+        Ok((item, next))
     }
 
-    /// Somebody who was promised an item does not take it. Whom to wake instead.
+    /// Somebody who came back takes no item: there is none, or it unwinds. Whom to wake instead.
     pub(crate) fn pass_on(&mut self) -> Option<W> {
         self.promise()
     }
@@ -137,13 +139,21 @@ impl<S: Storage, W> Exchange<S, W> {
         S: Default,
     {
         self.closed = true;
-        self.promised += self.getters.len();
-        self.getters.drain(..).for_each(|(_, waker)| wake(waker));
-        self.offers.iter_mut().filter_map(|offer| offer.waker.take()).for_each(wake);
-        immediate.then(|| {
+        let items = immediate.then(|| {
             self.unfinished = self.unfinished.saturating_sub(self.items.len());
             std::mem::take(&mut self.items)
-        })
+        });
+        self.offers.iter_mut().filter_map(|offer| offer.waker.take()).for_each(&mut wake);
+        // Where items are left, they are promised; who takes the last one sees to those who still wait.
+        while let Some(waker) = self.promise() {
+            wake(waker);
+        }
+        items
+    }
+
+    /// Whether it is closed and empty. While items are left that are promised, one may still be passed on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed && self.items.len() == 0
     }
 
     /// Whether there is an item that is promised to nobody.
@@ -177,7 +187,7 @@ impl<S: Storage, W> Exchange<S, W> {
     }
 
     pub(crate) fn why_empty(&self) -> GetError {
-        if self.closed { GetError::Closed } else { GetError::Empty }
+        if self.is_over() { GetError::Closed } else { GetError::Empty }
     }
 
     fn push(&mut self, item: S::Item) {
@@ -195,9 +205,9 @@ impl<S: Storage, W> Exchange<S, W> {
         offer.waker
     }
 
-    /// Promises an item to the first getter, if there is one of each.
+    /// Promises an item to the first getter, if there is one of each; or tells it that there will be none.
     fn promise(&mut self) -> Option<W> {
-        if !self.has_item() {
+        if !self.has_item() && !self.is_over() {
             return None;
         }
         let (_, waker) = self.getters.pop_front()?;
@@ -258,6 +268,24 @@ mod tests {
         assert!(exchange.come_back(1));
         assert_eq!(exchange.take(), Ok((1, None)));
         assert_eq!(exchange.offer(2, "putter").1, [Some("putter"), None]);
+    }
+
+    #[test]
+    fn a_closed_queue_is_over_when_the_last_item_was_taken_and_not_before() {
+        let mut exchange = Exchange::new(Fifo::new(), 9);
+        let (first, second) = (exchange.enlist(None, "first").0, exchange.enlist(None, "second").0);
+        assert_eq!(exchange.put(1), Ok(Some("first")));
+        exchange.close(false, |other| panic!("{other} was woken"));
+        assert_eq!(exchange.get(), Err(GetError::Empty), "the first may still pass it on");
+        let (third, woken) = exchange.enlist(None, "third");
+        assert_eq!(woken, None);
+        assert!(exchange.come_back(first));
+        assert_eq!(exchange.pass_on(), Some("second"));
+        assert!(exchange.come_back(second));
+        assert_eq!(exchange.take(), Ok((1, Some("third"))));
+        assert!(exchange.come_back(third));
+        assert_eq!(exchange.take(), Err(GetError::Closed));
+        assert_eq!(exchange.pass_on(), None);
     }
 
     #[test]
