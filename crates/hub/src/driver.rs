@@ -16,6 +16,8 @@ mod epoll;
 mod file;
 mod kernel;
 mod source;
+#[cfg(feature = "io-uring")]
+mod uring;
 
 use std::io;
 use std::net::IpAddr;
@@ -33,6 +35,8 @@ pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open,
 pub use file::{FileType, Metadata};
 pub use source::Addr;
 pub(crate) use source::{Endpoint, Source};
+#[cfg(feature = "io-uring")]
+pub(crate) use uring::{Done, FileRing, Ring, Uring};
 
 /// A call that may block, for another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -157,6 +161,11 @@ pub(crate) trait Driver {
     /// this has returned; it is dropped uncalled when nobody can do it. The operation goes to its end, whoever
     /// waits for it.
     fn file(&self, op: FileOp, done: Completion) {
+        self.file_on_a_thread(op, done);
+    }
+
+    /// As [`file`](Self::file), by blocking calls.
+    fn file_on_a_thread(&self, op: FileOp, done: Completion) {
         // Refused, the job is dropped, and `done` with it.
         let _ = self.run_blocking(Box::new(move || done(op.perform())));
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::panic::{Location, resume_unwind};
 
+#[cfg(feature = "io-uring")]
+use crate::driver::Uring;
 use crate::driver::{Driver, Epoll};
 use crate::hub::{self, Hub};
 use crate::join::JoinError;
@@ -15,6 +17,10 @@ pub enum DriverKind {
     /// epoll, edge-triggered: available everywhere, and as fast as anything else in most uses.
     #[default]
     Epoll,
+    /// io_uring: sockets as with epoll, files in the same queue. Linux 5.13 or later, where the administrator allows
+    /// it; there is no falling back.
+    #[cfg(feature = "io-uring")]
+    IoUring,
 }
 
 /// Settings of a hub.
@@ -30,6 +36,7 @@ pub enum DriverKind {
 pub struct Options {
     driver: DriverKind,
     core: Option<usize>,
+    files_on_threads: bool,
 }
 
 impl Options {
@@ -50,6 +57,13 @@ impl Options {
         self
     }
 
+    /// Leaves files to threads, which is what happens anyway where io_uring cannot be used, or without the feature
+    /// `io-uring`.
+    pub fn files_on_threads(mut self) -> Self {
+        self.files_on_threads = true;
+        self
+    }
+
     /// As [`run`], with these settings.
     ///
     /// # Errors
@@ -63,7 +77,9 @@ impl Options {
             pin(core)?;
         }
         let driver: Box<dyn Driver> = match self.driver {
-            DriverKind::Epoll => Box::new(Epoll::new()?),
+            DriverKind::Epoll => Box::new(Epoll::new(!self.files_on_threads)?),
+            #[cfg(feature = "io-uring")]
+            DriverKind::IoUring => Box::new(Uring::new(!self.files_on_threads)?),
         };
         let spawned_at = Location::caller();
         let mut handle = None;

@@ -1,5 +1,7 @@
 //! Fibers that wait for futures, and futures that wait for fibers.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +13,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::sync::{Event, Queue};
 use warren_hub::{
-    JoinError, TimedOut, call_soon, future, join_all, run, sleep, spawn, try_run, yield_now,
+    JoinError, TimedOut, call_soon, future, join_all, sleep, spawn, try_run, yield_now,
 };
 
 /// Ready once a value was put in, by whatever thread.

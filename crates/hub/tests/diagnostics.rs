@@ -1,14 +1,17 @@
 //! What a program can find out about its fibers while it runs.
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use support::run;
 use warren_hub::net::UnixStream;
 use warren_hub::sync::Event;
-use warren_hub::{Blocked, Builder, Watchdog, backdoor, run, run_info, sleep, spawn, yield_now};
+use warren_hub::{Blocked, Builder, Watchdog, backdoor, run_info, sleep, spawn, yield_now};
 
 #[inline(never)]
 fn a_wait_of_its_own(event: &Event) {
@@ -98,7 +101,7 @@ fn the_backdoor_prints_fibers() {
             let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
             (&stream).write_all(b"fibers\n").unwrap();
             let count = lines.next().unwrap();
-            assert!(count.ends_with(", epoll"), "{count}");
+            assert!(count.contains(" descriptors, "), "{count}");
             lines.find(|line| line.contains("sleeper (fiber") && line.contains("waits for a time"));
             (&stream).write_all(b"nonsense\ncount\nquit\n").unwrap();
             let mut rest = String::new();

@@ -1,12 +1,15 @@
 //! Spawning, joining, killing, timing.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use support::run;
 use warren_hub::sync::Event;
 use warren_hub::{
-    Builder, JoinError, StackSize, TimedOut, call_later, call_soon, current, join_all, run, sleep,
+    Builder, JoinError, StackSize, TimedOut, call_later, call_soon, current, join_all, sleep,
     spawn, with_timeout, yield_now,
 };
 

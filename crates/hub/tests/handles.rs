@@ -1,12 +1,15 @@
 //! What a handle tells of its fiber, and does to it: gevent's `Greenlet`.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use support::run;
 use warren_hub::{
-    JoinError, Options, TimedOut, Timeout, idle, kill_all, no_wait, run, shield, sleep, spawn,
+    JoinError, Options, TimedOut, Timeout, idle, kill_all, no_wait, shield, sleep, spawn,
     spawn_later, spawn_raw, with_timeout, yield_now,
 };
 

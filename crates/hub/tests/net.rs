@@ -1,12 +1,15 @@
 //! Sockets on fibers.
 
+mod support;
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use support::run;
 use warren_hub::net::{Keepalive, TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
-use warren_hub::{JoinError, join_all, run, sleep, spawn, with_timeout, yield_now};
+use warren_hub::{JoinError, join_all, sleep, spawn, with_timeout, yield_now};
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);

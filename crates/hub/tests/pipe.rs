@@ -1,11 +1,14 @@
 //! Pipes between fibers, threads and by path.
 
+mod support;
+
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use support::run;
 use warren_hub::pipe::{PipeReader, PipeWriter, pipe};
-use warren_hub::{JoinError, run, spawn, with_timeout, yield_now};
+use warren_hub::{JoinError, spawn, with_timeout, yield_now};
 
 #[test]
 fn more_than_a_pipe_holds_goes_through() {

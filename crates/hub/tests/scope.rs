@@ -1,14 +1,16 @@
 //! Scoped fibers: sound on return, panic, kill and timeout.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::sync::Event;
 use warren_hub::{
-    JoinError, TimedOut, call_soon, no_wait, run, scope, shield, sleep, spawn, with_timeout,
-    yield_now,
+    JoinError, TimedOut, call_soon, no_wait, scope, shield, sleep, spawn, with_timeout, yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(60);

@@ -1,14 +1,17 @@
 //! Channels, semaphores and events between hubs and threads.
 
+mod support;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::sync::{Closed, GetError, PutError};
 use warren_hub::{
-    HubGroup, Receiver, Sender, SharedEvent, SharedSemaphore, TimedOut, channel, run, sleep, spawn,
+    HubGroup, Receiver, Sender, SharedEvent, SharedSemaphore, TimedOut, channel, sleep, spawn,
     unbounded_channel, yield_now,
 };
 

@@ -1,5 +1,7 @@
 //! Hubs and other threads: handles, groups, blocking calls, signals.
 
+mod support;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::signal::{Signal, on_signals};
 use warren_hub::sync::{Event, Queue};
 use warren_hub::{
-    HubGone, HubGroup, JoinError, handle, join_all, offload, run, sleep, spawn, yield_now,
+    HubGone, HubGroup, JoinError, handle, join_all, offload, sleep, spawn, yield_now,
 };
 
 #[test]

@@ -1,12 +1,15 @@
 //! Datagrams, on the network and between processes.
 
+mod support;
+
 use std::io;
 use std::net::{Ipv4Addr, Shutdown};
 use std::rc::Rc;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::net::{UdpSocket, UnixDatagram};
-use warren_hub::{JoinError, join_all, run, sleep, spawn, with_timeout, yield_now};
+use warren_hub::{JoinError, join_all, sleep, spawn, with_timeout, yield_now};
 
 const SHORT: Duration = Duration::from_millis(5);
 

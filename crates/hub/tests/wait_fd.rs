@@ -1,5 +1,7 @@
 //! Waiting for descriptors that are not the hub's own.
 
+mod support;
+
 use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,9 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use support::run;
 use warren_hub::io::{Readiness, closing, wait_fd};
 use warren_hub::{
-    Interrupted, JoinError, TimedOut, hold_interrupts, run, sleep, spawn, with_timeout, yield_now,
+    Interrupted, JoinError, TimedOut, hold_interrupts, sleep, spawn, with_timeout, yield_now,
 };
 
 #[test]

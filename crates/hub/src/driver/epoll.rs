@@ -9,20 +9,40 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 use super::{Bell, Driver, Event};
+#[cfg(feature = "io-uring")]
+use super::{Completion, FileOp, FileRing};
 use crate::io::Readiness;
 
 /// Events taken from the kernel by one call. What is more comes with the next.
 const EVENTS_MAX: usize = 256;
 
+/// The name of the ring among the events.
+#[cfg(feature = "io-uring")]
+const FILES_KEY: u64 = u64::MAX - 1;
+
 pub(crate) struct Epoll {
     epoll: OwnedFd,
     events: RefCell<Vec<epoll::Event>>,
+    #[cfg(feature = "io-uring")]
+    files: FileRing,
 }
 
 impl Epoll {
-    pub(crate) fn new() -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: RefCell::new(Vec::with_capacity(EVENTS_MAX)) })
+    /// `file_ring`: files by io_uring, where that can be used; otherwise by threads.
+    pub(crate) fn new(file_ring: bool) -> io::Result<Self> {
+        let _ = file_ring;
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
+            #[cfg(feature = "io-uring")]
+            files: FileRing::new(file_ring),
+        })
+    }
+
+    /// As [`Driver::bell`] is heard: for as long as it is readable.
+    fn watch_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(key);
+        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
     }
 }
 
@@ -46,14 +66,23 @@ impl Driver for Epoll {
     fn bell(&self, key: u64) -> io::Result<Bell> {
         let bell = Bell::eventfd()?;
         if let Bell::Eventfd(fd) = &bell {
-            // Level-triggered: heard for as long as it rings.
-            let data = epoll::EventData::new_u64(key);
-            epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?;
+            self.watch_level(fd.as_fd(), key)?;
         }
         Ok(bell)
     }
 
+    #[cfg(feature = "io-uring")]
+    fn file(&self, op: FileOp, done: Completion) {
+        let started = self.files.start(op, done, |ring| self.watch_level(ring, FILES_KEY));
+        if let Err((op, done)) = started {
+            self.file_on_a_thread(op, done);
+        }
+    }
+
     fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
+        // What a file operation has woken must run before the hub sleeps.
+        #[cfg(feature = "io-uring")]
+        let timeout = if self.files.turn()? { Some(Duration::ZERO) } else { timeout };
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
@@ -65,11 +94,19 @@ impl Driver for Epoll {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let before = out.len();
         out.extend(events.iter().map(|event| {
             // The structure is packed: its fields are copied, not borrowed.
             let (flags, data) = (event.flags, event.data);
             (data.u64(), readiness(flags))
         }));
+        drop(events);
+        #[cfg(feature = "io-uring")]
+        if let Some(index) = out[before..].iter().position(|(key, _)| *key == FILES_KEY) {
+            out.swap_remove(before + index);
+            self.files.turn()?;
+        }
+        let _ = before;
         Ok(())
     }
 }

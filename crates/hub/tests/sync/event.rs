@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::{AsyncResult, Event};
-use warren_hub::{TimedOut, join_all, run, sleep, spawn, yield_now};
+use warren_hub::{TimedOut, join_all, sleep, spawn, yield_now};
 
-use crate::{LONG, Log, SHORT, start};
+use super::{LONG, Log, SHORT, start};
 
 #[test]
 fn an_event_wakes_all_in_turn_and_stays_set() {

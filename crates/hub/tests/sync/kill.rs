@@ -5,12 +5,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::run;
 use warren_hub::sync::{
     Channel, Condvar, GetError, LifoQueue, Mutex, PriorityQueue, Queue, RwLock, Semaphore,
 };
-use warren_hub::{JoinError, JoinHandle, run, with_timeout, yield_now};
+use warren_hub::{JoinError, JoinHandle, with_timeout, yield_now};
 
-use crate::{LONG, SHORT, start};
+use super::{LONG, SHORT, start};
 
 /// Kills the first of two waiters, before and after `hand_over` has woken it; the second must get what there is.
 #[track_caller]

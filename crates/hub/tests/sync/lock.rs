@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::{Condvar, Mutex, RLock};
-use warren_hub::{JoinError, TimedOut, join_all, run, sleep, spawn, yield_now};
+use warren_hub::{JoinError, TimedOut, join_all, sleep, spawn, yield_now};
 
-use crate::{LONG, Log, SHORT, start};
+use super::{LONG, Log, SHORT, start};
 
 #[test]
 fn a_mutex_keeps_its_value_whole_across_waits() {

@@ -7,12 +7,15 @@ mod lock;
 mod queue;
 mod rwlock;
 mod semaphore;
+#[path = "../support/mod.rs"]
+mod support;
 mod wait;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::{JoinHandle, spawn, yield_now};
 
 /// Long enough for a wait to be over, when nothing else ends it.

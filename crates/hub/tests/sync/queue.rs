@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::{
     Channel, Closed, GetError, JoinableQueue, LifoQueue, PriorityQueue, PutError, Queue,
 };
-use warren_hub::{TimedOut, join_all, run, spawn, yield_now};
+use warren_hub::{TimedOut, join_all, spawn, yield_now};
 
-use crate::{LONG, Log, SHORT, start};
+use super::{LONG, Log, SHORT, start};
 
 #[test]
 fn a_full_queue_holds_its_producer_back() {

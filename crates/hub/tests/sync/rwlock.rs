@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::RwLock;
-use warren_hub::{TimedOut, join_all, run, yield_now};
+use warren_hub::{TimedOut, join_all, yield_now};
 
-use crate::{LONG, Log, SHORT, start};
+use super::{LONG, Log, SHORT, start};
 
 #[test]
 fn many_read_or_one_writes() {

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::{BoundedSemaphore, DummySemaphore, ReleasedTooOften, Semaphore};
-use warren_hub::{TimedOut, join_all, run, spawn, yield_now};
+use warren_hub::{TimedOut, join_all, spawn, yield_now};
 
-use crate::{LONG, Log, SHORT, start};
+use super::{LONG, Log, SHORT, start};
 
 #[test]
 fn a_semaphore_lets_in_as_many_as_it_has_permits() {

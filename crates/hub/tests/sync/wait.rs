@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use super::run;
 use warren_hub::sync::{AsyncResult, Event, Semaphore};
-use warren_hub::{WaitOptions, Waitable, iwait, run, spawn, wait, yield_now};
+use warren_hub::{WaitOptions, Waitable, iwait, spawn, wait, yield_now};
 
-use crate::{LONG, SHORT};
+use super::{LONG, SHORT};
 
 fn events<const N: usize>() -> [Rc<Event>; N] {
     std::array::from_fn(|_| Rc::new(Event::new()))

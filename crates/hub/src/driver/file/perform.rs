@@ -3,12 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{Answer, Data, Entry, FileHandle, FileOp, FileType, Metadata, Open, Reply};
 
@@ -33,8 +34,9 @@ impl FileOp {
         match self {
             Self::Read { .. } | Self::Write { .. } => unreachable!("they own a buffer"),
             Self::Open { path, how } => {
-                let file = options(how).open(path)?;
-                return Ok(Reply::Opened(FileHandle::Kernel(Arc::new(file.into()))));
+                let flags = OFlags::from_bits_retain(how.flags()?.cast_unsigned());
+                let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(how.mode))?;
+                return Ok(Reply::Opened(FileHandle::Kernel(Arc::new(fd))));
             }
             Self::SyncData { file } => rustix::fs::fdatasync(fd(file)?)?,
             Self::SyncAll { file } => rustix::fs::fsync(fd(file)?)?,
@@ -97,18 +99,29 @@ fn write(file: &FileHandle, data: &[u8], offset: Option<u64>) -> io::Result<usiz
     })
 }
 
-fn options(how: &Open) -> fs::OpenOptions {
-    let mut options = fs::OpenOptions::new();
-    options
-        .read(how.read)
-        .write(how.write)
-        .append(how.append)
-        .truncate(how.truncate)
-        .create(how.create)
-        .create_new(how.create_new)
-        .mode(how.mode)
-        .custom_flags(how.custom_flags);
-    options
+impl Open {
+    /// The flags of `open(2)`, by the rules of `std::fs::OpenOptions`.
+    pub(crate) fn flags(&self) -> io::Result<i32> {
+        let writes = self.write || self.append;
+        let changes = self.truncate || self.create || self.create_new;
+        let contradicts = (!writes && (!self.read || changes))
+            || (self.append && self.truncate && !self.create_new);
+        if contradicts {
+            return Err(Errno::INVAL.into());
+        }
+        let access = match (self.read, writes) {
+            (true, true) => OFlags::RDWR,
+            (false, _) => OFlags::WRONLY,
+            (true, false) => OFlags::RDONLY,
+        };
+        let mut flags = access | OFlags::CLOEXEC | OFlags::LARGEFILE;
+        flags.set(OFlags::APPEND, self.append);
+        flags.set(OFlags::CREATE, self.create || self.create_new);
+        flags.set(OFlags::TRUNC, self.truncate && !self.create_new);
+        flags.set(OFlags::EXCL, self.create_new);
+        let custom = self.custom_flags & !OFlags::RWMODE.bits().cast_signed();
+        Ok(flags.bits().cast_signed() | custom)
+    }
 }
 
 fn entries(path: &Path) -> io::Result<Vec<Entry>> {
