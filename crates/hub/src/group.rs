@@ -7,10 +7,13 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 
+use rustix::thread::CpuSet;
+
 use crate::hub;
 use crate::inbox::{HubGone, HubHandle};
-use crate::options::try_run;
+use crate::options::Options;
 use crate::remote_join::RemoteJoin;
+use crate::report::RunInfo;
 use crate::sync::Event;
 
 /// Hubs that run until the group is shut down. Nothing moves between them by itself: what is spawned on one
@@ -46,10 +49,21 @@ impl HubGroup {
     /// # Panics
     /// When `count` is 0.
     pub fn start(count: usize) -> io::Result<Self> {
+        Self::start_with(count, |_| Options::new())
+    }
+
+    /// As [`start`](Self::start); hub `n` is run as `options(n)` says, such as pinned to a core.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), also when there is no such core.
+    ///
+    /// # Panics
+    /// When `count` is 0.
+    pub fn start_with(count: usize, options: impl Fn(usize) -> Options) -> io::Result<Self> {
         assert!(count > 0, "a group needs a hub");
         let mut group = Self { members: Vec::with_capacity(count) };
         for number in 0..count {
-            match start_member(number) {
+            match start_member(number, options(number)) {
                 Ok(member) => group.members.push(member),
                 Err(error) => {
                     group.shutdown();
@@ -66,6 +80,16 @@ impl HubGroup {
     /// As [`start`](Self::start).
     pub fn per_core() -> io::Result<Self> {
         Self::start(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// Starts one hub for each core that this process may use, and keeps it there.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn pinned() -> io::Result<Self> {
+        let allowed = rustix::thread::sched_getaffinity(None)?;
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+        Self::start_with(cores.len(), |number| Options::new().pin_to(cores[number]))
     }
 
     /// How many hubs there are.
@@ -112,6 +136,16 @@ impl HubGroup {
         self.handle(index).spawn(body)
     }
 
+    /// What the fibers of each hub do, see [`run_info`](crate::run_info); without the hubs that have ended.
+    ///
+    /// # Suspends
+    /// On a fiber, until each hub has answered; blocks a thread without a hub.
+    pub fn run_info(&self) -> Vec<RunInfo> {
+        let asked = (0..self.len()).map(|number| self.spawn_on(number, crate::run_info));
+        let asked: Vec<_> = asked.collect();
+        asked.into_iter().filter_map(|answer| answer.ok()?.join().ok()).collect()
+    }
+
     /// Kills all fibers and waits for the threads to end. Blocks: not to be called on a hub that must go on.
     ///
     /// # Panics
@@ -136,13 +170,13 @@ impl fmt::Debug for HubGroup {
     }
 }
 
-fn start_member(number: usize) -> io::Result<Member> {
+fn start_member(number: usize, options: Options) -> io::Result<Member> {
     thread_local! {
         static STOP: Rc<Event> = Rc::new(Event::new());
     }
     let (started, handle) = mpsc::channel();
     let thread = thread::Builder::new().name(format!("warren-hub-{number}")).spawn(move || {
-        try_run(move || {
+        options.run(move || {
             let _ = started.send(hub::with(|hub| hub.handle()));
             STOP.with(Rc::clone).wait();
         })

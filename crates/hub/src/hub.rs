@@ -27,8 +27,10 @@ use crate::driver::{Driver, Event, Source};
 use crate::fiber::{Fiber, FiberRef, Interrupt, Shield, State, Waiter, WaitsFor, Woke};
 use crate::inbox::{HubHandle, Inbox, Letter};
 use crate::io::{IoHandler, Readiness, Registration, wait_fd};
+use crate::join::FiberId;
 use crate::remote::Remotes;
 use crate::report::{FiberInfo, RunInfo};
+use crate::switch::SwitchHook;
 use crate::turn::{Phase, TurnHook};
 use crate::watchdog::Pulse;
 use crate::wheel::{Key, Wheel};
@@ -41,6 +43,11 @@ const INBOX_KEY: u64 = u64::MAX;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// I/O calls a fiber may make in one go, none of which had to wait. Then others have their turn.
 const IO_BUDGET: u32 = 128;
+
+/// Free stacks that keep their memory, for the next fibers.
+const WARM_STACKS: usize = 256;
+/// A hub that is idle for so long gives memory of the others back.
+const TRIM_AFTER: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// The hub that runs on this thread; null when none does.
@@ -88,6 +95,8 @@ pub(crate) struct Hub {
     /// Handlers to be called in the next turn.
     io_again: RefCell<Vec<Event>>,
     hooks: RefCell<[Vec<Rc<dyn TurnHook>>; 2]>,
+    has_switch_hooks: Cell<bool>,
+    switch_hooks: RefCell<Vec<Rc<dyn SwitchHook>>>,
     pub(crate) remotes: Remotes,
     locals: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     pub(crate) driver: Box<dyn Driver>,
@@ -227,6 +236,8 @@ impl Hub {
             last_io_generation: Cell::new(0),
             io_again: RefCell::default(),
             hooks: RefCell::default(),
+            has_switch_hooks: Cell::new(false),
+            switch_hooks: RefCell::default(),
             remotes: Remotes::new(),
             locals: RefCell::default(),
             simulated: driver.is_simulated(),
@@ -349,9 +360,16 @@ impl Hub {
             }
             self.io_budget.set(IO_BUDGET);
             self.beat();
+            let hooked = self.has_switch_hooks.get();
+            if hooked {
+                self.call_switch_hooks(|hook| hook.switched_in(FiberId(fiber.id.get())));
+            }
             self.current.set(fiber);
             let ended = fiber.resume();
             self.current.set(std::ptr::null());
+            if hooked {
+                self.call_switch_hooks(|hook| hook.switched_out(FiberId(fiber.id.get())));
+            }
             if ended {
                 self.ended(fiber);
                 if done() {
@@ -359,6 +377,13 @@ impl Hub {
                 }
             }
         }
+    }
+
+    #[cold]
+    fn call_switch_hooks(&self, call: impl Fn(&dyn SwitchHook)) {
+        // Copied: a hook may add or remove hooks.
+        let hooks = self.switch_hooks.borrow().clone();
+        hooks.iter().for_each(|hook| call(&**hook));
     }
 
     fn next_ready(&self) -> Option<u32> {
@@ -437,13 +462,24 @@ impl Hub {
         if timeout == Some(Duration::ZERO) || !self.inbox.sleep() {
             return self.poll(Some(Duration::ZERO));
         }
+        let trims = self.has_idle_stacks() && timeout.is_none_or(|timeout| TRIM_AFTER < timeout);
+        let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
         self.pulse.beat(0);
         let mut events = self.events.take();
         let waited = self.driver.wait(timeout, &mut events);
         self.inbox.awake();
         self.beat();
+        if trims && events.is_empty() {
+            self.stacks.trim(WARM_STACKS);
+        }
         self.hand_out(events);
         waited
+    }
+
+    /// More stacks are free than will be needed at once, and they hold memory.
+    fn has_idle_stacks(&self) -> bool {
+        let stacks = self.stacks.stats();
+        !self.simulated && WARM_STACKS < stacks.free - stacks.cold.min(stacks.free)
     }
 
     /// Shows the watchdog that the loop goes on.
@@ -535,6 +571,7 @@ impl Hub {
         self.after.take();
         self.callbacks.take();
         self.hooks.take();
+        self.switch_hooks.take();
         let slots: Vec<IoSlot> = self.io.borrow_mut().drain().collect();
         drop(slots);
         let timers = std::mem::replace(&mut *self.timers.borrow_mut(), Wheel::new());
@@ -765,6 +802,22 @@ impl Hub {
             let hooks = &mut self.hooks.borrow_mut()[phase as usize];
             let index = hooks.iter().position(|other| Rc::ptr_eq(other, hook));
             index.map(|index| hooks.remove(index))
+        };
+        drop(removed);
+    }
+
+    pub(crate) fn add_switch_hook(&self, hook: Rc<dyn SwitchHook>) {
+        self.switch_hooks.borrow_mut().push(hook);
+        self.has_switch_hooks.set(true);
+    }
+
+    pub(crate) fn remove_switch_hook(&self, hook: &Rc<dyn SwitchHook>) {
+        let removed = {
+            let mut hooks = self.switch_hooks.borrow_mut();
+            let index = hooks.iter().position(|other| Rc::ptr_eq(other, hook));
+            let removed = index.map(|index| hooks.remove(index));
+            self.has_switch_hooks.set(!hooks.is_empty());
+            removed
         };
         drop(removed);
     }

@@ -53,6 +53,7 @@ mod shim;
 pub mod signal;
 pub mod sim;
 mod spawn;
+mod switch;
 pub mod sync;
 mod threadpool;
 mod timer;
@@ -78,13 +79,14 @@ pub use report::{
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use shared::{SharedEvent, SharedPermit, SharedSemaphore};
 pub use spawn::{Builder, can_wait, current, spawn, spawn_later, spawn_raw};
+pub use switch::{SwitchHook, SwitchHookGuard, on_switch};
 pub use threadpool::ThreadPool;
 pub use timer::{
     TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,
 };
 pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
 pub use wait::{Iwait, WaitOptions, Waitable, iwait, wait};
-pub use warren_fiber::StackSize;
+pub use warren_fiber::{FiberLocal, StackSize, fiber_local, grow, remaining_stack};
 pub use watchdog::{Blocked, Watchdog};
 
 /// A handle to the hub of this thread, for other threads.

@@ -301,3 +301,69 @@ fn each_hub_has_values_of_its_own() {
     let second = run(|| warren_hub::hub_local(|| Cell::new(0)).get());
     assert_eq!((first, second), (1, 0));
 }
+
+#[test]
+fn a_hook_hears_of_every_switch() {
+    use warren_hub::{FiberId, SwitchHook, on_switch};
+
+    /// A thread-local of another library, saved and restored for each fiber.
+    struct Scoped(RefCell<std::collections::BTreeMap<FiberId, u32>>);
+    thread_local! {
+        static CURRENT: Cell<u32> = const { Cell::new(0) };
+    }
+    impl SwitchHook for Scoped {
+        fn switched_in(&self, fiber: FiberId) {
+            CURRENT.set(self.0.borrow().get(&fiber).copied().unwrap_or(0));
+        }
+        fn switched_out(&self, fiber: FiberId) {
+            self.0.borrow_mut().insert(fiber, CURRENT.get());
+        }
+    }
+    run(|| {
+        let hook = Rc::new(Scoped(RefCell::default()));
+        let guard = on_switch(hook.clone());
+        // From the next switch on.
+        yield_now();
+        let fibers = (1..4).map(|n| {
+            spawn(move || {
+                CURRENT.set(n);
+                for _ in 0..3 {
+                    yield_now();
+                    assert_eq!(CURRENT.get(), n, "each fiber sees its own");
+                }
+            })
+        });
+        for ended in warren_hub::join_all(fibers) {
+            ended.unwrap();
+        }
+        assert!(hook.0.borrow().len() >= 4);
+        drop(guard);
+        let known = hook.0.borrow().len();
+        spawn(|| ()).join().unwrap();
+        assert_eq!(hook.0.borrow().len(), known);
+    });
+}
+
+#[test]
+fn a_deep_recursion_grows_its_stack() {
+    fn depth(n: u32) -> u32 {
+        warren_hub::grow(32 << 10, warren_hub::StackSize::Huge, || {
+            let frame = std::hint::black_box([n; 200]);
+            if n == 0 {
+                // Waiting works on the bigger stack as well.
+                sleep(SHORT);
+                0
+            } else {
+                1 + depth(frame[7] - 1)
+            }
+        })
+    }
+    run(|| {
+        let fiber = spawn(|| depth(2000));
+        assert_eq!(fiber.join().unwrap(), 2000);
+        // Killed while it waits there, it unwinds through both stacks.
+        let killed = spawn(|| depth(2000));
+        yield_now();
+        assert!(killed.kill_wait(None));
+    });
+}

@@ -173,3 +173,19 @@ fn signals_are_told_on_the_loop() {
         drop(watch);
     });
 }
+
+#[test]
+fn hubs_of_a_group_may_be_pinned_each_to_a_core() {
+    let group = HubGroup::pinned().unwrap();
+    let cores: Vec<usize> = (0..group.len())
+        .map(|n| group.spawn_on(n, rustix::thread::sched_getcpu).unwrap().join().unwrap())
+        .collect();
+    let distinct: std::collections::BTreeSet<&usize> = cores.iter().collect();
+    assert_eq!(distinct.len(), group.len());
+    let infos = group.run_info();
+    assert_eq!(infos.len(), group.len());
+    assert!(infos.iter().all(|info| info.fibers.iter().any(|fiber| fiber.state == "runs")));
+    group.shutdown();
+    let refused = HubGroup::start_with(1, |_| warren_hub::Options::new().pin_to(1 << 20));
+    assert!(refused.is_err());
+}
