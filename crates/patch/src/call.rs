@@ -109,6 +109,11 @@ impl Call {
         mode.is_some()
     }
 
+    /// Leaves `errno` behind beside a result that is no error by itself.
+    pub(crate) fn leave_errno(&mut self, errno: c_int) {
+        self.errno = errno;
+    }
+
     /// Hands the result over, as C functions do.
     pub(crate) fn end<R: Failure>(self, result: Result<R, c_int>) -> R {
         if let Some(blocked) = self.blocked {
@@ -249,8 +254,11 @@ impl Call {
         }
         let calls = EASY_CALLS.get() + 1;
         EASY_CALLS.set(calls);
-        if BUDGET <= calls && !panicking() && !is_nonblocking(fd) {
-            EASY_CALLS.set(0);
+        if calls < BUDGET {
+            return;
+        }
+        EASY_CALLS.set(0);
+        if !panicking() && !is_nonblocking(fd) {
             // An interrupt comes with the next wait.
             let _ = hold_interrupts(warren_hub::yield_now);
         }

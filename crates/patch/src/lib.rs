@@ -55,17 +55,19 @@
 //! - **Calls that do not pass the C library's symbols are not seen**: rustix and others that make system calls by
 //!   themselves, io_uring, what the C library calls within itself (`system`, `popen`, `fgets`, its resolver;
 //!   `getaddrinfo` as a whole is seen), libraries linked with `-Bsymbolic` or loaded with `RTLD_DEEPBIND`.
-//! - **Plain files block**, as disks do: give long ones to [`warren_hub::offload`]. So do `recvmmsg`, `sendmmsg`,
-//!   `recvmsg` with `MSG_WAITALL`, `fcntl` locks, `gethostbyname`.
+//! - **Plain files block**, as disks do: give long ones to [`warren_hub::offload`]. So do opening a named pipe,
+//!   `recvmmsg`, `sendmmsg`, `recvmsg` with `MSG_WAITALL`, `fcntl` locks, `gethostbyname`.
 //! - **Standard streams are left alone**: `println!` holds a lock of the thread while it writes.
 //! - `sendfile` and `splice` that may block answer `EINVAL`, as for files that they do not know; callers fall back to
 //!   reading and writing, `std::io::copy` among them.
 //! - A parked call never fails with `EINTR`. Sleeps are rounded up to a millisecond.
 //! - A connection to accept that another *process* takes in between blocks the thread until the next comes; so does a
 //!   byte of a pipe that another process takes, where the kernel is older than 6.4.
-//! - A descriptor that is closed while a fiber of another hub waits for it leaves that fiber waiting.
+//! - A descriptor that is closed on another thread, or replaced by `dup2`, while a fiber waits for it leaves that fiber
+//!   waiting.
 //! - After `fork`, the child is not patched.
-//! - Linux with glibc only; a static program has no second symbol to call.
+//! - Linux with glibc only; a static program has no second symbol to call. In programs only: built into a shared
+//!   library, the functions serve that library at most.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!("warren-patch stands in for functions of glibc on Linux");

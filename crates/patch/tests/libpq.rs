@@ -1,12 +1,13 @@
 //! PostgreSQL's C library, unmodified and loaded at run time, against a real server.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::rc::Rc;
 use std::time::Duration;
 
 use libloading::Library;
 use support::{AT_ONCE, servers};
-use warren_hub::{join_all, run, sleep, spawn};
+use warren_hub::{JoinError, TimedOut, join_all, run, sleep, spawn, with_timeout};
 use warren_patch::patch_all;
 
 mod support;
@@ -43,6 +44,8 @@ impl Libpq {
     }
 }
 
+const OPTIONS: &str = "host=localhost user=postgres sslmode=disable gssencmode=disable";
+
 /// A connection of the library.
 struct Connection(Rc<Libpq>, *mut c_void);
 
@@ -58,13 +61,19 @@ impl Connection {
 
     /// The first value of the answer.
     fn query(&self, query: &str) -> String {
+        self.try_query(query).unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    fn try_query(&self, query: &str) -> Result<String, String> {
         let text = CString::new(query).unwrap();
         // SAFETY: a connection that is not finished, a string, and a result that is used before it is cleared.
         unsafe {
             let result = (self.0.exec)(self.1, text.as_ptr());
             let value = (self.0.value)(result, 0, 0);
-            assert!(!value.is_null(), "{query}: {}", self.error());
-            let value = CStr::from_ptr(value).to_str().unwrap().to_owned();
+            let value = match value.is_null() {
+                true => Err(self.error()),
+                false => Ok(CStr::from_ptr(value).to_str().unwrap().to_owned()),
+            };
             (self.0.clear)(result);
             value
         }
@@ -87,10 +96,7 @@ impl Drop for Connection {
 fn a_hundred_queries_run_at_once() {
     support::watchdog();
     let Some(server) = servers::postgres() else { return };
-    let options = format!(
-        "host=localhost port={} user=postgres sslmode=disable gssencmode=disable",
-        server.port
-    );
+    let options = format!("{OPTIONS} port={}", server.port);
     patch_all();
     run(move || {
         let library = Rc::new(Libpq::load());
@@ -115,5 +121,39 @@ fn a_hundred_queries_run_at_once() {
         }
         assert_eq!(control.query("SELECT pg_advisory_unlock(1)"), "t");
         assert!(join_all(queries).iter().all(Result::is_ok));
+        kill_in_a_query(&library, &options);
+        time_out_in_a_query(&library, &options);
     });
+}
+
+/// C is not unwound: the query fails, the library cleans up after itself, and then the fiber ends.
+fn kill_in_a_query(library: &Rc<Libpq>, options: &str) {
+    let connection = Connection::open(library, options);
+    let (reached, seen) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let (start, end) = (reached.clone(), seen.clone());
+    let fiber = spawn(move || {
+        start.set(true);
+        let error = connection.try_query("SELECT pg_sleep(3600)").unwrap_err();
+        assert!(error.contains("canceled"), "{error}");
+        end.set(true);
+        drop(connection);
+        sleep(Duration::from_secs(3600));
+    });
+    while !reached.get() {
+        sleep(Duration::from_millis(1));
+    }
+    fiber.kill();
+    assert!(matches!(fiber.join(), Err(JoinError::Killed)));
+    assert!(seen.get());
+}
+
+fn time_out_in_a_query(library: &Rc<Libpq>, options: &str) {
+    let connection = Connection::open(library, options);
+    let result = with_timeout(Duration::from_millis(20), move || {
+        let error = connection.try_query("SELECT pg_sleep(3600)").unwrap_err();
+        drop(connection);
+        sleep(Duration::from_secs(3600));
+        error
+    });
+    assert_eq!(result, Err(TimedOut));
 }

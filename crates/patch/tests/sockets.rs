@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -383,4 +384,39 @@ fn errno_of_a_success_is_what_it_was() {
         server.write_all(b"x").unwrap();
         assert_eq!(reading.join().unwrap(), (1, 1234));
     });
+}
+
+#[test]
+fn hubs_that_share_a_listener_do_not_block_on_each_other() {
+    support::watchdog();
+    patch_all();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let hubs: Vec<_> = (0..3)
+        .map(|_| {
+            let (listener, accepted) = (listener.try_clone().unwrap(), accepted.clone());
+            thread::spawn(move || {
+                run(move || {
+                    let counted = accepted.clone();
+                    spawn(move || {
+                        for stream in listener.incoming() {
+                            // The end of the hub kills this fiber.
+                            let Ok(_) = stream else { return };
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                    // Goes on only if the hub does.
+                    while accepted.load(Ordering::Relaxed) < 100 {
+                        sleep(Duration::from_millis(1));
+                    }
+                });
+            })
+        })
+        .collect();
+    let clients: Vec<_> = (0..100).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for hub in hubs {
+        hub.join().unwrap();
+    }
+    assert_eq!(accepted.load(Ordering::Relaxed), clients.len());
 }

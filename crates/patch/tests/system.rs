@@ -354,3 +354,29 @@ fn a_forked_child_is_not_patched() {
         }
     });
 }
+
+#[test]
+fn writes_to_a_pipe_keep_their_order() {
+    patched(|| {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let writing = spawn(move || {
+            let parts: Vec<Vec<u8>> = (0..10).map(|n| vec![n; 50_000]).collect();
+            let slices: Vec<io::IoSlice<'_>> =
+                parts.iter().map(|part| io::IoSlice::new(part)).collect();
+            writer.write_vectored(&slices).unwrap()
+        });
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        assert_eq!((bytes.len(), writing.join().unwrap()), (500_000, 500_000));
+        assert!(bytes.is_sorted());
+    });
+}
+
+#[test]
+fn what_is_written_to_nobody_is_an_error() {
+    patched(|| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    });
+}

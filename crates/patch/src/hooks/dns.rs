@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use libc::{addrinfo, sockaddr, sockaddr_storage, socklen_t};
 
-use crate::call::{Call, errno, set_errno};
+use crate::call::{Call, errno};
 use crate::real::hooks;
 
 hooks! {
@@ -70,7 +70,8 @@ unsafe fn look_up_host(
     if numeric || host_copy.as_deref().is_none_or(is_address) {
         // Nobody needs to be asked.
         // SAFETY: what the caller passed.
-        return unsafe { real::getaddrinfo(host, service, hints, result) };
+        let code = unsafe { real::getaddrinfo(host, service, hints, result) };
+        return failed(call, code, errno());
     }
     let job = move || {
         let mut answer = std::ptr::null_mut();
@@ -90,14 +91,8 @@ unsafe fn look_up_host(
             unsafe { *result = answer.take() };
             0
         }
-        Ok((code, errno, _)) => {
-            set_errno(errno);
-            code
-        }
-        Err(errno) => {
-            set_errno(errno);
-            libc::EAI_SYSTEM
-        }
+        Ok((code, errno, _)) => failed(call, code, errno),
+        Err(errno) => failed(call, libc::EAI_SYSTEM, errno),
     }
 }
 
@@ -143,9 +138,10 @@ unsafe fn look_up_address(
     if flags & libc::NI_NUMERICHOST != 0 || size_of::<sockaddr_storage>() < size {
         // Nobody needs to be asked, or it is wrong.
         // SAFETY: what the caller passed.
-        return unsafe {
+        let code = unsafe {
             real::getnameinfo(address, address_size, host, host_size, service, service_size, flags)
         };
+        return failed(call, code, errno());
     }
     let mut copy = [0_u8; size_of::<sockaddr_storage>()];
     // SAFETY: our caller vouches for the address; the size was checked.
@@ -181,15 +177,17 @@ unsafe fn look_up_address(
             }
             0
         }
-        Ok((code, errno, ..)) => {
-            set_errno(errno);
-            code
-        }
-        Err(errno) => {
-            set_errno(errno);
-            libc::EAI_SYSTEM
-        }
+        Ok((code, errno, ..)) => failed(call, code, errno),
+        Err(errno) => failed(call, libc::EAI_SYSTEM, errno),
     }
+}
+
+/// One of the codes leaves the error to `errno`.
+fn failed(call: &mut Call, code: c_int, errno: c_int) -> c_int {
+    if code == libc::EAI_SYSTEM {
+        call.leave_errno(errno);
+    }
+    code
 }
 
 fn room(place: *mut c_char, size: socklen_t) -> usize {

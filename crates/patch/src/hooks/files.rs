@@ -12,6 +12,7 @@ use std::time::Duration;
 use libc::{iovec, msghdr, size_t, ssize_t};
 use warren_hub::io::{Readiness, closing};
 
+use super::transfer::rest_of;
 use super::{select, transfer};
 use crate::call::{Call, errno, is_nonblocking, outcome, set_errno};
 use crate::real::{hooks, real};
@@ -165,61 +166,62 @@ unsafe fn write_parts(
             let count = usize::try_from(count).unwrap_or(0);
             // SAFETY: C's contract: as many as it says.
             let parts = unsafe { std::slice::from_raw_parts(parts, count) };
-            let mut written = 0;
-            for part in parts {
-                match write_all(call, fd, part) {
-                    Ok(count) => {
-                        written += count;
-                        if count.cast_unsigned() < part.iov_len {
-                            break;
-                        }
-                    }
-                    Err(errno) if written == 0 => return Err(errno),
-                    Err(_) => break,
-                }
-            }
-            Ok(written)
+            write_all(call, fd, parts)
         }
     }
 }
 
-/// Writes one part to a stream, as far as it can be done.
-fn write_all(call: &mut Call, fd: RawFd, part: &iovec) -> Result<ssize_t, c_int> {
+/// Writes to what is neither a socket nor a file. As the kernel does: a blocking write ends when everything has gone.
+fn write_all(call: &mut Call, fd: RawFd, parts: &[iovec]) -> Result<ssize_t, c_int> {
+    let size: size_t = parts.iter().map(|part| part.iov_len).sum();
     let mut done = 0;
-    while done < part.iov_len {
-        // SAFETY: within the caller's part.
-        let iov_base = unsafe { part.iov_base.byte_add(done) };
-        let rest = iovec { iov_base, iov_len: part.iov_len - done };
+    loop {
         let written = call.retry(fd, Readiness::WRITABLE, None, || {
-            // SAFETY: the rest of the caller's part.
-            let written = unsafe { libc::pwritev2(fd, &rest, 1, -1, libc::RWF_NOWAIT) };
-            if written != -1 || !is_unknown(errno()) {
-                return written;
+            if done == 0 {
+                // In one piece, as long as that can be: a pipe takes a short one whole or not at all.
+                return try_writing(fd, parts);
             }
-            if is_nonblocking(fd) {
-                // SAFETY: as above.
-                return unsafe { real::write(fd, rest.iov_base, rest.iov_len) };
-            }
-            if select::is_ready(fd, Readiness::WRITABLE) {
-                // A pipe that has room takes this much at once.
-                let size = rest.iov_len.min(libc::PIPE_BUF);
-                // SAFETY: as above.
-                return unsafe { real::write(fd, rest.iov_base, size) };
-            }
-            set_errno(libc::EAGAIN);
-            -1
+            rest_of(parts, done).map_or(0, |rest| try_writing(fd, &[rest]))
         });
         match written {
-            Ok(0) => break,
-            Ok(count) => done += count.cast_unsigned(),
+            Ok(count) => {
+                done += count.cast_unsigned();
+                if count == 0 || done >= size || is_nonblocking(fd) {
+                    return Ok(done.cast_signed());
+                }
+            }
             Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
-        if is_nonblocking(fd) {
-            break;
+            Err(_) => return Ok(done.cast_signed()),
         }
     }
-    Ok(done.cast_signed())
+}
+
+/// Writes what can be written without blocking.
+fn try_writing(fd: RawFd, parts: &[iovec]) -> ssize_t {
+    let (place, count) = (parts.as_ptr(), parts.len() as c_int);
+    // SAFETY: the caller's parts.
+    let written = unsafe { libc::pwritev2(fd, place, count, -1, libc::RWF_NOWAIT) };
+    if written != -1 || !is_unknown(errno()) {
+        return written;
+    }
+    let size: size_t = parts.iter().map(|part| part.iov_len).sum();
+    if is_nonblocking(fd) || size == 0 {
+        // SAFETY: as above.
+        return unsafe { real::writev(fd, place, count) };
+    }
+    if !select::is_ready(fd, Readiness::WRITABLE) {
+        set_errno(libc::EAGAIN);
+        return -1;
+    }
+    // A pipe that has room takes this much at once.
+    if size <= libc::PIPE_BUF {
+        // SAFETY: as above.
+        return unsafe { real::writev(fd, place, count) };
+    }
+    rest_of(parts, 0).map_or(0, |first| {
+        // SAFETY: the beginning of one of the caller's parts.
+        unsafe { real::write(fd, first.iov_base, first.iov_len.min(libc::PIPE_BUF)) }
+    })
 }
 
 /// How the call is to be done; `None`: as it came.

@@ -235,18 +235,25 @@ pub(super) unsafe fn send_message(
             // SAFETY: what the caller passed.
             return unsafe { real::sendmsg(fd, message, flags) };
         }
-        let mut skip = done;
-        for part in parts {
-            if skip < part.iov_len {
-                // SAFETY: within this part of the caller's data.
-                return unsafe {
-                    real::send(fd, part.iov_base.byte_add(skip), part.iov_len - skip, flags)
-                };
-            }
-            skip -= part.iov_len;
-        }
-        0
+        rest_of(parts, done).map_or(0, |rest| {
+            // SAFETY: within the caller's data.
+            unsafe { real::send(fd, rest.iov_base, rest.iov_len, flags) }
+        })
     })
+}
+
+/// What is left, after `done` bytes, of the first part that has not gone whole.
+pub(super) fn rest_of(parts: &[iovec], done: size_t) -> Option<iovec> {
+    let mut skip = done;
+    for part in parts {
+        if skip < part.iov_len {
+            // SAFETY: within the part.
+            let iov_base = unsafe { part.iov_base.byte_add(skip) };
+            return Some(iovec { iov_base, iov_len: part.iov_len - skip });
+        }
+        skip -= part.iov_len;
+    }
+    None
 }
 
 fn is_stream(fd: RawFd) -> bool {
