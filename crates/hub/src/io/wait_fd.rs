@@ -14,7 +14,6 @@
 //! refused with `ENOENT`, and then it is added.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -71,15 +70,15 @@ pub fn wait_fd(
 ) -> io::Result<Readiness> {
     let number = fd.as_raw_fd();
     let watches = Watches::of_this_hub()?;
-    let place = watches.place(number);
-    let watch = &place.watch;
+    let others = watches.find(number).map_or(epoll::EventFlags::empty(), |watch| watch.wanted());
+    watches.arm(fd, others | flags(interest))?;
+    let watch = watches.watch(number);
     let (list, what) = match interest & (Readiness::READABLE | Readiness::WRITABLE) {
         Readiness::WRITABLE => (&watch.writers, WaitsFor::Write(number)),
         Readiness::READABLE => (&watch.readers, WaitsFor::Read(number)),
         _ => (&watch.either, WaitsFor::Read(number)),
     };
-    let wanted = watch.wanted() | flags(interest);
-    watches.arm(fd, wanted)?;
+    let _waiting = Waiting::begin(&watches);
     match list.wait_for(deadline, what) {
         Woke::TimedOut => Err(io::ErrorKind::TimedOut.into()),
         _ if watch.closed.get() => Err(Errno::BADF.into()),
@@ -92,8 +91,7 @@ pub fn wait_fd(
 pub fn closing(fd: RawFd) {
     let Some(set) = hub::try_with(|hub| hub.local(Set::default)) else { return };
     let watches = set.0.borrow().clone();
-    let watch = watches.and_then(|watches| watches.waited.borrow_mut().remove(&fd));
-    if let Some(watch) = watch {
+    if let Some(watch) = watches.and_then(|watches| watches.take(fd)) {
         watch.closed.set(true);
         watch.wake(Readiness::all());
     }
@@ -102,7 +100,7 @@ pub fn closing(fd: RawFd) {
 /// Whether a set is registered with this thread's hub in which nothing is waited for: it wakes nobody.
 pub(crate) fn is_idle() -> bool {
     hub::try_with(|hub| hub.local(Set::default)).is_some_and(|set| {
-        set.0.borrow().as_ref().is_some_and(|set| set.waited.borrow().is_empty())
+        set.0.borrow().as_ref().is_some_and(|watches| watches.waiting.get() == 0)
     })
 }
 
@@ -113,8 +111,10 @@ struct Set(RefCell<Option<Rc<Watches>>>);
 /// The descriptors that fibers of one hub wait for.
 struct Watches {
     epoll: OwnedFd,
-    /// Those that somebody waits for now.
-    waited: RefCell<HashMap<RawFd, Rc<Watch>>>,
+    /// By number. What was waited for once keeps its place, so that a wait costs no allocation.
+    watches: RefCell<Vec<Option<Rc<Watch>>>>,
+    /// Fibers that wait.
+    waiting: Cell<usize>,
     events: RefCell<Vec<epoll::Event>>,
     registration: OnceCell<Registration>,
 }
@@ -137,7 +137,8 @@ impl Watches {
         }
         let watches = Rc::new(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            waited: RefCell::default(),
+            watches: RefCell::default(),
+            waiting: Cell::new(0),
             events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
             registration: OnceCell::new(),
         });
@@ -148,11 +149,24 @@ impl Watches {
         Ok(watches)
     }
 
-    /// A place among those who wait for `fd`.
-    fn place(self: &Rc<Self>, fd: RawFd) -> Place {
-        let new = || Rc::new(Watch::new());
-        let watch = self.waited.borrow_mut().entry(fd).or_insert_with(new).clone();
-        Place { watches: self.clone(), fd, watch }
+    /// The descriptor of this number, which somebody is about to wait for.
+    fn watch(&self, fd: RawFd) -> Rc<Watch> {
+        let index = usize::try_from(fd).unwrap_or_default();
+        let mut watches = self.watches.borrow_mut();
+        if watches.len() <= index {
+            watches.resize(index + 1, None);
+        }
+        watches[index].get_or_insert_with(|| Rc::new(Watch::new())).clone()
+    }
+
+    /// The descriptor of this number, if it was ever waited for.
+    fn find(&self, fd: RawFd) -> Option<Rc<Watch>> {
+        self.watches.borrow().get(usize::try_from(fd).ok()?)?.clone()
+    }
+
+    /// As [`find`](Self::find); the next who waits for the number waits for another file.
+    fn take(&self, fd: RawFd) -> Option<Rc<Watch>> {
+        self.watches.borrow_mut().get_mut(usize::try_from(fd).ok()?)?.take()
     }
 
     /// Asks for the next event of `fd`; when there is one already, it comes in this turn.
@@ -167,8 +181,7 @@ impl Watches {
 
     /// Wakes those who waited for this event, and arms the descriptor anew for the others.
     fn event(&self, fd: RawFd, happened: epoll::EventFlags) {
-        let watch = self.waited.borrow().get(&fd).cloned();
-        let Some(watch) = watch else { return };
+        let Some(watch) = self.find(fd) else { return };
         watch.wake(readiness(happened));
         let wanted = watch.wanted();
         if !wanted.is_empty() {
@@ -239,22 +252,19 @@ impl Watch {
     }
 }
 
-/// Takes the descriptor off the table when the last wait for it is over, also by unwinding.
-struct Place {
-    watches: Rc<Watches>,
-    fd: RawFd,
-    watch: Rc<Watch>,
+/// Counts a fiber that waits, until the wait is over, also by unwinding.
+struct Waiting<'a>(&'a Watches);
+
+impl<'a> Waiting<'a> {
+    fn begin(watches: &'a Watches) -> Self {
+        watches.waiting.set(watches.waiting.get() + 1);
+        Self(watches)
+    }
 }
 
-impl Drop for Place {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut waited = self.watches.waited.borrow_mut();
-        // Ours and the table's are two; each other wait has one more.
-        let last = waited.get(&self.fd).is_some_and(|watch| Rc::ptr_eq(watch, &self.watch))
-            && Rc::strong_count(&self.watch) == 2;
-        if last {
-            waited.remove(&self.fd);
-        }
+        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
 
