@@ -43,6 +43,7 @@
 //! What needs the kernel itself (signals, child processes, descriptors from elsewhere) is refused with
 //! `Unsupported`, as are the threads of a [`HubGroup`](crate::HubGroup): the hubs of a simulation are its nodes.
 
+mod disk;
 mod driver;
 mod net;
 mod node;
@@ -58,6 +59,7 @@ use std::time::Duration;
 use crate::hub;
 use world::{Core, Failure};
 
+pub use disk::Disk;
 pub(crate) use driver::SimDriver;
 pub use net::Net;
 pub use node::Node;

@@ -6,10 +6,11 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::disk::Storage;
 use super::node::Process;
 use super::trace::{Step, digest};
 use super::world::Core;
-use crate::driver::{Addr, Bell, Driver, Event, Job, Listen, Source};
+use crate::driver::{Addr, Bell, Completion, Driver, Event, FileOp, Job, Listen, Source};
 use crate::threadpool::ThreadPool;
 
 /// The world as one program sees it.
@@ -121,6 +122,11 @@ impl Driver for SimDriver {
 
     fn datagram_shared(&self, bind: &Addr) -> io::Result<Source> {
         self.core.network.datagram(&self.core, &self.process, bind, true)
+    }
+
+    fn file(&self, op: FileOp, done: Completion) {
+        let machine = self.core.machine(self.process.node);
+        Storage::begin(&self.core, machine, self.process.clone(), op, done);
     }
 
     fn run_blocking(&self, job: Job) -> io::Result<()> {

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::Disk;
+use super::disk::Storage;
 use super::driver::SimDriver;
 use super::trace::Step;
 use super::world::{Core, Failure};
@@ -39,6 +41,11 @@ impl Node {
     /// Its address, the same for all its lives.
     pub fn ip(&self) -> IpAddr {
         self.machine.ip.into()
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> Disk {
+        Disk { core: self.core.clone(), machine: self.machine.clone() }
     }
 
     /// Whether a program runs on it.
@@ -139,6 +146,7 @@ pub(super) struct Machine {
     pub(super) ip: Ipv4Addr,
     /// Whether it answers at all.
     pub(super) up: Cell<bool>,
+    pub(super) disk: Storage,
     last_port: Cell<u16>,
     life: RefCell<Option<Rc<Life>>>,
     /// Wait for its program to end.
@@ -178,6 +186,7 @@ impl Machine {
             name: name.into(),
             ip,
             up: Cell::new(true),
+            disk: Storage::new(),
             last_port: Cell::new(49_151),
             life: RefCell::default(),
             waiting: RefCell::default(),
@@ -297,6 +306,7 @@ impl Machine {
         self.remove(core);
         if how == End::Crash {
             core.network.went_down(core, self.number);
+            self.disk.crash(&core.random);
         }
         // When nothing runs, the waker goes at once, and the wait with it.
         if let Some(life) = life {

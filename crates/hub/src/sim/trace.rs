@@ -33,6 +33,7 @@ pub(super) enum Step {
     Fault,
     Job,
     Random,
+    File,
     /// Noted by the hub or by the user.
     Note,
 }

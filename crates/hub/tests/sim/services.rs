@@ -1,0 +1,277 @@
+//! Small services that must keep a promise, whatever the network does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use warren_hub::net::{TcpListener, TcpStream};
+use warren_hub::sim::{self, Node, World};
+use warren_hub::sync::{Queue, Semaphore};
+use warren_hub::{JoinHandle, TimedOut, Timeout, join_all, sleep, spawn, with_timeout, yield_now};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Sends a request of fixed size and waits for the answer; a new connection each time.
+fn ask(server: &str, request: [u64; 3]) -> io::Result<u64> {
+    let call = || {
+        let mut stream = TcpStream::connect((server, 80))?;
+        stream.write_all(&request.map(u64::to_le_bytes).concat())?;
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer)?;
+        Ok(u64::from_le_bytes(answer))
+    };
+    with_timeout(Duration::from_secs(5), call).unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Answers requests, each on a fiber of its own.
+fn serve(answer: impl Fn([u64; 3]) -> u64 + 'static) {
+    let answer = Rc::new(answer);
+    let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+    for stream in listener.incoming() {
+        let answer = answer.clone();
+        spawn(move || -> io::Result<()> {
+            let mut stream = stream?;
+            let mut request = [0; 24];
+            stream.read_exact(&mut request)?;
+            let mut words =
+                request.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+            let request = std::array::from_fn(|_| words.next().unwrap());
+            stream.write_all(&answer(request).to_le_bytes())
+        });
+    }
+}
+
+/// A counter that clients add to with retries. A server that `forgets` counts a retried request twice.
+fn count_exactly_once(world: &World, forgets: bool) {
+    world.net().cuts(0.03);
+    let counter = Rc::new(Cell::new(0));
+    let count = counter.clone();
+    let server = world.node("counter", move || {
+        let done = RefCell::new(BTreeMap::new());
+        serve(move |[client, number, amount]| {
+            let mut done = done.borrow_mut();
+            let known = done.get(&(client, number)).copied();
+            if let Some(result) = known.filter(|_| !forgets) {
+                return result;
+            }
+            count.set(count.get() + amount);
+            done.insert((client, number), count.get());
+            count.get()
+        });
+    });
+    let clients: Vec<Node> = (0..3)
+        .map(|client| {
+            let world = world.clone();
+            world.clone().node(&format!("client {client}"), move || {
+                for number in 0..5 {
+                    while ask("counter", [client, number, 1]).is_err() {
+                        sleep(world.random().duration(MS..=100 * MS));
+                    }
+                }
+            })
+        })
+        .collect();
+    // Nobody reaches the server for a while.
+    world.advance(Duration::from_millis(world.random().below(50)));
+    world.net().isolate(&server);
+    world.advance(Duration::from_millis(world.random().below(3000)));
+    world.net().heal_all();
+    clients.iter().for_each(Node::join);
+    assert_eq!(counter.get(), 15, "each of 15 requests counts once");
+}
+
+#[test]
+fn retries_count_exactly_once() {
+    sim::check(0..300, |world| count_exactly_once(world, false));
+}
+
+#[test]
+fn a_server_that_forgets_requests_is_found_out() {
+    let found = (0..30).find(|&seed| {
+        let run = || sim::run(seed, |world| count_exactly_once(world, true));
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    });
+    assert!(found.is_some(), "a request that is counted twice is found");
+}
+
+const GET: u64 = 0;
+const PUT: u64 = 1;
+const REPLICAS: [&str; 3] = ["a", "b", "c"];
+
+/// Asks all replicas, and gives the answers of the first two.
+fn quorum(request: [u64; 3]) -> Option<Vec<u64>> {
+    let answers = Rc::new(Queue::unbounded());
+    let asking: Vec<JoinHandle<()>> = REPLICAS
+        .iter()
+        .map(|&replica| {
+            let answers = answers.clone();
+            spawn(move || {
+                if let Ok(answer) = ask(replica, request) {
+                    answers.put(answer).unwrap();
+                }
+            })
+        })
+        .collect();
+    let two =
+        with_timeout(Duration::from_secs(4), || (0..2).map(|_| answers.get().unwrap()).collect());
+    asking.iter().for_each(JoinHandle::kill);
+    two.ok()
+}
+
+/// A register on three replicas that keep the highest number they were given. One writer, one reader: once a write has
+/// succeeded, no read gives less. Replicas lose their connections and are cut off, one at a time.
+#[test]
+fn a_replicated_register_does_not_go_back() {
+    sim::check(0..100, |world| {
+        world.net().cuts(0.01);
+        let replicas: Vec<Node> = REPLICAS
+            .iter()
+            .map(|name| {
+                world.node(name, || {
+                    let highest = Cell::new(0);
+                    serve(move |[what, value, _]| {
+                        if what == PUT {
+                            highest.set(highest.get().max(value));
+                        }
+                        highest.get()
+                    });
+                })
+            })
+            .collect();
+        let written = Rc::new(Cell::new(0));
+        let done = written.clone();
+        let writer = world.node("writer", move || {
+            for value in 1..=10 {
+                while quorum([PUT, value, 0]).is_none() {
+                    sleep(10 * MS);
+                }
+                done.set(value);
+            }
+        });
+        let seen = written.clone();
+        let reader = world.node("reader", move || {
+            while seen.get() < 10 {
+                let before = seen.get();
+                if let Some(answers) = quorum([GET, 0, 0]) {
+                    let read = answers.into_iter().max().unwrap_or(0);
+                    assert!(before <= read, "{before} was written, {read} is read");
+                }
+                sleep(MS);
+            }
+        });
+        let (net, random) = (world.net(), world.random());
+        for _ in 0..5 {
+            let replica = &replicas[random.index(3)];
+            world.advance(random.duration(MS..=200 * MS));
+            net.isolate(replica);
+            world.advance(random.duration(MS..=2000 * MS));
+            net.heal_all();
+        }
+        writer.join();
+        reader.join();
+    });
+}
+
+#[test]
+fn a_queue_gives_each_item_once_in_the_order_of_its_producer() {
+    sim::check(0..200, |world| {
+        let queue = Rc::new(Queue::bounded(1 + world.random().index(4)));
+        let producers: Vec<_> = (0..3)
+            .map(|producer| {
+                let queue = queue.clone();
+                spawn(move || {
+                    for number in 0..10 {
+                        queue.put((producer, number)).unwrap();
+                        if sim::buggify(0.2) {
+                            yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let consumers: Vec<_> = (0..2)
+            .map(|_| {
+                let (queue, taken) = (queue.clone(), taken.clone());
+                spawn(move || {
+                    for _ in 0..15 {
+                        let item = queue.get().unwrap();
+                        taken.borrow_mut().push(item);
+                    }
+                })
+            })
+            .collect();
+        join_all(producers);
+        join_all(consumers);
+        let taken = taken.take();
+        for producer in 0..3 {
+            let numbers: Vec<i32> =
+                taken.iter().filter(|item| item.0 == producer).map(|item| item.1).collect();
+            // Two consumers may note what they got in another order, but none is lost or doubled.
+            let mut sorted = numbers.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_semaphore_lets_no_more_in_than_it_has() {
+    sim::check(0..200, |world| {
+        let permits = 1 + world.random().index(3);
+        let semaphore = Rc::new(Semaphore::new(permits));
+        let inside = Rc::new(Cell::new(0));
+        let fibers: Vec<_> = (0..8)
+            .map(|_| {
+                let (world, semaphore, inside) = (world.clone(), semaphore.clone(), inside.clone());
+                spawn(move || {
+                    for _ in 0..5 {
+                        let got = with_timeout(world.random().duration(MS..=20 * MS), || {
+                            let _permit = semaphore.acquire();
+                            inside.set(inside.get() + 1);
+                            struct Leave(Rc<Cell<usize>>);
+                            impl Drop for Leave {
+                                fn drop(&mut self) {
+                                    self.0.set(self.0.get() - 1);
+                                }
+                            }
+                            let _leave = Leave(inside.clone());
+                            assert!(inside.get() <= permits);
+                            sleep(world.random().duration(MS..=10 * MS));
+                        });
+                        assert!(matches!(got, Ok(()) | Err(TimedOut)));
+                    }
+                })
+            })
+            .collect();
+        let victim = world.random().index(8);
+        world.advance(world.random().duration(MS..=30 * MS));
+        fibers[victim].kill();
+        join_all(fibers);
+        assert_eq!(inside.get(), 0);
+        for _ in 0..permits {
+            assert!(semaphore.try_acquire().map(std::mem::forget).is_some(), "a permit is lost");
+        }
+    });
+}
+
+#[test]
+fn nested_timeouts_are_told_apart() {
+    sim::check(0..200, |world| {
+        let random = world.random();
+        let (outer, inner) = (random.duration(MS..=30 * MS), random.duration(MS..=30 * MS));
+        let began = world.now();
+        let timeout = Timeout::start(outer);
+        let result = timeout.catch(|| with_timeout(inner, || sleep(20 * MS)));
+        let took = world.now() - began;
+        match result {
+            Ok(Ok(())) => assert!(took >= 20 * MS),
+            Ok(Err(TimedOut)) => assert!(took >= inner),
+            Err(TimedOut) => assert!(took >= outer),
+        }
+        assert!(took <= outer.min(inner).min(20 * MS) + 2 * MS, "{took:?}");
+    });
+}
