@@ -11,9 +11,10 @@ use rustix::thread::CpuSet;
 
 use crate::hub;
 use crate::inbox::{HubGone, HubHandle};
-use crate::options::Options;
+use crate::options::{Options, hub_local};
 use crate::remote_join::RemoteJoin;
 use crate::report::RunInfo;
+use crate::sim;
 use crate::sync::Event;
 
 /// Hubs that run until the group is shut down. Nothing moves between them by itself: what is spawned on one
@@ -44,7 +45,7 @@ impl HubGroup {
     /// Starts `count` hubs.
     ///
     /// # Errors
-    /// When the system refuses a thread or a hub. Those already started are ended.
+    /// When the system refuses a thread or a hub. Those already started are ended. In a simulation: `Unsupported`.
     ///
     /// # Panics
     /// When `count` is 0.
@@ -61,6 +62,10 @@ impl HubGroup {
     /// When `count` is 0.
     pub fn start_with(count: usize, options: impl Fn(usize) -> Options) -> io::Result<Self> {
         assert!(count > 0, "a group needs a hub");
+        if sim::World::current().is_some() {
+            let text = "the hubs of a simulation are its nodes: threads would not go by its seed";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         let mut group = Self { members: Vec::with_capacity(count) };
         for number in 0..count {
             match start_member(number, options(number)) {
@@ -170,15 +175,19 @@ impl fmt::Debug for HubGroup {
     }
 }
 
+/// Set when a hub is to end.
+struct Stop(Event);
+
+fn stop() -> Rc<Stop> {
+    hub_local(|| Stop(Event::new()))
+}
+
 fn start_member(number: usize, options: Options) -> io::Result<Member> {
-    thread_local! {
-        static STOP: Rc<Event> = Rc::new(Event::new());
-    }
     let (started, handle) = mpsc::channel();
     let thread = thread::Builder::new().name(format!("warren-hub-{number}")).spawn(move || {
         options.run(move || {
             let _ = started.send(hub::with(|hub| hub.handle()));
-            STOP.with(Rc::clone).wait();
+            stop().0.wait();
         })
     })?;
     match handle.recv() {
@@ -187,7 +196,7 @@ fn start_member(number: usize, options: Options) -> io::Result<Member> {
                 let hub = hub.clone();
                 move || {
                     // A hub that has gone needs no stop.
-                    let _ = hub.post(|| STOP.with(|stop| stop.set()));
+                    let _ = hub.post(|| stop().0.set());
                 }
             };
             Ok(Member { hub, thread, stop: Box::new(stop) })

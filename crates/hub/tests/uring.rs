@@ -1,6 +1,9 @@
 //! The suite once more, on io_uring.
 
-#![allow(clippy::duplicate_mod, reason = "each file of the suite has the support as its own module")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each file of the suite has the support as its own module"
+)]
 
 #[path = "bridge_future.rs"]
 mod bridge_future;

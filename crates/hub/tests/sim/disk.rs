@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use warren_hub::fs::{self, File};
-use warren_hub::sim::{self, World};
+use warren_hub::sim;
 
 /// What `read` finds after `write` was run on a node that then lost its power, over 100 seeds.
 fn after_crash<T: Ord + 'static>(
@@ -21,7 +21,9 @@ fn after_crash<T: Ord + 'static>(
         node.start(write.clone());
         node.join();
         let (all, read) = (all.clone(), read.clone());
-        node.restart(move || drop(all.borrow_mut().insert(read())));
+        node.restart(move || {
+            all.borrow_mut().insert(read());
+        });
         node.join();
     });
     found.take()
@@ -134,14 +136,6 @@ fn a_kill_loses_nothing_that_was_written() {
     });
 }
 
-/// Runs `main` on a node whose disk `set` has changed.
-fn with_disk(world: &World, set: impl FnOnce(&sim::Disk), main: impl FnOnce() + 'static) {
-    let node = world.machine("machine");
-    set(&node.disk());
-    node.start(main);
-    node.join();
-}
-
 #[test]
 fn disks_fail_when_told_to() {
     sim::check(0..20, |world| {
@@ -173,16 +167,15 @@ fn disks_fail_when_told_to() {
 #[test]
 fn a_full_disk_says_so_and_has_room_again() {
     sim::check(0..20, |world| {
-        with_disk(
-            world,
-            |disk| drop(disk.capacity(64 << 10)),
-            || {
-                let error = fs::write("/big", vec![1; 100 << 10]).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::StorageFull);
-                fs::remove_file("/big").unwrap();
-                fs::write("/small", vec![1; 1000]).unwrap();
-            },
-        );
+        let node = world.machine("machine");
+        node.disk().capacity(64 << 10);
+        node.start(|| {
+            let error = fs::write("/big", vec![1; 100 << 10]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::StorageFull);
+            fs::remove_file("/big").unwrap();
+            fs::write("/small", vec![1; 1000]).unwrap();
+        });
+        node.join();
     });
 }
 
@@ -190,11 +183,10 @@ fn a_full_disk_says_so_and_has_room_again() {
 fn a_slow_disk_is_slow() {
     sim::check(0..5, |world| {
         let second = Duration::from_secs(1);
-        with_disk(
-            world,
-            |disk| drop(disk.latency(second..=2 * second)),
-            || File::create("/f").unwrap().sync_all().unwrap(),
-        );
+        let node = world.machine("machine");
+        node.disk().latency(second..=2 * second);
+        node.start(|| File::create("/f").unwrap().sync_all().unwrap());
+        node.join();
         assert!(world.now() >= second);
     });
 }

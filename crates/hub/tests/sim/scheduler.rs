@@ -1,10 +1,13 @@
 //! The world itself: its clock, whose turn it is, how it ends.
 
 use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use warren_hub::io::Readiness;
 use warren_hub::sim::{self, Simulation, World};
 use warren_hub::{sleep, spawn, yield_now};
 
@@ -246,6 +249,17 @@ fn idle_fibers_run_when_nothing_else_does() {
         warren_hub::idle();
         assert!(busy.ready());
         assert!(world.now() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn what_needs_the_kernel_is_refused() {
+    sim::run(1, |_| {
+        let unsupported = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::Unsupported);
+        unsupported(warren_hub::HubGroup::start(2).unwrap_err());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let wait = warren_hub::io::wait_fd(reader.as_fd(), Readiness::READABLE, None);
+        unsupported(wait.unwrap_err());
     });
 }
 
