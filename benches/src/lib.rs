@@ -3,6 +3,8 @@
 //! `cargo xtask bench broker` and `cargo xtask bench runtime` start the servers and run the programs.
 
 pub mod load;
+pub mod machine;
+pub mod runtime;
 pub mod table;
 
 /// Resident memory, in KiB, of all processes of a process group.

@@ -1,15 +1,17 @@
 //! `cargo xtask bench`: builds what is measured, starts the servers, runs the programs of `benches/`.
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::install::install;
+use crate::install::{install, install_gevent, install_go, python, run};
 use crate::servers::Server;
-use crate::steps::{cargo, target};
+use crate::steps::{cargo, root, target};
 use crate::tally::Tally;
 
 /// Runs one program of `benches/`.
 pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
-    Tally::one(match run(name, arguments) {
+    let result = if name == "broker" { broker(arguments) } else { runtime(arguments) };
+    Tally::one(match result {
         Ok(()) => true,
         Err(error) => {
             println!("{error}");
@@ -18,46 +20,55 @@ pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
     })
 }
 
-fn run(name: &str, arguments: &[String]) -> Result<(), String> {
-    let built =
-        ["build", "--release", "--locked", "-p", "warren", "-p", "warren-benches", "--bins"];
-    succeed(cargo(&built))?;
-    let folder = target().join("release");
-    let mut program = Command::new(folder.join(name));
+fn broker(arguments: &[String]) -> Result<(), String> {
+    build(&["-p", "warren", "-p", "warren-benches", "--bins"])?;
+    let mut program = Command::new(release().join("broker"));
     program.args(arguments);
-    describe_machine();
-    if name != "broker" {
-        return succeed(program);
-    }
     install()?;
-    let (warren, rabbitmq) = (Server::warren(&folder.join("warren"))?, Server::rabbitmq()?);
+    let (warren, rabbitmq) = (Server::warren(&release().join("warren"))?, Server::rabbitmq()?);
     for (server, prefix) in [(&warren, "WARREN"), (&rabbitmq, "RABBITMQ")] {
         program.env(format!("{prefix}_URL"), &server.url);
         program.env(format!("{prefix}_PID"), server.pid().to_string());
     }
-    succeed(program)
+    run(&mut program)
 }
 
-fn describe_machine() {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let processors = read("/proc/cpuinfo");
-    let model = processors
-        .lines()
-        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
-    println!(
-        "{} cores, {}, Linux {}\n",
-        cores,
-        model.unwrap_or("unknown processor"),
-        kernel.trim()
-    );
-}
-
-fn succeed(mut command: Command) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{command:?}: {status}")),
-        Err(error) => Err(format!("{command:?}: {error}")),
+/// The report goes where it is kept, unless the arguments say that it means nothing or belongs elsewhere.
+fn runtime(arguments: &[String]) -> Result<(), String> {
+    build(&["-p", "warren-benches", "--bin", "runtime"])?;
+    let mut program = Command::new(release().join("runtime"));
+    program.args(arguments);
+    let partial = ["--quick", "--only", "--peers", "--output"];
+    let says = |argument: &String| partial.iter().any(|partial| argument.starts_with(partial));
+    if !arguments.iter().any(says) {
+        program.arg("--output").arg(root().join("docs/benchmarks"));
     }
+    match install_gevent() {
+        Ok(()) => drop(program.env("WARREN_BENCH_PYTHON", python())),
+        Err(error) => println!("without gevent: {error}"),
+    }
+    match go_peer() {
+        Ok(path) => drop(program.env("WARREN_BENCH_GO", path)),
+        Err(error) => println!("without Go: {error}"),
+    }
+    run(&mut program)
+}
+
+/// Go's part of the scenarios, compiled.
+fn go_peer() -> Result<PathBuf, String> {
+    install_go()?;
+    let path = release().join("go-peer");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&path).arg(".").current_dir(root().join("benches/peers/go"));
+    run(&mut go)?;
+    Ok(path)
+}
+
+fn build(what: &[&str]) -> Result<(), String> {
+    run(&mut cargo(&[&["build", "--release", "--locked"], what].concat()))
+}
+
+/// Where cargo puts release builds.
+fn release() -> PathBuf {
+    target().join("release")
 }

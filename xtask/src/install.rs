@@ -1,4 +1,4 @@
-//! Installs what the tests need and is not there: Debian packages and Python packages, by name.
+//! Installs what the tests and benchmarks need and is not there: Debian packages and Python packages, by name.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,12 +16,10 @@ struct Package {
     is_there: fn() -> bool,
 }
 
-const PACKAGES: &[Package] = &[
+/// What the tests need.
+const FOR_TESTS: &[Package] = &[
     Package { name: "rabbitmq-server", is_there: || Path::new(RABBITMQ_SERVER).exists() },
-    Package {
-        name: "python3-venv",
-        is_there: || runs("python3", &["-c", "import venv, ensurepip"]),
-    },
+    PYTHON,
     Package { name: "redis-server", is_there: || runs("redis-server", &["--version"]) },
     Package { name: "mariadb-server-core", is_there: || Path::new("/usr/sbin/mariadbd").exists() },
     // With its C library.
@@ -29,21 +27,41 @@ const PACKAGES: &[Package] = &[
     // libFuzzer is C++.
     Package { name: "g++", is_there: || runs("c++", &["--version"]) },
 ];
+const PYTHON: Package = Package {
+    name: "python3-venv",
+    is_there: || runs("python3", &["-c", "import venv, ensurepip"]),
+};
+/// A peer in `bench runtime`.
+const GO: Package = Package { name: "golang-go", is_there: || runs("go", &["version"]) };
 
 /// Python packages, with the versions that the tests were written with.
 const PYTHON_PACKAGES: &[&str] =
     &["gevent==26.9.0", "greenlet==3.5.6", "pika==1.4.4", "pytest==9.2.0"];
 
-/// Installs what is missing. An error names what is missing and cannot be installed.
+/// Installs what the tests need. An error names what is missing and cannot be installed.
 pub(crate) fn install() -> Result<(), String> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|package| !(package.is_there)())
-        .map(|package| package.name)
-        .collect();
-    if !missing.is_empty() {
-        install_packages(&missing)?;
-    }
+    install_missing(FOR_TESTS)?;
+    install_python()
+}
+
+/// Python with gevent, for `bench runtime`.
+pub(crate) fn install_gevent() -> Result<(), String> {
+    install_missing(&[PYTHON])?;
+    install_python()
+}
+
+/// Go's compiler, for `bench runtime`.
+pub(crate) fn install_go() -> Result<(), String> {
+    install_missing(&[GO])
+}
+
+fn install_missing(packages: &[Package]) -> Result<(), String> {
+    let missing = packages.iter().filter(|package| !(package.is_there)());
+    let missing: Vec<&str> = missing.map(|package| package.name).collect();
+    if missing.is_empty() { Ok(()) } else { install_packages(&missing) }
+}
+
+fn install_python() -> Result<(), String> {
     let python = python();
     if !runs(&python.to_string_lossy(), &["-c", "import gevent, pika, pytest"]) {
         println!("installing into {}: {}", venv().display(), PYTHON_PACKAGES.join(", "));
@@ -125,7 +143,7 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{command:?}: {status}")),

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use warren_benches::group_resident_kib;
 use warren_benches::load::{Case, Client, throughput};
 use warren_benches::table::{median, row, thousands};
+use warren_benches::{group_resident_kib, machine};
 
 /// Compares two brokers.
 #[derive(Parser)]
@@ -34,6 +34,7 @@ struct Arguments {
 
 fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
+    println!("{}\n", machine::description());
     // First, while the servers hold no memory that load has left behind.
     println!("| KiB resident per idle connection, one channel each | Warren | RabbitMQ | ratio |");
     println!("|---|---:|---:|---:|");

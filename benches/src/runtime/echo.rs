@@ -1,0 +1,162 @@
+//! Servers that echo what they are sent.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+use warren_reactor::{Protocol, Reason, Transport, listen_tcp};
+
+use super::client::Style;
+use super::peers::{may_with, tokio_local, tokio_multi};
+use super::{Figure, Kind, Peer, Scenario, Size};
+
+const PEERS: &[Peer] = &[
+    Peer::Warren,
+    Peer::Protocol,
+    Peer::Tokio,
+    Peer::TokioMulti,
+    Peer::May,
+    Peer::Gevent,
+    Peer::Go,
+];
+
+const FIGURES: &[Figure] = &[
+    Figure::less("server CPU us per request", 2),
+    Figure { more_is_better: true, ..Figure::less("requests per second", 0) },
+    Figure { plot: false, ..Figure::less("KiB resident per connection", 1) },
+];
+
+const SIZES: &[Size] = &[
+    Size::new("1 connection", 1, 1),
+    Size::new("100 connections", 100, 1),
+    Size::new("1,000 connections", 1_000, 1),
+    Size::new("10,000 connections", 10_000, 1),
+];
+
+/// Requests of 64 bytes.
+pub(super) const SMALL: Scenario = Scenario {
+    name: "echo",
+    title: "Echo, 64 bytes",
+    story: "The server, on one core, sends back what it gets. A client on the other core, one thread with one epoll, \
+            keeps one request of 64 bytes on its way on each connection. The client does as many system calls as the \
+            server, so the rate is partly its own; the processor time of the server, its own and the kernel's, is \
+            the robust figure. Memory is the growth of the server per connection.",
+    figures: FIGURES,
+    sizes: SIZES,
+    peers: PEERS,
+    kind: Kind::Server(Style::Echo { bytes: 64 }),
+};
+
+/// Requests of 16 KiB.
+pub(super) const LARGE: Scenario = Scenario {
+    name: "echo-16k",
+    title: "Echo, 16 KiB",
+    story: "The same with requests of 16 KiB: most of the time goes into the kernel's copies.",
+    kind: Kind::Server(Style::Echo { bytes: 16 * 1024 }),
+    ..SMALL
+};
+
+/// Octets that a server reads at once.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Serves for ever. Prints the address as the first line.
+///
+/// # Panics
+/// When there is no port.
+pub fn serve(peer: Peer) {
+    match peer {
+        Peer::Warren => warren_hub::run(warren),
+        Peer::Protocol => warren_hub::run(protocol),
+        Peer::Tokio => tokio_local(tokio_serve(|echo| {
+            tokio::task::spawn_local(echo);
+        })),
+        Peer::TokioMulti => tokio_multi(tokio_serve(|echo| {
+            tokio::spawn(echo);
+        })),
+        _ => may_with(1, may_serve),
+    }
+}
+
+fn say(addr: SocketAddr) {
+    println!("{addr}");
+}
+
+fn warren() {
+    let listener = warren_hub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    say(listener.local_addr().expect("an address"));
+    for stream in listener.incoming() {
+        let stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("TCP");
+        warren_hub::spawn(move || {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            while let Ok(count @ 1..) = (&stream).read(&mut buffer) {
+                if (&stream).write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn connection_made(&mut self, transport: &Transport) {
+        transport.set_tcp_nodelay(true).expect("TCP");
+    }
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _reason: &Reason) {}
+}
+
+fn protocol() {
+    let build = |_: &_| Some(Box::new(Echo) as Box<dyn Protocol>);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let port = listen_tcp(any, Box::new(build)).expect("a free port");
+    println!("{}", port.addr());
+    // For ever: the fiber waits for a port that nobody connects to.
+    let idle = warren_hub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    drop(idle.accept());
+}
+
+async fn tokio_serve(spawn: impl Fn(TokioEcho)) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    say(listener.local_addr().expect("an address"));
+    loop {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("TCP");
+        spawn(Box::pin(tokio_echo(stream)));
+    }
+}
+
+/// Named, because a closure cannot be generic over the future that it is given.
+type TokioEcho = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn tokio_echo(mut stream: tokio::net::TcpStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut buffer = vec![0; BUFFER_BYTES];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+    }
+}
+
+fn may_serve() {
+    let listener = may::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    say(listener.local_addr().expect("an address"));
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        stream.set_nodelay(true).expect("TCP");
+        may::go!(move || {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,69 @@
+//! Timers that are set and cancelled: what nearly all timers of a server are.
+
+use std::hint::black_box;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::peers::{tokio_local, tokio_multi};
+use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "timers",
+    title: "Timers",
+    story: "So many timers of about 30 seconds are set. One operation takes one of them, here and there, cancels it \
+            and sets another. may's timers cannot be cancelled.",
+    figures: &[Figure::less("ns per timer set and cancelled", 0)],
+    sizes: &[
+        Size::new("1,000 timers", 1_000, 2_000_000),
+        Size::new("100,000 timers", 100_000, 2_000_000),
+        Size::new("1,000,000 timers", 1_000_000, 2_000_000),
+    ],
+    peers: &[Peer::Warren, Peer::Tokio, Peer::TokioMulti, Peer::Gevent, Peer::Go],
+    kind: Kind::OneCore(run),
+};
+
+/// How long the timer of this number is to last.
+fn duration(number: usize) -> Duration {
+    Duration::from_millis(30_000 + (number % 1024) as u64)
+}
+
+/// The indices of the timers to replace: all over the place, and the same for every peer.
+fn indices(n: usize, operations: usize) -> impl Iterator<Item = usize> {
+    (0..operations).map(move |number| number.wrapping_mul(7_919) % n)
+}
+
+fn run(peer: Peer, Load { n, operations }: Load) -> Vec<f64> {
+    match peer {
+        Peer::Warren => warren_hub::run(move || {
+            let set = |number| warren_hub::call_later(duration(number), || ());
+            let mut timers: Vec<_> = (0..n).map(set).collect();
+            let watch = Stopwatch::start();
+            for (number, index) in indices(n, operations).enumerate() {
+                black_box(timers[index].cancel());
+                timers[index] = set(number);
+            }
+            watch.per(operations)
+        }),
+        Peer::Tokio => tokio_local(tokio_timers(n, operations)),
+        _ => tokio_multi(tokio_timers(n, operations)),
+    }
+}
+
+async fn tokio_timers(n: usize, operations: usize) -> Vec<f64> {
+    // A timer is set when it is first polled, and cancelled when it is dropped. Unconstrained, because tokio lets
+    // a task poll no more than 128 of them in a row.
+    let all = std::future::poll_fn(|context| {
+        let mut set = |number| {
+            let mut timer = Box::pin(tokio::time::sleep(duration(number)));
+            let _ = black_box(timer.as_mut().poll(context));
+            timer
+        };
+        let mut timers: Vec<_> = (0..n).map(&mut set).collect();
+        let watch = Stopwatch::start();
+        for (number, index) in indices(n, operations).enumerate() {
+            timers[index] = set(number);
+        }
+        Poll::Ready(watch.per(operations))
+    });
+    tokio::task::unconstrained(all).await
+}
