@@ -27,7 +27,8 @@
 //! binds the program to these, and the dynamic linker binds to them every library that is loaded. Each looks
 //! whether it is called on a fiber and patched; if not, it calls the real one. On a fiber it tries the real one
 //! without blocking, and parks the fiber when that would block. Descriptors stay as they are: those that are
-//! non-blocking answer `EAGAIN` as ever, and `SO_RCVTIMEO` and `SO_SNDTIMEO` are kept.
+//! non-blocking answer `EAGAIN` as ever, and `SO_RCVTIMEO` and `SO_SNDTIMEO` are kept. (`connect` makes its socket
+//! non-blocking for the moment of the call: there is no other way.)
 //!
 //! [`detect`] uses the same functions to tell of calls that block, for tests.
 //!
@@ -48,7 +49,8 @@
 //!   `errno`-like globals), was written for a thread that runs one thing at a time. Two fibers that lock the same
 //!   `std::sync::Mutex` across patched calls lock the thread up. With scoped thread-locals by unsafe code
 //!   (`scoped-tls` and its like) it is worse: the value of one fiber is seen by another, maybe after its end. Keep
-//!   connections to one fiber each, and pools to the hub's own ([`warren_hub::sync`]).
+//!   connections to one fiber each, and pools to the hub's own ([`warren_hub::sync`]); save and restore such values by
+//!   [`warren_hub::on_switch`], or forbid waiting around them by [`warren_hub::no_wait`].
 //! - **Locks between threads still block the thread**: `Mutex`, `Condvar`, `mpsc`, `thread::park`, joining threads.
 //!   They call `futex` by the bare `syscall`, and much of what is built on it (`thread::park`, parking_lot) keeps
 //!   one place of waiting for each thread: two fibers in it would break it. So it is not patched.
