@@ -4,6 +4,7 @@
 mod event;
 mod kill;
 mod lock;
+mod model;
 mod queue;
 mod rwlock;
 mod semaphore;
