@@ -84,7 +84,10 @@ pub use threadpool::ThreadPool;
 pub use timer::{
     TimedOut, Timeout, idle, no_wait, shield, sleep, sleep_until, with_timeout, yield_now,
 };
-pub use turn::{Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, now, on_turn_end};
+pub use turn::{
+    Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, fill_random, now, on_turn_end,
+    system_time,
+};
 pub use wait::{Iwait, WaitOptions, Waitable, iwait, wait};
 pub use warren_fiber::{FiberLocal, StackSize, fiber_local, grow, remaining_stack};
 pub use watchdog::{Blocked, Watchdog};

@@ -1,7 +1,7 @@
 //! What happens at the ends of the loop's turns, and callbacks for the next one.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::hub::{self, Alarm};
 use crate::wheel::Key;
@@ -80,4 +80,21 @@ impl Timer {
 /// When no hub runs on this thread.
 pub fn now() -> Instant {
     hub::with(|hub| hub.now())
+}
+
+/// The time of day, as the hub's driver knows it: code that asks here, and not `SystemTime::now`, can be
+/// [simulated](crate::sim).
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn system_time() -> SystemTime {
+    hub::with(|hub| hub.driver.system_time())
+}
+
+/// Fills `bytes` by chance, good enough for keys; in a [simulation](crate::sim), by its seed.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub fn fill_random(bytes: &mut [u8]) {
+    hub::with(|hub| hub.driver.random(bytes));
 }

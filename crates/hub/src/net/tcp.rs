@@ -16,7 +16,7 @@ use crate::driver::{Addr, Listen, Source};
 use crate::hub;
 
 /// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// Accepts TCP connections.
 pub struct TcpListener {

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::socket::{Direction, Socket, stream};
 use super::split::{ReadHalf, WriteHalf, split};
-use crate::driver::{Addr, Source};
+use super::tcp::BACKLOG;
+use crate::driver::{Addr, Listen, Source};
 
 /// Accepts connections on a path.
 pub struct UnixListener {
@@ -28,7 +29,9 @@ impl UnixListener {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::from_std(std::os::unix::net::UnixListener::bind(path)?)
+        let addr = Addr::Unix(SocketAddr::from_pathname(path)?);
+        let how = Listen { backlog: BACKLOG, reuse_port: false };
+        Ok(Self { socket: Socket::listen(&addr, how)? })
     }
 
     /// Takes a listener over from the standard library.

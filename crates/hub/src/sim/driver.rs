@@ -47,7 +47,7 @@ impl Driver for SimDriver {
     }
 
     fn system_time(&self) -> SystemTime {
-        self.core.system_time()
+        self.core.system_time() + self.core.machine(self.process.node).ahead.get()
     }
 
     fn random(&self, bytes: &mut [u8]) {

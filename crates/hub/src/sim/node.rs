@@ -102,6 +102,24 @@ impl Node {
         self.start(main);
     }
 
+    /// Stops its program where it is (`SIGSTOP`, a busy machine): the system goes on and takes what arrives, the program
+    /// does nothing, and finds out about the time when it is [resumed](Self::resume).
+    pub fn pause(&self) {
+        self.core.note(self.machine.number, Step::Fault, 7, 0);
+        self.machine.paused.set(true);
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.core.note(self.machine.number, Step::Fault, 8, 0);
+        self.machine.paused.set(false);
+    }
+
+    /// Sets its time of day ahead of the others' by so much. Timers do not go by it.
+    pub fn clock_ahead(&self, by: Duration) {
+        self.machine.ahead.set(by);
+    }
+
     /// Waits until no program runs on it.
     ///
     /// # Suspends
@@ -147,6 +165,9 @@ pub(super) struct Machine {
     /// Whether it answers at all.
     pub(super) up: Cell<bool>,
     pub(super) disk: Storage,
+    /// Its program has no turns.
+    paused: Cell<bool>,
+    pub(super) ahead: Cell<Duration>,
     last_port: Cell<u16>,
     life: RefCell<Option<Rc<Life>>>,
     /// Wait for its program to end.
@@ -187,6 +208,8 @@ impl Machine {
             ip,
             up: Cell::new(true),
             disk: Storage::new(),
+            paused: Cell::new(false),
+            ahead: Cell::new(Duration::ZERO),
             last_port: Cell::new(49_151),
             life: RefCell::default(),
             waiting: RefCell::default(),
@@ -197,13 +220,23 @@ impl Machine {
         self.life.borrow().clone()
     }
 
+    /// The program, while it may have a turn.
+    pub(super) fn running(&self) -> Option<Rc<Life>> {
+        self.life().filter(|_| !self.paused.get())
+    }
+
+    /// When its next timer fires.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.running()?.hub.next_deadline()
+    }
+
     /// Whether the fiber it was started with has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.life().is_none_or(|life| life.hub.fiber(life.main).is_none())
     }
 
     pub(super) fn has_work(&self, now: Instant) -> bool {
-        self.life.borrow().as_ref().is_some_and(|life| {
+        self.running().is_some_and(|life| {
             life.hub.has_work()
                 || !life.process.events.borrow().is_empty()
                 || life.hub.next_deadline().is_some_and(|deadline| deadline <= now)
@@ -303,6 +336,7 @@ impl Machine {
         if life.is_some() {
             core.note(self.number, Step::Kill, 0, 0);
         }
+        self.paused.set(false);
         self.remove(core);
         if how == End::Crash {
             core.network.went_down(core, self.number);

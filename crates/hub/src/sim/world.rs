@@ -238,7 +238,7 @@ impl Core {
     fn wake_idle(&self) -> bool {
         let machines = self.machines.borrow();
         machines.iter().any(|machine| {
-            let Some(life) = machine.life() else { return false };
+            let Some(life) = machine.running() else { return false };
             let _entered = Entered::new(&life.hub);
             life.hub.wake_first_idle()
         })
@@ -247,7 +247,7 @@ impl Core {
     /// Moves the clock to what comes next. False when nothing does.
     fn jump(&self) -> bool {
         let machines = self.machines.borrow();
-        let timers = machines.iter().filter_map(|machine| machine.life()?.hub.next_deadline());
+        let timers = machines.iter().filter_map(|machine| machine.next_deadline());
         let timer = timers.min().map(|timer| timer.saturating_duration_since(self.base));
         let action = self.agenda.borrow().first_key_value().map(|(key, _)| key.0);
         let Some(next) = timer.into_iter().chain(action).min() else { return false };

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
-use warren_hub::net::{TcpListener, TcpStream, UdpSocket};
+use warren_hub::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use warren_hub::sim::{self, Node, World};
 use warren_hub::{sleep, spawn};
 
@@ -277,6 +277,26 @@ fn addresses_are_those_of_the_nodes() {
         let stream = connect("server:7");
         assert_eq!(stream.peer_addr().unwrap(), (node.ip(), 7).into());
         assert_eq!(stream.local_addr().unwrap().ip(), here);
+        node.join();
+    });
+}
+
+#[test]
+fn unix_sockets_are_the_nodes_own() {
+    sim::check(0..10, |world| {
+        let node = world.node("server", || {
+            let listener = UnixListener::bind("/run/socket").unwrap();
+            let client = spawn(|| {
+                let mut stream = UnixStream::connect("/run/socket").unwrap();
+                stream.write_all(b"local").unwrap();
+            });
+            let mut text = String::new();
+            listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+            client.join().unwrap();
+            assert_eq!(text, "local");
+        });
+        let error = UnixStream::connect("/run/socket").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "another machine's");
         node.join();
     });
 }

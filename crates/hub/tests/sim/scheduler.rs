@@ -253,6 +253,43 @@ fn idle_fibers_run_when_nothing_else_does() {
 }
 
 #[test]
+fn a_paused_node_does_nothing_and_then_sees_the_time() {
+    sim::check(0..20, |world| {
+        let ticks = Rc::new(Cell::new(0));
+        let own = ticks.clone();
+        let node = world.node("ticker", move || {
+            loop {
+                sleep(Duration::from_secs(1));
+                own.set(own.get() + 1);
+            }
+        });
+        world.advance(Duration::from_millis(2500));
+        node.pause();
+        world.advance(HOUR);
+        assert_eq!(ticks.get(), 2);
+        node.resume();
+        world.advance(Duration::from_millis(100));
+        assert_eq!(ticks.get(), 3, "what was missed is not made up for");
+    });
+}
+
+#[test]
+fn the_time_of_day_and_chance_come_from_the_seed() {
+    sim::check(0..5, |world| {
+        let asked = || {
+            let mut bytes = [0; 8];
+            warren_hub::fill_random(&mut bytes);
+            (warren_hub::system_time(), u64::from_le_bytes(bytes))
+        };
+        let node = world.node("ahead", || sleep(HOUR));
+        node.clock_ahead(HOUR);
+        let (here, there) = (asked(), node.spawn(asked).join().unwrap());
+        assert!(there.0.duration_since(here.0).unwrap() >= HOUR);
+        world.note(here.1 ^ there.1);
+    });
+}
+
+#[test]
 fn what_needs_the_kernel_is_refused() {
     sim::run(1, |_| {
         let unsupported = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
@@ -414,9 +414,9 @@ impl StreamEnd {
             let over = end.broken.get() || end.ended.get() || end.deaf.get();
             return if over { Ok(0) } else { would_block() };
         }
-        let count = received.len().min(buffer.len());
-        for (place, byte) in buffer.iter_mut().zip(&*received) {
-            *place = *byte;
+        let mut count = 0;
+        for mut part in [received.as_slices().0, received.as_slices().1] {
+            count += part.read(&mut buffer[count..])?;
         }
         Ok(count)
     }
