@@ -2,14 +2,13 @@
 //!
 //! An event loop that switches fibers gives each a [`Context`] of its own and [`swap`]s it in and out around the
 //! time the fiber runs. So every fiber is a root of its own for the greenlets it makes. A swap moves two pointers;
-//! a context that no greenlet ran in, and that has no fiber-locals, is one word and owns no memory.
+//! a context that has no fiber-locals is three words and owns no memory.
 
-use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::any::{Any, TypeId};
+use std::cell::{Cell, OnceCell};
 use std::fmt;
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use crate::local::{Locals, Scope};
@@ -26,18 +25,10 @@ thread_local! {
 /// The greenlets that run in one fiber, and the fiber's locals.
 #[derive(Default)]
 pub struct Context {
-    /// Made when first needed: most fibers never start a greenlet.
-    inner: OnceCell<Box<Inner>>,
-    /// What runs here belongs to one thread.
-    _unsend: PhantomData<Rc<()>>,
-}
-
-#[derive(Default)]
-struct Inner {
-    /// From the root inwards: each entry's greenlet was entered from the one before. The last one runs.
-    running: RefCell<Vec<Rc<dyn Runs>>>,
-    /// Of the root.
-    scope: Rc<Scope>,
+    /// The innermost of the greenlets that run here, each entered from the one before. `None`: at the root.
+    running: Cell<Option<NonNull<dyn Runs>>>,
+    /// Of the root. Made when first needed.
+    scope: OnceCell<Rc<Scope>>,
 }
 
 /// A greenlet of any type.
@@ -49,29 +40,28 @@ pub(crate) trait Runs: Any {
 impl Context {
     /// At the root, without locals.
     pub const fn new() -> Self {
-        Self { inner: OnceCell::new(), _unsend: PhantomData }
+        Self { running: Cell::new(None), scope: OnceCell::new() }
     }
 
     /// The fiber-locals of code that runs in this context and in no greenlet. A handle: what is set through it is
     /// set there.
     pub fn locals(&self) -> Locals {
-        self.inner().scope.locals()
+        self.scope().locals()
     }
 
     /// Replaces them, for a fiber that begins with a copy of its maker's, or shares them.
     pub fn set_locals(&self, locals: Locals) {
-        self.inner().scope.set_locals(locals);
+        self.scope().set_locals(locals);
     }
 
-    fn inner(&self) -> &Inner {
-        self.inner.get_or_init(Box::default)
+    fn scope(&self) -> &Rc<Scope> {
+        self.scope.get_or_init(Rc::default)
     }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.inner.get().map_or(0, |inner| inner.running.borrow().len());
-        f.debug_struct("Context").field("running", &running).finish()
+        f.debug_struct("Context").field("at_root", &self.running.get().is_none()).finish()
     }
 }
 
@@ -98,28 +88,48 @@ fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
     f(unsafe { &*current })
 }
 
-/// The greenlet that runs, whatever its type.
-pub(crate) fn innermost() -> Option<Rc<dyn Runs>> {
-    with_current(|context| context.inner.get()?.running.borrow().last().cloned())
-}
-
-pub(crate) fn enter(greenlet: Rc<dyn Runs>) {
-    with_current(|context| context.inner().running.borrow_mut().push(greenlet));
-}
-
-pub(crate) fn leave() {
-    // Dropped after the borrow has ended.
-    let left = with_current(|context| context.inner().running.borrow_mut().pop());
-    drop(left);
+/// The greenlet that runs, when it is of this type. It runs at least until control leaves it.
+pub(crate) fn innermost<T: Runs>() -> Option<NonNull<T>> {
+    let running = with_current(|context| context.running.get())?;
+    // SAFETY: `Inside::run` has set it, and takes it back before it lets go of the greenlet.
+    let type_id = unsafe { running.as_ref() }.type_id();
+    (type_id == TypeId::of::<T>()).then(|| running.cast())
 }
 
 /// Of the code that runs: its greenlet's, or its fiber's, or its thread's.
 pub(crate) fn scope() -> Rc<Scope> {
-    with_current(|context| {
-        let inner = context.inner();
-        match inner.running.borrow().last() {
-            Some(greenlet) => greenlet.scope().clone(),
-            None => inner.scope.clone(),
-        }
+    with_current(|context| match context.running.get() {
+        // SAFETY: as in `innermost`.
+        Some(running) => unsafe { running.as_ref() }.scope().clone(),
+        None => context.scope().clone(),
     })
+}
+
+/// Calls `f` as the root of greenlets, with what it enters them by.
+pub(crate) fn at_root<R>(f: impl FnOnce(&Inside<'_>) -> R) -> R {
+    with_current(|context| f(&Inside { context, outer: context.running.get() }))
+}
+
+/// Where a root enters greenlets, one at a time.
+pub(crate) struct Inside<'a> {
+    context: &'a Context,
+    /// That of another type on whose stack the root is.
+    outer: Option<NonNull<dyn Runs>>,
+}
+
+impl Inside<'_> {
+    /// Calls `f`, during which `greenlet` is the one that runs.
+    pub(crate) fn run<T: Runs, R>(&self, greenlet: &Rc<T>, f: impl FnOnce() -> R) -> R {
+        /// Puts the outer one back, also when `f` panics.
+        struct Leave<'a>(&'a Inside<'a>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.context.running.set(self.0.outer);
+            }
+        }
+        let _leave = Leave(self);
+        // From the `Rc` itself, so that handles may be made of it.
+        self.context.running.set(NonNull::new(Rc::as_ptr(greenlet).cast_mut() as *mut dyn Runs));
+        f()
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::thread;
 
@@ -67,7 +68,7 @@ pub struct GeneratorExit;
 /// assert_eq!(sum.take_return().unwrap(), "7 in all");
 /// ```
 pub struct Generator<T: 'static, S: 'static = (), R: 'static = ()> {
-    /// `None` once it has ended: the stack goes back to the pool at once. Also while it runs.
+    /// `None` once it has ended: the stack goes back to the pool at once.
     coroutine: Option<Running<T, S, R>>,
     returned: Option<R>,
     /// Whether its caller was unwinding when it was resumed last.
@@ -168,15 +169,26 @@ impl<T: 'static, S: 'static, R: 'static> Generator<T, S, R> {
     }
 
     fn resume(&mut self, with: Resume<S>) -> Option<T> {
-        // Taken out while it runs: if it panics, it is gone and not half-alive.
-        let mut coroutine = self.coroutine.take()?;
+        /// If it panics, it is gone, and its stack is free at once.
+        struct Broken<'a, T>(&'a mut Option<T>);
+        impl<T> Drop for Broken<'_, T> {
+            fn drop(&mut self) {
+                *self.0 = None;
+            }
+        }
         self.entered_panicking = thread::panicking();
+        let broken = Broken(&mut self.coroutine);
+        let Some(coroutine) = broken.0 else {
+            mem::forget(broken);
+            return None;
+        };
         match coroutine.resume(with) {
             CoroutineResult::Yield(value) => {
-                self.coroutine = Some(coroutine);
+                mem::forget(broken);
                 Some(value)
             }
             CoroutineResult::Return(value) => {
+                drop(broken);
                 self.returned = Some(value);
                 None
             }
@@ -196,7 +208,7 @@ fn exit<T: 'static, S: 'static, R: 'static>(
     coroutine: &mut Running<T, S, R>,
     entered_panicking: &mut bool,
 ) -> Exit<R> {
-    let close = Resume::Close(std::mem::replace(entered_panicking, thread::panicking()));
+    let close = Resume::Close(mem::replace(entered_panicking, thread::panicking()));
     match catch_unwind(AssertUnwindSafe(|| coroutine.resume(close))) {
         Ok(CoroutineResult::Return(value)) => Exit::Ended(Some(value)),
         Ok(CoroutineResult::Yield(_)) => Exit::Ignored,
@@ -224,7 +236,7 @@ impl<T: 'static, S: 'static, R: 'static> Drop for Generator<T, S, R> {
         eprintln!(
             "a generator ignored GeneratorExit {EXITS_MAX} times when it was dropped: its stack is lost"
         );
-        std::mem::forget(coroutine);
+        mem::forget(coroutine);
     }
 }
 

@@ -19,7 +19,7 @@ mod trace;
 mod trampoline;
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
@@ -53,8 +53,8 @@ struct Inner<T: 'static> {
     state: Cell<State>,
     /// `None`: the root.
     parent: RefCell<Option<Greenlet<T>>>,
-    /// `None` while the trampoline runs it, and once it is dead.
-    coroutine: RefCell<Option<Coroutine<T>>>,
+    /// `None` once it is dead. While it runs, borrowed by the trampoline.
+    coroutine: UnsafeCell<Option<Coroutine<T>>>,
     /// Set when it starts; valid while it runs.
     yielder: Cell<*const RawYielder<Arrival<T>, Hop<T>>>,
     /// What the parent gets when it is killed.
@@ -127,7 +127,7 @@ impl<T: 'static> Greenlet<T> {
             id,
             state: Cell::new(State::New),
             parent: RefCell::new(Self::current()),
-            coroutine: RefCell::new(None),
+            coroutine: UnsafeCell::new(None),
             yielder: Cell::new(std::ptr::null()),
             exit: Cell::new(None),
             scope: OnceCell::new(),
@@ -142,14 +142,19 @@ impl<T: 'static> Greenlet<T> {
                 Err(payload) => Message::Throw(payload),
             }
         });
-        *greenlet.0.coroutine.borrow_mut() = Some(coroutine);
+        // SAFETY: it does not run yet, so the trampoline has not borrowed it.
+        unsafe { *greenlet.0.coroutine.get() = Some(coroutine) };
         greenlet
     }
 
     /// The greenlet that runs: Python's `getcurrent`. `None` in the root, and within a greenlet of another type.
     pub fn current() -> Option<Self> {
-        let innermost: Rc<dyn Any> = context::innermost()?;
-        innermost.downcast::<Inner<T>>().ok().map(Self)
+        let inner = context::innermost::<Inner<T>>()?.as_ptr();
+        // SAFETY: the pointer is an `Rc`'s, whose greenlet is kept by the trampoline while it runs, as it does now.
+        unsafe {
+            Rc::increment_strong_count(inner);
+            Some(Self(Rc::from_raw(inner)))
+        }
     }
 
     /// Its number, for messages: counted from 1 on each thread.

@@ -9,7 +9,7 @@ use std::thread;
 use corosensei::CoroutineResult;
 
 use super::trace::{self, TraceEvent};
-use super::{Greenlet, GreenletExit, State};
+use super::{Greenlet, GreenletExit, Inner, State};
 use crate::context;
 
 /// How often a greenlet is told to end when its last handle is dropped, before its stack is given up.
@@ -60,17 +60,18 @@ pub(super) fn arrive<T: 'static>(arrival: Arrival<T>) -> T {
 
 fn transfer<T: 'static>(target: Option<Greenlet<T>>, message: Message<T>) -> Arrival<T> {
     let target = target.and_then(Greenlet::living);
-    let current = Greenlet::<T>::current();
-    if target == current {
+    let current = context::innermost::<Inner<T>>();
+    let target_is = target.as_ref().map(|target| Rc::as_ptr(&target.0));
+    if target_is == current.map(|current| current.as_ptr().cast_const()) {
         return Arrival { message, from: None };
     }
     // Told to the one who asks, and not to the root.
     let running = target.as_ref().is_some_and(|target| target.0.state.get() == State::Running);
     assert!(!running, "{RUNNING}");
     let Some(current) = current else { return bounce(Hop { target, message }) };
-    let yielder = current.0.yielder.get();
-    // Its own stack must not keep it alive while it is suspended. The trampoline holds it until then.
-    drop(current);
+    // No handle is kept: a stack must not keep its own greenlet alive while that is suspended.
+    // SAFETY: it runs, and so is kept by the trampoline.
+    let yielder = unsafe { current.as_ref() }.yielder.get();
     // SAFETY: set when the greenlet started, to the yielder on its own stack; and it is running, since it is the
     // current one.
     unsafe { (*yielder).suspend(Hop { target, message }) }
@@ -79,35 +80,40 @@ fn transfer<T: 'static>(target: Option<Greenlet<T>>, message: Message<T>) -> Arr
 const RUNNING: &str = "a greenlet that is running, further down on this stack or in a fiber that waits, cannot be switched to";
 
 /// The trampoline: resumes one greenlet after the other until it is the root's turn.
-fn bounce<T: 'static>(mut hop: Hop<T>) -> Arrival<T> {
-    let mut from = None;
-    loop {
-        let Some(greenlet) = hop.target.and_then(Greenlet::living) else {
-            return Arrival { message: hop.message, from };
-        };
-        let taken = greenlet.0.coroutine.borrow_mut().take();
-        // A parent that runs elsewhere. What its child has sent is lost.
-        let Some(mut coroutine) = taken else { panic!("{RUNNING}") };
-        greenlet.0.state.set(State::Running);
-        context::enter(greenlet.0.clone());
-        // Never panics: a greenlet catches everything at its root.
-        let result = coroutine.resume(Arrival { message: hop.message, from });
-        context::leave();
-        hop = match result {
-            CoroutineResult::Yield(hop) => {
-                *greenlet.0.coroutine.borrow_mut() = Some(coroutine);
-                greenlet.0.state.set(State::Suspended);
-                hop
-            }
-            CoroutineResult::Return(message) => {
-                greenlet.0.state.set(State::Dead);
-                // The stack goes back to its pool.
-                drop(coroutine);
-                Hop { target: greenlet.parent(), message: quiet(&greenlet, message) }
-            }
-        };
-        from = Some(greenlet);
-    }
+fn bounce<T: 'static>(hop: Hop<T>) -> Arrival<T> {
+    context::at_root(|inside| {
+        let Hop { mut target, mut message } = hop;
+        let mut from = None;
+        while let Some(greenlet) = target.and_then(Greenlet::living) {
+            let state = greenlet.0.state.replace(State::Running);
+            // A parent that runs elsewhere. What its child has sent is lost.
+            assert!(state != State::Running, "{RUNNING}");
+            let coroutine = greenlet.0.coroutine.get();
+            let arrival = Arrival { message, from };
+            let result = inside.run(&greenlet.0, || {
+                // SAFETY: nobody else touches the coroutine of a running greenlet: whoever would resume it sees its
+                // state, and its handle, held here, keeps it from being dropped.
+                let coroutine = unsafe { &mut *coroutine }.as_mut();
+                // It is alive. And it never panics: it catches everything at its root.
+                coroutine.expect("only dead ones have none").resume(arrival)
+            });
+            (target, message) = match result {
+                CoroutineResult::Yield(hop) => {
+                    greenlet.0.state.set(State::Suspended);
+                    (hop.target, hop.message)
+                }
+                CoroutineResult::Return(message) => {
+                    greenlet.0.state.set(State::Dead);
+                    // The stack goes back to its pool.
+                    // SAFETY: it does not run any more, and nothing is borrowed from it.
+                    unsafe { *coroutine = None };
+                    (greenlet.parent(), quiet(&greenlet, message))
+                }
+            };
+            from = Some(greenlet);
+        }
+        Arrival { message, from }
+    })
 }
 
 /// A greenlet that was killed ends with a value.
