@@ -43,6 +43,7 @@ mod options;
 pub mod pipe;
 mod pool;
 mod pooled;
+pub mod process;
 mod remote;
 mod remote_join;
 mod report;

@@ -19,6 +19,8 @@ mod handles;
 mod net;
 #[path = "pipe.rs"]
 mod pipe;
+#[path = "process.rs"]
+mod process;
 #[path = "scope.rs"]
 mod scope;
 #[path = "sync/main.rs"]
