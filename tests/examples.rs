@@ -42,6 +42,15 @@ fn sync_async() {
 }
 
 #[test]
+fn simulation() {
+    let text = output("simulation", &[]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("seed ") && lines[0].contains("20 requests count as "), "{text}");
+    assert_eq!(lines[2], "the careful counter is right with 200 seeds");
+    assert_eq!(text, output("simulation", &[]), "the same each time");
+}
+
+#[test]
 fn fetches() {
     let text = output("fetches", &[]);
     for n in 0..5 {
