@@ -38,6 +38,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The tests of the stacks, generators and greenlets under AddressSanitizer.
+    Sanitize,
     /// Measure against the peers, in release builds, and print tables.
     Bench {
         /// `broker` or `runtime`.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let tally = match Arguments::parse().task {
         Task::Test { local } => steps::test(local),
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
+        Task::Sanitize => steps::sanitize(),
         Task::Bench { name, arguments } => {
             let green = bench::bench(&name, &arguments).is_green();
             return if green { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -42,6 +42,28 @@ pub(crate) fn test(local: bool) -> Tally {
     tally
 }
 
+/// Tests of `fiber` that make sense under AddressSanitizer: the others overflow stacks on purpose, count mappings or
+/// memory, or run the compiler.
+const SANITIZED: &[&str] =
+    &["traps", "fibers", "greenlet_docs", "greenlet_model", "generator_peps", "grow"];
+
+/// The crate that switches stacks, checked by AddressSanitizer. As with the fuzz targets, the compiler is the
+/// stable one, which is told that it may know the flag.
+pub(crate) fn sanitize() -> Tally {
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = cargo(&["test", "--locked", "--no-fail-fast", "-p", "warren-fiber", "--lib"]);
+    command.args(["--features", "sanitizer", "--target", &host]);
+    // Beside the ordinary builds, which it shares nothing with.
+    command.arg("--target-dir").arg(target().join("sanitize"));
+    for test in SANITIZED {
+        command.args(["--test", test]);
+    }
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    // Some tests lose stacks on purpose.
+    command.env("ASAN_OPTIONS", "detect_leaks=0");
+    runner("stacks under AddressSanitizer", command)
+}
+
 /// The scenarios in real gevent. The same ones in Rust are tests of the hub.
 fn gevent_scenarios() -> Command {
     let mut command = Command::new(python());

@@ -3,6 +3,21 @@
 //! The switch itself is [corosensei](https://docs.rs/corosensei)'s; this crate owns the stacks it runs on
 //! ([`stack`]) and what is built from it ([`Generator`], [`Greenlet`]). It knows no sockets and no clock, and nothing
 //! here leaves the thread it was made on.
+//!
+//! - [`Generator`]: a function that yields values one by one, as Python's do.
+//! - [`Greenlet`]: functions that hand control to one another by name, as Python's `greenlet`.
+//! - [`FiberLocal`]: a variable of which each greenlet, fiber and thread has its own.
+//! - [`grow`]: more stack in the middle of a call.
+//! - [`RawFiber`] on a [`Stack`], with a [`context::Context`]: what an event loop makes its fibers of.
+//!
+//! # Limits
+//! Linux on 64-bit machines. Built with `panic = "abort"`, nothing can be unwound: dropping a suspended coroutine ends the
+//! process. A library that keeps a reference in a thread-local for the time of a call (a *scoped* thread-local)
+//! can be fooled by a switch within that call: see the documentation of such libraries before switching under them.
+//!
+//! # Features
+//! `sanitizer` tells AddressSanitizer of each switch, and only links in a build with it. `valgrind` tells valgrind which
+//! memory is stacks.
 
 pub mod context;
 pub mod generator;
