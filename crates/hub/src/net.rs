@@ -2,6 +2,7 @@
 
 mod addr;
 mod datagram;
+pub mod dns;
 mod options;
 mod race;
 pub(crate) mod socket;

@@ -1,14 +1,14 @@
 //! Addresses, resolved without blocking the hub.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::{hub, offload};
+use super::dns;
 
-/// What can be connected or bound to: `std::net::ToSocketAddrs` for a hub. A name is looked up on another thread
-/// while this hub goes on; an address costs nothing.
+/// What can be connected or bound to: `std::net::ToSocketAddrs` for a hub. A name is looked up by
+/// [`dns`] while the other fibers go on; an address costs nothing.
 pub trait ToAddrs {
-    /// The addresses, at least one.
+    /// The addresses, in the order in which they should be tried.
     ///
     /// # Suspends
     /// When a name has to be looked up.
@@ -38,17 +38,11 @@ into_address!(SocketAddrV4, SocketAddrV6, (IpAddr, u16), (Ipv4Addr, u16), (Ipv6A
 impl ToAddrs for (&str, u16) {
     fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         let (host, port) = *self;
+        // An address costs no look at the hub.
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, port)]);
         }
-        if let Some(addrs) = known(host, port) {
-            return found(host, addrs);
-        }
-        let owned = host.to_owned();
-        found(
-            host,
-            offload(move || (owned.as_str(), port).to_socket_addrs().map(Iterator::collect)),
-        )
+        dns::getaddrinfo(host, port)
     }
 }
 
@@ -57,14 +51,14 @@ impl ToAddrs for str {
         if let Ok(addr) = self.parse() {
             return Ok(vec![addr]);
         }
-        if let Some((host, port)) = self.rsplit_once(':')
-            && let Ok(port) = port.parse()
-            && let Some(addrs) = known(host, port)
-        {
-            return found(self, addrs);
+        let parts = self.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        match parts {
+            Some((host, port)) => dns::getaddrinfo(host, port),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{self} is no address with a port, and no host with one"),
+            )),
         }
-        let owned = self.to_owned();
-        found(self, offload(move || owned.to_socket_addrs().map(Iterator::collect)))
     }
 }
 
@@ -76,29 +70,13 @@ impl ToAddrs for String {
 
 impl ToAddrs for [SocketAddr] {
     fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
-        found("an empty list", Ok(self.to_vec()))
+        Ok(self.to_vec())
     }
 }
 
 impl<T: ToAddrs + ?Sized> ToAddrs for &T {
     fn to_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         (**self).to_addrs()
-    }
-}
-
-/// What the hub's driver knows of a name; `None`: the system is to be asked.
-fn known(host: &str, port: u16) -> Option<io::Result<Vec<SocketAddr>>> {
-    let ips = hub::try_with(|hub| hub.driver.resolve(host)).flatten()?;
-    Some(ips.map(|ips| ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()))
-}
-
-fn found(what: &str, addrs: io::Result<Vec<SocketAddr>>) -> io::Result<Vec<SocketAddr>> {
-    match addrs {
-        Ok(addrs) if addrs.is_empty() => {
-            Err(io::Error::new(io::ErrorKind::NotFound, format!("no address for {what}")))
-        }
-        Ok(addrs) => Ok(addrs),
-        Err(error) => Err(io::Error::new(error.kind(), format!("{what}: {error}"))),
     }
 }
 
