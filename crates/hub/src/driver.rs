@@ -30,13 +30,13 @@ use crate::io::Readiness;
 use crate::sim::SimDriver;
 use crate::threadpool::ThreadPool;
 
-pub(crate) use epoll::{Epoll, readiness};
+pub(crate) use epoll::{Epoll, EpollSet, EventFlags, readiness, timespec};
 pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
 pub use file::{FileType, Metadata};
 pub use source::Addr;
 pub(crate) use source::{Endpoint, Source};
 #[cfg(feature = "io-uring")]
-pub(crate) use uring::{Done, FileRing, Ring, Uring};
+pub(crate) use uring::{FileRing, Ring, RingDone, Uring};
 
 /// A call that may block, for another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;

@@ -1,8 +1,12 @@
 //! Waiting for many descriptors at once, by hand: Python's `selectors`.
 //!
-//! The hub has a loop of its own; this is for programs that want to write theirs. The three kinds differ only in the
-//! system call: [`EpollSelector`] scales, [`PollSelector`] and [`SelectSelector`] are there for comparison and for
-//! systems without epoll. All are level-triggered: what is ready is reported until it is dealt with.
+//! The hub has a loop of its own, on the same wrappers of the same system calls; this is for programs that want to write
+//! theirs. The kinds differ only in the system call: [`EpollSelector`] scales, and so does `UringSelector` (with the
+//! feature `io-uring`); [`PollSelector`] and [`SelectSelector`] are there for comparison and for systems without epoll.
+//! All are level-triggered: what is ready is reported until it is dealt with.
+//!
+//! What Python says by exceptions is a [`SelectorError`]: its `KeyError` of a file that is registered twice, or not at
+//! all, and its `ValueError` of no events.
 //!
 //! ```
 //! use std::io::Write;
@@ -24,6 +28,8 @@
 mod backend;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "io-uring")]
+mod uring;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +38,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 pub use backend::{Backend, Epoll, FD_SETSIZE, Poll, Select};
+#[cfg(feature = "io-uring")]
+pub use uring::Uring;
 
 bitflags::bitflags! {
     /// What to wait for, and what has come.
@@ -90,7 +98,10 @@ pub type EpollSelector<F, T> = Selector<Epoll, F, T>;
 pub type PollSelector<F, T> = Selector<Poll, F, T>;
 /// On `select`.
 pub type SelectSelector<F, T> = Selector<Select, F, T>;
-/// The best that the system has.
+/// On `io_uring`.
+#[cfg(feature = "io-uring")]
+pub type UringSelector<F, T> = Selector<Uring, F, T>;
+/// The best that the system has for certain.
 pub type DefaultSelector<F, T> = EpollSelector<F, T>;
 
 impl<B: Backend, F: AsFd, T> Selector<B, F, T> {
@@ -179,6 +190,18 @@ impl<B: Backend, F: AsFd, T> Selector<B, F, T> {
     /// The key of a file that is watched.
     pub fn get_key(&self, file: impl AsFd) -> Option<&SelectorKey<F, T>> {
         self.keys.get(&file.as_fd().as_raw_fd())
+    }
+
+    /// Stops watching everything. Dropping the selector does the same; files that it owns are closed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn close(mut self) -> io::Result<()> {
+        for key in self.keys.values() {
+            self.backend.remove(key.fileobj.as_fd())?;
+        }
+        self.keys.clear();
+        Ok(())
     }
 
     /// All that is watched, by descriptor.

@@ -1,19 +1,19 @@
 //! The kernel's readiness queue: epoll, edge-triggered, each descriptor registered once for all directions.
 
-use std::cell::RefCell;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+mod set;
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use super::{Bell, Driver, Event};
 #[cfg(feature = "io-uring")]
 use super::{Completion, FileOp, FileRing};
 use crate::io::Readiness;
 
-/// Events taken from the kernel by one call. What is more comes with the next.
+pub(crate) use set::{EpollSet, EventFlags, timespec};
+
+/// Events taken from the kernel by one call.
 const EVENTS_MAX: usize = 256;
 
 /// The name of the ring among the events.
@@ -21,8 +21,7 @@ const EVENTS_MAX: usize = 256;
 const FILES_KEY: u64 = u64::MAX - 1;
 
 pub(crate) struct Epoll {
-    epoll: OwnedFd,
-    events: RefCell<Vec<epoll::Event>>,
+    set: EpollSet,
     #[cfg(feature = "io-uring")]
     files: FileRing,
 }
@@ -32,17 +31,10 @@ impl Epoll {
     pub(crate) fn new(file_ring: bool) -> io::Result<Self> {
         let _ = file_ring;
         Ok(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
+            set: EpollSet::new(EVENTS_MAX)?,
             #[cfg(feature = "io-uring")]
             files: FileRing::new(file_ring),
         })
-    }
-
-    /// As [`Driver::bell`] is heard: for as long as it is readable.
-    fn watch_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(key);
-        Ok(epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)?)
     }
 }
 
@@ -52,68 +44,57 @@ impl Driver for Epoll {
     }
 
     fn watch_fd(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(key), flags)?)
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        self.set.add(fd, key, flags)
     }
 
     fn unwatch_fd(&self, fd: BorrowedFd<'_>, _key: u64) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, fd)?)
+        self.set.delete(fd)
     }
 
     fn bell(&self, key: u64) -> io::Result<Bell> {
         let bell = Bell::eventfd()?;
         if let Bell::Eventfd(fd) = &bell {
-            self.watch_level(fd.as_fd(), key)?;
+            // Level-triggered: heard for as long as it rings.
+            self.set.add(fd.as_fd(), key, EventFlags::IN)?;
         }
         Ok(bell)
     }
 
     #[cfg(feature = "io-uring")]
     fn file(&self, op: FileOp, done: Completion) {
-        let started = self.files.start(op, done, |ring| self.watch_level(ring, FILES_KEY));
-        if let Err((op, done)) = started {
+        // Level-triggered: heard for as long as it has completions.
+        let watch = |ring: BorrowedFd<'_>| self.set.add(ring, FILES_KEY, EventFlags::IN);
+        if let Err((op, done)) = self.files.start(op, done, watch) {
             self.file_on_a_thread(op, done);
         }
     }
 
-    fn wait(&self, timeout: Option<Duration>, out: &mut Vec<Event>) -> io::Result<()> {
+    #[cfg(not(feature = "io-uring"))]
+    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.set.wait(timeout, |key, flags| events.push((key, readiness(flags))))?;
+        Ok(())
+    }
+
+    #[cfg(feature = "io-uring")]
+    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         // What a file operation has woken must run before the hub sleeps.
-        #[cfg(feature = "io-uring")]
         let timeout = if self.files.turn()? { Some(Duration::ZERO) } else { timeout };
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
-        let mut events = self.events.borrow_mut();
-        events.clear();
-        match epoll::wait(self.epoll.as_fd(), spare_capacity(&mut events), timeout.as_ref()) {
-            // A signal: whoever cares has been told by its handler.
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let before = out.len();
-        out.extend(events.iter().map(|event| {
-            // The structure is packed: its fields are copied, not borrowed.
-            let (flags, data) = (event.flags, event.data);
-            (data.u64(), readiness(flags))
-        }));
-        drop(events);
-        #[cfg(feature = "io-uring")]
-        if let Some(index) = out[before..].iter().position(|(key, _)| *key == FILES_KEY) {
-            out.swap_remove(before + index);
+        let mut files = false;
+        self.set.wait(timeout, |key, flags| match key {
+            FILES_KEY => files = true,
+            key => events.push((key, readiness(flags))),
+        })?;
+        if files {
             self.files.turn()?;
         }
-        let _ = before;
         Ok(())
     }
 }
 
 /// What the kernel's bits mean. `poll` uses the same numbers as epoll.
-pub(crate) fn readiness(flags: epoll::EventFlags) -> Readiness {
-    use epoll::EventFlags as Flags;
+pub(crate) fn readiness(flags: EventFlags) -> Readiness {
+    use EventFlags as Flags;
     let mut ready = Readiness::empty();
     ready.set(Readiness::READABLE, flags.intersects(Flags::IN | Flags::RDHUP));
     ready.set(Readiness::WRITABLE, flags.contains(Flags::OUT));

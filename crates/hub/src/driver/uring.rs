@@ -20,17 +20,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use rustix::event::epoll::EventFlags;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
-use super::epoll::readiness;
-use super::{Bell, Completion, Driver, Event, FileOp};
+use super::{Bell, Completion, Driver, Event, EventFlags, FileOp, readiness};
 use crate::io::Readiness;
 
 pub(crate) use files::FileRing;
 use flights::Flights;
-pub(crate) use ring::{Done, Ring};
+pub(crate) use ring::{Ring, RingDone};
 
 /// Requests handed over by one call.
 const ENTRIES: u32 = 256;
@@ -47,7 +45,7 @@ struct Inner {
     /// Descriptors by the keys they are watched under.
     watched: HashMap<u64, RawFd>,
     /// Reused from turn to turn.
-    done: Vec<Done>,
+    done: Vec<RingDone>,
 }
 
 impl Uring {
@@ -73,7 +71,7 @@ impl Inner {
     }
 
     /// What a completion of a poll means, if anything.
-    fn event(&mut self, done: Done) -> Option<Event> {
+    fn event(&mut self, done: RingDone) -> Option<Event> {
         let fd = *self.watched.get(&done.key)?;
         let ready = match u32::try_from(done.result) {
             Ok(flags) => {

@@ -15,15 +15,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::driver::readiness;
+use crate::driver::{EpollSet, EventFlags, readiness};
 use crate::fiber::{WaitsFor, Woke};
 use crate::hub;
 use crate::io::{IoHandler, Readiness, Registration, register};
@@ -70,7 +68,7 @@ pub fn wait_fd(
 ) -> io::Result<Readiness> {
     let number = fd.as_raw_fd();
     let watches = Watches::of_this_hub()?;
-    let others = watches.find(number).map_or(epoll::EventFlags::empty(), |watch| watch.wanted());
+    let others = watches.find(number).map_or(EventFlags::empty(), |watch| watch.wanted());
     watches.arm(fd, others | flags(interest))?;
     let watch = watches.watch(number);
     let (list, what) = match interest & (Readiness::READABLE | Readiness::WRITABLE) {
@@ -110,12 +108,11 @@ struct Set(RefCell<Option<Rc<Watches>>>);
 
 /// The descriptors that fibers of one hub wait for.
 struct Watches {
-    epoll: OwnedFd,
+    set: EpollSet,
     /// By number. What was waited for once keeps its place, so that a wait costs no allocation.
     watches: RefCell<Vec<Option<Rc<Watch>>>>,
     /// Fibers that wait.
     waiting: Cell<usize>,
-    events: RefCell<Vec<epoll::Event>>,
     registration: OnceCell<Registration>,
 }
 
@@ -136,14 +133,13 @@ impl Watches {
             return Ok(watches.clone());
         }
         let watches = Rc::new(Self {
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            set: EpollSet::new(EVENTS_MAX)?,
             watches: RefCell::default(),
             waiting: Cell::new(0),
-            events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
             registration: OnceCell::new(),
         });
         // The hub has two handles, which go with it: this one, and the handler.
-        let registration = register(watches.epoll.as_fd(), watches.clone())?;
+        let registration = register(watches.set.as_fd(), watches.clone())?;
         let _ = watches.registration.set(registration);
         *set.0.borrow_mut() = Some(watches.clone());
         Ok(watches)
@@ -170,17 +166,17 @@ impl Watches {
     }
 
     /// Asks for the next event of `fd`; when there is one already, it comes in this turn.
-    fn arm(&self, fd: BorrowedFd<'_>, wanted: epoll::EventFlags) -> io::Result<()> {
-        let wanted = wanted | epoll::EventFlags::ONESHOT;
-        let data = epoll::EventData::new_u64(fd.as_raw_fd().cast_unsigned().into());
-        match epoll::modify(&self.epoll, fd, data, wanted) {
-            Err(Errno::NOENT) => Ok(epoll::add(&self.epoll, fd, data, wanted)?),
-            modified => Ok(modified?),
+    fn arm(&self, fd: BorrowedFd<'_>, wanted: EventFlags) -> io::Result<()> {
+        let wanted = wanted | EventFlags::ONESHOT;
+        let key = fd.as_raw_fd().cast_unsigned().into();
+        match self.set.modify(fd, key, wanted) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.set.add(fd, key, wanted),
+            modified => modified,
         }
     }
 
     /// Wakes those who waited for this event, and arms the descriptor anew for the others.
-    fn event(&self, fd: RawFd, happened: epoll::EventFlags) {
+    fn event(&self, fd: RawFd, happened: EventFlags) {
         let Some(watch) = self.find(fd) else { return };
         watch.wake(readiness(happened));
         let wanted = watch.wanted();
@@ -198,18 +194,8 @@ impl Watches {
 impl IoHandler for Watches {
     fn io_ready(&self, _: Readiness) {
         for _ in 0..CALLS_PER_TURN {
-            let mut events = self.events.take();
-            events.clear();
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let polled = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&now));
-            for event in &events {
-                // The structure is packed: its fields are copied, not borrowed.
-                let (flags, data) = (event.flags, event.data);
-                self.event((data.u64() as u32).cast_signed(), flags);
-            }
-            let drained = polled.is_err() || events.len() < EVENTS_MAX;
-            self.events.replace(events);
-            if drained {
+            let event = |key: u64, flags| self.event((key as u32).cast_signed(), flags);
+            if !matches!(self.set.wait(Some(Duration::ZERO), event), Ok(true)) {
                 return;
             }
         }
@@ -231,7 +217,7 @@ impl Watch {
     }
 
     /// What those who wait want to hear of.
-    fn wanted(&self) -> epoll::EventFlags {
+    fn wanted(&self) -> EventFlags {
         let mut interest = Readiness::empty();
         let either = !self.either.is_empty();
         interest.set(Readiness::READABLE, either || !self.readers.is_empty());
@@ -268,10 +254,10 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn flags(interest: Readiness) -> epoll::EventFlags {
-    let mut flags = epoll::EventFlags::empty();
+fn flags(interest: Readiness) -> EventFlags {
+    let mut flags = EventFlags::empty();
     let reads = interest.contains(Readiness::READABLE);
-    flags.set(epoll::EventFlags::IN | epoll::EventFlags::RDHUP, reads);
-    flags.set(epoll::EventFlags::OUT, interest.contains(Readiness::WRITABLE));
+    flags.set(EventFlags::IN | EventFlags::RDHUP, reads);
+    flags.set(EventFlags::OUT, interest.contains(Readiness::WRITABLE));
     flags
 }

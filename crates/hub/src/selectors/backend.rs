@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{FdSetElement, FdSetIter, PollFd, PollFlags, Timespec};
-use rustix::event::{epoll, fd_set_insert, fd_set_num_elements, poll, select};
+use rustix::event::{FdSetElement, FdSetIter, PollFd, PollFlags};
+use rustix::event::{fd_set_insert, fd_set_num_elements, poll, select};
 use rustix::io::Errno;
 
 use super::{Events, SelectorError};
+use crate::driver::{EpollSet, EventFlags, timespec};
 
 /// `select` takes descriptors below this.
 pub const FD_SETSIZE: RawFd = 1024;
@@ -50,13 +50,6 @@ pub trait Backend: Sized {
     ) -> io::Result<Vec<(RawFd, Events)>>;
 }
 
-fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
-    timeout.map(|timeout| Timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    })
-}
-
 /// Makes of a signal nothing.
 fn interrupted<T: Default>(result: Result<T, Errno>) -> io::Result<T> {
     match result {
@@ -66,45 +59,49 @@ fn interrupted<T: Default>(result: Result<T, Errno>) -> io::Result<T> {
 }
 
 /// `epoll`: the system keeps the list, and the cost of waiting goes by what is ready.
-pub struct Epoll {
-    epoll: OwnedFd,
-    events: Vec<epoll::Event>,
-}
+pub struct Epoll(EpollSet);
 
 impl fmt::Debug for Epoll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Epoll").field(&self.epoll).finish()
+        f.debug_tuple("Epoll").field(&self.0.as_fd()).finish()
     }
 }
 
-fn epoll_flags(events: Events) -> epoll::EventFlags {
-    let mut flags = epoll::EventFlags::empty();
-    flags.set(epoll::EventFlags::IN, events.contains(Events::READ));
-    flags.set(epoll::EventFlags::OUT, events.contains(Events::WRITE));
+/// What to ask for. `poll` uses the same numbers as epoll.
+pub(super) fn flags(events: Events) -> EventFlags {
+    let mut flags = EventFlags::empty();
+    flags.set(EventFlags::IN, events.contains(Events::READ));
+    flags.set(EventFlags::OUT, events.contains(Events::WRITE));
     flags
 }
 
-fn epoll_data(fd: BorrowedFd<'_>) -> epoll::EventData {
-    epoll::EventData::new_u64(u64::from(fd.as_raw_fd().cast_unsigned()))
+/// What was told. A hang-up or an error counts for both, as in Python.
+pub(super) fn events(flags: EventFlags) -> Events {
+    let mut events = Events::empty();
+    events.set(Events::READ, flags.intersects(!EventFlags::OUT));
+    events.set(Events::WRITE, flags.intersects(!EventFlags::IN));
+    events
+}
+
+fn key(fd: BorrowedFd<'_>) -> u64 {
+    fd.as_raw_fd().cast_unsigned().into()
 }
 
 impl Backend for Epoll {
     fn new() -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Self(EpollSet::new(EVENTS_MAX)?))
     }
 
     fn add(&mut self, fd: BorrowedFd<'_>, events: Events) -> Result<(), SelectorError> {
-        let added = epoll::add(&self.epoll, fd, epoll_data(fd), epoll_flags(events));
-        Ok(added.map_err(io::Error::from)?)
+        Ok(self.0.add(fd, key(fd), flags(events))?)
     }
 
     fn modify(&mut self, fd: BorrowedFd<'_>, events: Events) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, fd, epoll_data(fd), epoll_flags(events))?)
+        self.0.modify(fd, key(fd), flags(events))
     }
 
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, fd)?)
+        self.0.delete(fd)
     }
 
     fn wait<'f>(
@@ -112,19 +109,10 @@ impl Backend for Epoll {
         _watched: impl Iterator<Item = (BorrowedFd<'f>, Events)>,
         timeout: Option<Duration>,
     ) -> io::Result<Vec<(RawFd, Events)>> {
-        self.events.clear();
-        let timeout = timespec(timeout);
-        let buffer = spare_capacity(&mut self.events);
-        interrupted(epoll::wait(self.epoll.as_fd(), buffer, timeout.as_ref()).map(drop))?;
-        let ready = self.events.iter().map(|event| {
-            // The structure is packed: its fields are copied, not borrowed.
-            let (flags, data) = (event.flags, event.data);
-            let mut events = Events::empty();
-            events.set(Events::READ, flags.intersects(!epoll::EventFlags::OUT));
-            events.set(Events::WRITE, flags.intersects(!epoll::EventFlags::IN));
-            ((data.u64() as u32).cast_signed(), events)
-        });
-        Ok(ready.collect())
+        let mut ready = Vec::new();
+        self.0
+            .wait(timeout, |key, flags| ready.push(((key as u32).cast_signed(), events(flags))))?;
+        Ok(ready)
     }
 }
 
@@ -156,9 +144,7 @@ impl Backend for Poll {
     ) -> io::Result<Vec<(RawFd, Events)>> {
         let mut list: Vec<PollFd<'_>> = watched
             .map(|(fd, events)| {
-                let mut flags = PollFlags::empty();
-                flags.set(PollFlags::IN, events.contains(Events::READ));
-                flags.set(PollFlags::OUT, events.contains(Events::WRITE));
+                let flags = PollFlags::from_bits_retain(flags(events).bits() as u16);
                 PollFd::from_borrowed_fd(fd, flags)
             })
             .collect();
@@ -167,11 +153,8 @@ impl Backend for Poll {
             return Ok(Vec::new());
         }
         let ready = list.iter().filter(|entry| !entry.revents().is_empty()).map(|entry| {
-            let flags = entry.revents();
-            let mut events = Events::empty();
-            events.set(Events::READ, flags.intersects(!PollFlags::OUT));
-            events.set(Events::WRITE, flags.intersects(!PollFlags::IN));
-            (entry.as_fd().as_raw_fd(), events)
+            let flags = EventFlags::from_bits_retain(entry.revents().bits().into());
+            (entry.as_fd().as_raw_fd(), events(flags))
         });
         Ok(ready.collect())
     }

@@ -1,4 +1,4 @@
-//! The same tests for all three, as Python has them.
+//! The same tests for all, as Python has them.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Backend, Epoll, Events, FD_SETSIZE, Poll, Select, SelectSelector, Selector, SelectorError,
+    Uring,
 };
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -86,11 +87,45 @@ fn without_files_it_only_waits<B: Backend>() {
     assert!(selector.select(Some(Duration::from_millis(1))).unwrap().is_empty());
 }
 
+fn a_watch_follows_its_changes<B: Backend>() {
+    let mut selector = Selector::<B, _, _>::new().unwrap();
+    let (one, other) = pair();
+    selector.register(one.clone(), Events::READ, 1).unwrap();
+    assert_eq!(ready(&mut selector), []);
+    selector.modify(&*one, Events::WRITE, 2).unwrap();
+    assert_eq!(ready(&mut selector), [(2, Events::WRITE)]);
+    selector.modify(&*one, Events::READ, 3).unwrap();
+    assert_eq!(ready(&mut selector), []);
+    (&*other).write_all(b"x").unwrap();
+    assert_eq!(ready(&mut selector), [(3, Events::READ)]);
+    selector.unregister(&*one).unwrap();
+    assert_eq!(ready(&mut selector), []);
+    selector.register(one, Events::READ, 4).unwrap();
+    assert_eq!(ready(&mut selector), [(4, Events::READ)]);
+}
+
+fn a_file_is_free_again_after_unregistering_and_closing<B: Backend>() {
+    let (one, other) = pair();
+    let mut selector = Selector::<B, _, _>::new().unwrap();
+    selector.register(one.clone(), Events::READ, 1).unwrap();
+    assert_eq!(ready(&mut selector), []);
+    drop(selector.unregister(&*one).unwrap());
+    drop(one);
+    // The peer sees the end: nobody holds the file.
+    assert_eq!((&*other).read(&mut [0]).unwrap(), 0);
+    let (one, other) = pair();
+    selector.register(one, Events::READ, 1).unwrap();
+    assert_eq!(ready(&mut selector), []);
+    selector.close().unwrap();
+    assert_eq!((&*other).read(&mut [0]).unwrap(), 0);
+}
+
 macro_rules! for_all {
     ($($test:ident)*) => {
         mod epoll { $( #[test] fn $test() { super::$test::<super::Epoll>(); } )* }
         mod poll { $( #[test] fn $test() { super::$test::<super::Poll>(); } )* }
         mod select { $( #[test] fn $test() { super::$test::<super::Select>(); } )* }
+        mod uring { $( #[test] fn $test() { super::$test::<super::Uring>(); } )* }
     };
 }
 
@@ -100,6 +135,8 @@ for_all! {
     a_hang_up_is_ready_for_what_was_asked
     waiting_ends_with_the_time_or_with_news
     without_files_it_only_waits
+    a_watch_follows_its_changes
+    a_file_is_free_again_after_unregistering_and_closing
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Once;
 
 use super::flights::{Flights, Refused};
-use super::ring::{Done, Ring};
+use super::ring::{Ring, RingDone};
 use crate::driver::{Completion, FileOp};
 
 /// Operations handed over by one call.
@@ -30,7 +30,7 @@ struct Inner {
     ring: Ring,
     flights: Flights,
     /// Reused from turn to turn.
-    landed: Vec<Done>,
+    landed: Vec<RingDone>,
 }
 
 impl FileRing {

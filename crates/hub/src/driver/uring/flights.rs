@@ -17,7 +17,7 @@ use io_uring::{Probe, opcode, squeue};
 use rustix::io::Errno;
 use slab::Slab;
 
-use super::ring::{Done, Ring};
+use super::ring::{Ring, RingDone};
 use crate::driver::{Answer, Completion, Data, FileHandle, FileOp, FileType, Metadata, Reply};
 
 /// Names of flights begin with these two bits; a hub's keys, and those of this driver's own, do not.
@@ -81,7 +81,7 @@ impl Flights {
     }
 
     /// Ends the flight of a completion. `None` when the operation was interrupted and goes on.
-    pub(crate) fn land(&mut self, ring: &mut Ring, done: Done) -> Option<(Completion, Answer)> {
+    pub(crate) fn land(&mut self, ring: &mut Ring, done: RingDone) -> Option<(Completion, Answer)> {
         let index = done.key as u32 as usize;
         if done.result == -Errno::INTR.raw_os_error()
             && let Some(entry) = self.flights.get_mut(index).and_then(Flight::entry)

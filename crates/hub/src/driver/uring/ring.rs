@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, opcode, squeue};
-use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
+
+use crate::driver::EventFlags;
 
 /// What asks for no answer has this name.
 const NOBODY: u64 = u64::MAX - 1;
 
 /// One completion.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Done {
+pub(crate) struct RingDone {
     /// The name under which it was asked for.
     pub(crate) key: u64,
     /// What the system call would have returned, or the error as a negative number.
@@ -176,8 +177,8 @@ impl Ring {
     }
 
     /// Takes all completions.
-    pub(crate) fn take(&mut self, done: &mut Vec<Done>) {
-        let taken = self.uring.completion().map(|entry| Done {
+    pub(crate) fn take(&mut self, done: &mut Vec<RingDone>) {
+        let taken = self.uring.completion().map(|entry| RingDone {
             key: entry.user_data(),
             result: entry.result(),
             more: io_uring::cqueue::more(entry.flags()),
