@@ -37,6 +37,7 @@ pub(crate) fn test(local: bool) -> Tally {
         tally.add(check("gevent does what the scenarios expect", gevent_scenarios()));
         tally.add(brokers());
         tally.add(patched_libraries());
+        tally.add(bridged_libraries());
         tally.add(fuzz());
     }
     tally
@@ -80,6 +81,13 @@ fn patched_libraries() -> Tally {
     command.args(["--test", "redis", "--test", "mysql", "--test", "libpq"]);
     command.env("WARREN_TEST_SERVERS", "required");
     runner("blocking libraries against their servers", command)
+}
+
+/// Unmodified async clients on fibers, in the same way.
+fn bridged_libraries() -> Tally {
+    let mut command = cargo(&["test", "--locked", "-p", "warren-bridges", "postgres::"]);
+    command.env("WARREN_TEST_SERVERS", "required");
+    runner("async libraries against their servers", command)
 }
 
 /// The tests that run against both brokers.

@@ -23,6 +23,7 @@
 
 mod arena;
 mod backdoor;
+pub mod bridge;
 mod channel;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the simulation comes")]
 mod driver;

@@ -7,6 +7,7 @@ mod options;
 mod race;
 pub(crate) mod socket;
 mod split;
+pub(crate) mod tasks;
 mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;

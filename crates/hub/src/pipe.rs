@@ -14,6 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::driver::Source;
 use crate::net::socket::{Direction, Socket};
+use crate::net::tasks::polled;
 
 /// A new pipe: what is written to one end is read from the other.
 ///
@@ -91,6 +92,8 @@ macro_rules! end {
             }
         }
 
+        polled!($end);
+
         impl AsFd for $end {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.socket.as_fd()
@@ -106,6 +109,8 @@ macro_rules! end {
 }
 end!(PipeReader);
 end!(PipeWriter);
+polled!(PipeReader, read);
+polled!(PipeWriter, write);
 
 impl PipeReader {
     /// Opens the FIFO at `path` for reading. The first read waits until someone writes to it.

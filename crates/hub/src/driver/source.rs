@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
+#[cfg(any(feature = "hyper", feature = "tokio"))]
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddr;
@@ -125,6 +127,22 @@ impl Source {
         match self {
             Self::Kernel(fd) => Ok(rustix::io::read(fd, buffer)?),
             Self::Simulated(endpoint) => endpoint.read(buffer),
+        }
+    }
+
+    /// As [`read`](Self::read): so many bytes of `buffer`, from its start, are initialised.
+    #[cfg(any(feature = "hyper", feature = "tokio"))]
+    pub(crate) fn read_uninit(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(fd) => Ok(rustix::io::read(fd, buffer)?.0.len()),
+            Self::Simulated(endpoint) => {
+                let mut bytes = vec![0; buffer.len()];
+                let count = endpoint.read(&mut bytes)?;
+                for (place, byte) in buffer.iter_mut().zip(&bytes[..count]) {
+                    place.write(*byte);
+                }
+                Ok(count)
+            }
         }
     }
 

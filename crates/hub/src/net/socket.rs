@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::driver::{Addr, Listen, Source};
 use crate::fiber::{WaitsFor, Woke};
 use crate::hub;
 use crate::io::{IoHandler, Readiness};
+use crate::net::tasks::Tasks;
 use crate::sync::WaitList;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,10 +20,13 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// The fibers that wait for one source.
+/// The fibers, and the tasks of async code, that wait for one source.
+#[derive(Default)]
 struct Waiting {
     readers: WaitList,
     writers: WaitList,
+    reading: Tasks,
+    writing: Tasks,
     /// There may be something to read. Unset by a read that emptied the socket, which spares the next one an
     /// attempt in vain.
     readable: Cell<bool>,
@@ -38,9 +43,11 @@ impl IoHandler for Waiting {
         if ready.contains(Readiness::READABLE) {
             self.readable.set(true);
             self.readers.wake_all();
+            self.reading.wake_all();
         }
         if ready.contains(Readiness::WRITABLE) {
             self.writers.wake_all();
+            self.writing.wake_all();
         }
     }
 }
@@ -55,12 +62,7 @@ pub(crate) struct Socket {
 impl Socket {
     /// Takes a source that never blocks.
     pub(crate) fn new(source: Source) -> io::Result<Self> {
-        let waiting = Rc::new(Waiting {
-            readers: WaitList::new(),
-            writers: WaitList::new(),
-            readable: Cell::new(true),
-            closed: Cell::new(false),
-        });
+        let waiting = Rc::new(Waiting { readable: Cell::new(true), ..Waiting::default() });
         let key = hub::with(|hub| hub.watch(&source, waiting.clone()))?;
         Ok(Self { waiting, key, source })
     }
@@ -148,24 +150,80 @@ impl Socket {
             crate::yield_now();
         }
         let mut deadline = None;
-        let reads = direction == Direction::Read;
         loop {
-            if !reads || self.waiting.readable.get() {
-                match attempt(&self.source) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if reads {
-                            self.waiting.readable.set(false);
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    done => return done,
-                }
+            if let Some(done) = self.attempt(direction, &mut attempt) {
+                return done;
             }
             if deadline.is_none() {
                 deadline = timeout.map(|timeout| hub::with(|hub| hub.driver.now()) + timeout);
             }
             self.wait(direction, deadline)?;
         }
+    }
+
+    /// Calls `attempt`, unless that is known to be in vain. `None`: it would block, and news will come.
+    fn attempt<R>(
+        &self,
+        direction: Direction,
+        attempt: &mut impl FnMut(&Source) -> io::Result<R>,
+    ) -> Option<io::Result<R>> {
+        let reads = direction == Direction::Read;
+        if reads && !self.waiting.readable.get() {
+            return None;
+        }
+        loop {
+            match attempt(&self.source) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if reads {
+                        self.waiting.readable.set(false);
+                    }
+                    return None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Some(done),
+            }
+        }
+    }
+
+    /// Calls `attempt`; when it answers "would block", the task of `cx` is woken when there is news.
+    pub(crate) fn poll_ready<R>(
+        &self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&Source) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        if hub::with(|hub| hub.current().is_some() && !hub.charge_io()) {
+            // The fiber that polls has used up its share of calls: others have their turn first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match self.attempt(direction, &mut attempt) {
+            Some(done) => Poll::Ready(done),
+            None => {
+                // After the attempt: no loop runs in between that could bring the news.
+                match direction {
+                    Direction::Read => self.waiting.reading.enlist(cx.waker()),
+                    Direction::Write => self.waiting.writing.enlist(cx.waker()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// As [`read`](Self::read), as [`poll_ready`](Self::poll_ready).
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        room: usize,
+        attempt: impl FnMut(&Source) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_ready(Direction::Read, cx, attempt).map_ok(|count| self.took(count, room))
+    }
+
+    /// As [`accept`](Self::accept), as [`poll_ready`](Self::poll_ready).
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Self, Addr)>> {
+        self.poll_ready(Direction::Read, cx, Source::accept)
+            .map(|accepted| accepted.and_then(|(source, peer)| Ok((Self::new(source)?, peer))))
     }
 
     /// Reads from a stream, `room` bytes at most. Fewer mean that the socket is empty: what comes later is news.
@@ -179,10 +237,15 @@ impl Socket {
         attempt: impl FnMut(&Source) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let count = self.when_ready(Direction::Read, timeout, attempt)?;
+        Ok(self.took(count, room))
+    }
+
+    /// A read has taken `count` bytes.
+    fn took(&self, count: usize, room: usize) -> usize {
         if count < room && !self.waiting.closed.get() {
             self.waiting.readable.set(false);
         }
-        Ok(count)
+        count
     }
 
     /// Parks until there is news. A fiber that unwinds does not wait: for it, the time has run out.
@@ -293,6 +356,10 @@ macro_rules! stream {
                 self.socket.source().take_error()
             }
         }
+
+        polled!($stream);
+        polled!($stream, read);
+        polled!($stream, write);
 
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

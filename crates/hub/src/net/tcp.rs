@@ -6,12 +6,14 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::addr::{ToAddrs, first};
 use super::race;
 use super::socket::{Direction, Socket, stream};
 use super::split::{ReadHalf, WriteHalf, split};
+use super::tasks::polled;
 use crate::driver::{Addr, Listen, Source};
 use crate::hub;
 
@@ -80,6 +82,18 @@ impl TcpListener {
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, peer) = self.socket.accept()?;
         Ok((TcpStream::of(socket), ip(&peer)?))
+    }
+
+    /// As [`accept`](Self::accept), for async code, which must not park: the task is woken when there is a connection.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let accepted = self.socket.poll_accept(cx);
+        accepted.map(|accepted| {
+            let (socket, peer) = accepted?;
+            Ok((TcpStream::of(socket), ip(&peer)?))
+        })
     }
 
     /// Accepts one connection after the other, without end.

@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::socket::{Direction, Socket, stream};
 use super::split::{ReadHalf, WriteHalf, split};
+use super::tasks::polled;
 use super::tcp::BACKLOG;
 use crate::driver::{Addr, Listen, Source};
 
@@ -56,6 +58,18 @@ impl UnixListener {
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, peer) = self.socket.accept()?;
         Ok((UnixStream::of(socket), unix(peer)?))
+    }
+
+    /// As [`accept`](Self::accept), for async code, which must not park: the task is woken when there is a connection.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
+        let accepted = self.socket.poll_accept(cx);
+        accepted.map(|accepted| {
+            let (socket, peer) = accepted?;
+            Ok((UnixStream::of(socket), unix(peer)?))
+        })
     }
 
     /// Where it listens.
