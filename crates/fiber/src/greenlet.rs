@@ -12,6 +12,16 @@
 //! A greenlet never resumes another one: it tells the trampoline, which runs below on the root's stack, whom to
 //! resume next. So switches in circles do not pile up stacks.
 //!
+//! | Python | here |
+//! |---|---|
+//! | `greenlet(run)`, `getcurrent()` | [`Greenlet::new`], [`Greenlet::current`] |
+//! | `g.switch(v)`, `g.throw(e)` | [`Greenlet::switch`], [`Greenlet::throw`] |
+//! | `g.throw(GreenletExit)` | [`Greenlet::kill`], with the value for the parent |
+//! | `g.parent`, the main greenlet | [`Greenlet::parent`], [`Greenlet::set_parent`]; `None` |
+//! | `bool(g)`, `g.dead` | [`Greenlet::is_alive`], [`Greenlet::is_dead`] |
+//! | `g.gr_context`, `ContextVar` | [`Greenlet::locals`], [`Greenlet::set_locals`]; [`FiberLocal`](crate::FiberLocal) |
+//! | `settrace(f)`, `gettrace()` | [`settrace`], [`gettrace`] |
+//!
 //! A greenlet is no one's but its thread's: any fiber of the thread may switch to it or drop it. Whoever does is the
 //! root for as long as it runs, and gets what reaches the root.
 

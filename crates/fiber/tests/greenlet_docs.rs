@@ -466,6 +466,22 @@ fn a_hook_runs_in_the_target_and_its_panic_goes_on_there() {
     assert!(gettrace().is_none(), "a hook that fails is unset");
 }
 
+#[test]
+fn a_hook_outlives_switches_while_something_unwinds() {
+    let seen: Rc<Cell<u32>> = Rc::default();
+    let count = seen.clone();
+    let old = settrace(Some(Rc::new(move |_| count.set(count.get() + 1))));
+    let glet = Greenlet::new(|n: i32| Greenlet::parent_switch(n));
+    glet.switch(0);
+    let unwound = caught(|| {
+        let _glet = glet;
+        resume_unwind(Box::new("broken"))
+    });
+    assert!(unwound.is::<&str>());
+    assert!(settrace(old).is_some());
+    assert_eq!(seen.get(), 4, "there and back, the exit and its end");
+}
+
 // Context Variables
 
 fiber_local! {

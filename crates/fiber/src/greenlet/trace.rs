@@ -65,19 +65,18 @@ pub(super) fn is_set() -> bool {
 
 #[cold]
 pub(super) fn call(event: TraceEvent, origin: Option<u64>, target: Option<u64>) {
-    /// Puts things right, whether the hook returns or panics.
-    struct After;
-    impl Drop for After {
+    /// Unsets a hook that panics.
+    struct Unset;
+    impl Drop for Unset {
         fn drop(&mut self) {
-            if std::thread::panicking() {
-                drop(settrace(None));
-            } else {
-                ACTIVE.set(gettrace().is_some());
-            }
+            drop(settrace(None));
         }
     }
     let Some(hook) = gettrace() else { return };
     ACTIVE.set(false);
-    let _after = After;
+    let unset = Unset;
     hook(&Transfer { event, origin, target });
+    std::mem::forget(unset);
+    // It may have set another one.
+    ACTIVE.set(gettrace().is_some());
 }

@@ -43,12 +43,7 @@ pub(super) fn hop<T: 'static>(target: Option<Greenlet<T>>, message: Message<T>) 
 pub(super) fn arrive<T: 'static>(arrival: Arrival<T>) -> T {
     let Arrival { message, from } = arrival;
     if trace::is_set() {
-        let event = match message {
-            Message::Value(_) => TraceEvent::Switch,
-            Message::Throw(_) => TraceEvent::Throw,
-        };
-        let target = Greenlet::<T>::current().map(|target| target.id());
-        trace::call(event, from.as_ref().map(Greenlet::id), target);
+        tell_trace(&message, from.as_ref());
     }
     drop(from);
     match message {
@@ -56,6 +51,22 @@ pub(super) fn arrive<T: 'static>(arrival: Arrival<T>) -> T {
         // Not `panic!`: the hook has seen it when it was raised.
         Message::Throw(payload) => resume_unwind(payload),
     }
+}
+
+#[cold]
+fn tell_trace<T: 'static>(message: &Message<T>, from: Option<&Greenlet<T>>) {
+    let event = match message {
+        Message::Value(_) => TraceEvent::Switch,
+        // The end of a greenlet that nobody waits for: Python returns it.
+        Message::Throw(payload)
+            if payload.is::<GreenletExit>() && from.is_some_and(Greenlet::is_dead) =>
+        {
+            TraceEvent::Switch
+        }
+        Message::Throw(_) => TraceEvent::Throw,
+    };
+    let target = Greenlet::<T>::current().map(|target| target.id());
+    trace::call(event, from.map(Greenlet::id), target);
 }
 
 fn transfer<T: 'static>(target: Option<Greenlet<T>>, message: Message<T>) -> Arrival<T> {
@@ -142,6 +153,9 @@ pub(super) fn finish<T: 'static>(last: &Greenlet<T>) {
             drop(current);
         }
         let Arrival { message, from } = arrival;
+        if trace::is_set() {
+            tell_trace(&message, from.as_ref());
+        }
         let ended = last.is_dead() && from.as_ref() == Some(&again);
         drop((from, again));
         match message {

@@ -163,3 +163,28 @@ fn many_stacks_are_few_mappings() {
     assert_eq!(pool.stats().live, stacks.len());
     assert!(mappings(&pool) <= 12, "{} mappings", mappings(&pool));
 }
+
+#[test]
+fn threads_that_map_and_unmap_find_their_own_stacks() {
+    let work = || {
+        for round in 0..100 {
+            let pool = StackPool::default();
+            for size in [StackSize::ALL[round % 4], StackSize::ALL[(round + 1) % 4]] {
+                let stacks: Vec<Stack> = (0..20).map(|_| pool.take(size).unwrap()).collect();
+                for stack in &stacks {
+                    let slot = region::find(stack.limit()).unwrap();
+                    assert_eq!(
+                        (slot.low + page_bytes(), slot.bytes),
+                        (stack.limit(), size.bytes())
+                    );
+                    assert_eq!(region::find(stack.top() - 1), Some(slot));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(work);
+        }
+    });
+}
