@@ -1,6 +1,7 @@
 //! Unmodified crates of others on Warren's fibers and sockets.
 
 mod budget;
+mod example;
 mod futures;
 mod http;
 mod postgres;
