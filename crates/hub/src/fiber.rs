@@ -56,6 +56,23 @@ pub(crate) enum Interrupt {
 pub(crate) enum WaitsFor {
     /// Somebody to wake it.
     Wake,
+    Event,
+    /// The outcome of an `AsyncResult`.
+    Outcome,
+    /// A permit or a lock.
+    Permit,
+    /// The notification of a condition variable.
+    Notice,
+    /// An item of a queue.
+    Item,
+    /// Room in a queue.
+    Room,
+    /// The items of a queue to be done with.
+    Tasks,
+    /// The end of all fibers of a group.
+    Group,
+    /// The first of several things.
+    Any,
     Time,
     /// A descriptor's bytes.
     Read(i32),
@@ -79,6 +96,15 @@ impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wake => f.write_str("another fiber"),
+            Self::Event => f.write_str("an event"),
+            Self::Outcome => f.write_str("a result"),
+            Self::Permit => f.write_str("a permit or a lock"),
+            Self::Notice => f.write_str("a notification"),
+            Self::Item => f.write_str("an item of a queue"),
+            Self::Room => f.write_str("room in a queue"),
+            Self::Tasks => f.write_str("the items of a queue to be done"),
+            Self::Group => f.write_str("the end of a group of fibers"),
+            Self::Any => f.write_str("one of several things"),
             Self::Time => f.write_str("a time"),
             Self::Read(fd) => write!(f, "bytes on descriptor {fd}"),
             Self::Write(fd) => write!(f, "room on descriptor {fd}"),

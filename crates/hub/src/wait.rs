@@ -120,7 +120,7 @@ impl Iterator for Iwait<'_> {
         if done.is_none() {
             let waiter = Waiter::current();
             self.progress.waiter.set(Some(waiter));
-            hub::park_for(&waiter, self.deadline, WaitsFor::Wake);
+            hub::park_for(&waiter, self.deadline, WaitsFor::Any);
             self.progress.waiter.set(None);
             done = self.progress.next();
         }

@@ -42,7 +42,7 @@ fn every_fiber_is_told_with_its_stack_and_who_spawned_it() {
         assert_eq!(inner.parent, Some(outer_info.id));
         assert_eq!(
             (inner.state.as_str(), late.state.as_str()),
-            ("waits for another fiber", "has not begun")
+            ("waits for an event", "has not begun")
         );
         assert!(inner.spawned_at.file().ends_with("diagnostics.rs"));
         let frames = inner.stack.frames();

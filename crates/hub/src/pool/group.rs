@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::imap::{Imap, ImapUnordered};
-use crate::fiber::{FiberRef, Interrupt, Woke};
+use crate::fiber::{FiberRef, Interrupt, WaitsFor, Woke};
 use crate::hub;
 use crate::join::{FiberId, JoinHandle};
 use crate::spawn::{current, spawn};
@@ -123,7 +123,7 @@ impl Group {
     /// Until then; not when it is.
     pub fn join(&self) {
         if !self.is_empty() {
-            self.0.joining.wait(None);
+            self.0.joining.wait_for(None, WaitsFor::Group);
         }
     }
 
@@ -135,7 +135,9 @@ impl Group {
     /// # Errors
     /// [`TimedOut`].
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if !self.is_empty() && self.0.joining.wait(deadline(timeout)) == Woke::TimedOut {
+        if !self.is_empty()
+            && self.0.joining.wait_for(deadline(timeout), WaitsFor::Group) == Woke::TimedOut
+        {
             return Err(TimedOut);
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{WaitList, deadline};
-use crate::fiber::Woke;
+use crate::fiber::{WaitsFor, Woke};
 use crate::links::{LinkId, Links};
 use crate::timer::TimedOut;
 use crate::turn::call_soon;
@@ -60,7 +60,7 @@ impl<T, E> AsyncResult<T, E> {
     /// Until then; not when there is one already.
     pub fn wait(&self) {
         if !self.ready() {
-            self.waiting.wait(None);
+            self.waiting.wait_for(None, WaitsFor::Outcome);
         }
     }
 
@@ -72,7 +72,10 @@ impl<T, E> AsyncResult<T, E> {
     /// # Errors
     /// [`TimedOut`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if self.ready() || self.waiting.wait(deadline(timeout)) == Woke::Notified || self.ready() {
+        if self.ready()
+            || self.waiting.wait_for(deadline(timeout), WaitsFor::Outcome) == Woke::Notified
+            || self.ready()
+        {
             return Ok(());
         }
         Err(TimedOut)
@@ -139,7 +142,7 @@ impl<T: Clone + 'static, E: Clone + 'static> AsyncResult<T, E> {
             if let Some(outcome) = self.try_get() {
                 return outcome;
             }
-            self.waiting.wait_always(None);
+            self.waiting.wait_or(0, None, WaitsFor::Outcome, |_| ());
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{MutexGuard, WaitList, deadline};
-use crate::fiber::Woke;
+use crate::fiber::{WaitsFor, Woke};
 
 /// Lets fibers wait, with a [`Mutex`](super::Mutex) released meanwhile, until another tells them to look again.
 ///
@@ -123,7 +123,7 @@ impl Condvar {
         }
         let mutex = guard.mutex();
         drop(guard);
-        let woke = self.waiting.wait_or(0, deadline, |notified| {
+        let woke = self.waiting.wait_or(0, deadline, WaitsFor::Notice, |notified| {
             if notified {
                 self.notify_one();
             }

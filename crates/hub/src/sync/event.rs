@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{WaitList, deadline};
-use crate::fiber::Woke;
+use crate::fiber::{WaitsFor, Woke};
 use crate::timer::TimedOut;
 use crate::wait;
 
@@ -59,7 +59,7 @@ impl Event {
     /// Until then; not when it is set already.
     pub fn wait(&self) {
         if !self.set.get() {
-            self.waiting.wait(None);
+            self.waiting.wait_for(None, WaitsFor::Event);
         }
     }
 
@@ -71,7 +71,9 @@ impl Event {
     /// # Errors
     /// [`TimedOut`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if self.set.get() || self.waiting.wait(deadline(timeout)) == Woke::Notified {
+        if self.set.get()
+            || self.waiting.wait_for(deadline(timeout), WaitsFor::Event) == Woke::Notified
+        {
             return Ok(());
         }
         Err(TimedOut)

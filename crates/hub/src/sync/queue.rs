@@ -263,7 +263,7 @@ impl<S: Storage> BaseQueue<S> {
     /// Until then; not when there is none.
     pub fn join(&self) {
         if self.unfinished_tasks() > 0 {
-            self.joining.wait(None);
+            self.joining.wait_for(None, WaitsFor::Tasks);
         }
     }
 
@@ -275,7 +275,9 @@ impl<S: Storage> BaseQueue<S> {
     /// # Errors
     /// [`TimedOut`].
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if self.unfinished_tasks() > 0 && self.joining.wait(deadline(timeout)) == Woke::TimedOut {
+        if self.unfinished_tasks() > 0
+            && self.joining.wait_for(deadline(timeout), WaitsFor::Tasks) == Woke::TimedOut
+        {
             return Err(TimedOut);
         }
         Ok(())
@@ -306,7 +308,7 @@ impl<S: Storage> BaseQueue<S> {
         let (id, woken) = self.exchange.borrow_mut().offer(item, waiter);
         woken.into_iter().for_each(wake);
         let offering = Offering(self, id);
-        hub::park_for(&waiter, deadline, WaitsFor::Wake);
+        hub::park_for(&waiter, deadline, WaitsFor::Room);
         std::mem::forget(offering);
         let back = self.exchange.borrow_mut().withdraw(id);
         match back {
@@ -364,7 +366,7 @@ impl<S: Storage> BaseQueue<S> {
         debug_assert!(woken.is_none(), "nothing has come since it was tried");
         loop {
             let getting = Getting(self, id);
-            hub::park_for(&waiter, deadline, WaitsFor::Wake);
+            hub::park_for(&waiter, deadline, WaitsFor::Item);
             std::mem::forget(getting);
             let mut exchange = self.exchange.borrow_mut();
             if !exchange.come_back(id) {

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::{WaitList, deadline};
-use crate::fiber::Woke;
+use crate::fiber::{WaitsFor, Woke};
 use crate::timer::TimedOut;
 
 /// A value that many fibers may read, or one may write, across waits.
@@ -235,7 +235,7 @@ impl Gate {
         if self.try_enter(way) {
             return true;
         }
-        let woke = self.waiting.wait_or(way as u32, deadline, |notified| {
+        let woke = self.waiting.wait_or(way as u32, deadline, WaitsFor::Permit, |notified| {
             if notified {
                 self.leave(way);
             } else {

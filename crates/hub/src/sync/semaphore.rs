@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{WaitList, deadline};
-use crate::fiber::Woke;
+use crate::fiber::{WaitsFor, Woke};
 use crate::timer::TimedOut;
 use crate::wait;
 
@@ -96,7 +96,7 @@ impl Semaphore {
     /// Until then; not when one is free already.
     pub fn wait(&self) {
         if self.locked() {
-            self.watching.wait(None);
+            self.watching.wait_for(None, WaitsFor::Permit);
         }
     }
 
@@ -108,7 +108,9 @@ impl Semaphore {
     /// # Errors
     /// [`TimedOut`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        if self.locked() && self.watching.wait(deadline(timeout)) == Woke::TimedOut {
+        if self.locked()
+            && self.watching.wait_for(deadline(timeout), WaitsFor::Permit) == Woke::TimedOut
+        {
             return Err(TimedOut);
         }
         Ok(())
@@ -148,7 +150,7 @@ impl Semaphore {
     }
 
     fn wait_for_permit(&self, deadline: Option<Instant>) -> bool {
-        let woke = self.acquiring.wait_or(0, deadline, |notified| {
+        let woke = self.acquiring.wait_or(0, deadline, WaitsFor::Permit, |notified| {
             if notified {
                 self.release();
             }

@@ -90,18 +90,19 @@ impl WaitList {
         self.park(0, |waiter| hub::park_always(waiter, deadline, WaitsFor::Wake), |_| ())
     }
 
-    /// As [`wait`](Self::wait) with a deadline, and as [`wait_always`](Self::wait_always) without. When the wait ends
+    /// As [`wait_for`](Self::wait_for) with a deadline, and as [`wait_always`](Self::wait_always) without. When the wait ends
     /// otherwise than by a notification that the fiber goes on with, the place is given up and `abandoned` is called:
     /// with true when it had been notified (and unwinds all the same).
     pub(crate) fn wait_or(
         &self,
         tag: u32,
         deadline: Option<Instant>,
+        what: WaitsFor,
         abandoned: impl FnOnce(bool),
     ) -> Woke {
         let park = |waiter: &Waiter| match deadline {
-            None => hub::park_always(waiter, None, WaitsFor::Wake),
-            Some(_) => hub::park_for(waiter, deadline, WaitsFor::Wake),
+            None => hub::park_always(waiter, None, what),
+            Some(_) => hub::park_for(waiter, deadline, what),
         };
         self.park(tag, park, abandoned)
     }
@@ -147,12 +148,20 @@ impl WaitList {
 
     /// Takes the first off the list and wakes it. False when it was woken otherwise, and when there is none.
     pub(crate) fn wake_first(&self) -> bool {
-        self.pop().is_some_and(notify)
+        let first = self.first.get();
+        if first == NONE {
+            return false;
+        }
+        // Waking only makes a fiber ready: none runs, and nothing here is borrowed again.
+        NODES.with_borrow_mut(|nodes| {
+            self.unlink(nodes, first);
+            nodes[first as usize].notify()
+        })
     }
 
     pub(crate) fn wake_all(&self) {
-        while let Some(index) = self.pop() {
-            notify(index);
+        while !self.is_empty() {
+            self.wake_first();
         }
     }
 
@@ -193,19 +202,6 @@ impl WaitList {
         Place { list: self, index }
     }
 
-    /// Takes the first off the list; its node stays, as one that was passed over.
-    fn pop(&self) -> Option<u32> {
-        let first = self.first.get();
-        if first == NONE {
-            return None;
-        }
-        NODES.with_borrow_mut(|nodes| {
-            self.unlink(nodes, first);
-            nodes[first as usize].state = State::Passed;
-        });
-        Some(first)
-    }
-
     fn unlink(&self, nodes: &mut Slab<Node>, index: u32) {
         let Node { before, after, .. } = nodes[index as usize];
         match nodes.get_mut(before as usize) {
@@ -219,24 +215,20 @@ impl WaitList {
     }
 }
 
-/// Wakes whom a node stands for. False when it goes on already, for another reason; and for a member of a set,
-/// which takes nothing.
-fn notify(index: u32) -> bool {
-    // Waking only makes a fiber ready: none runs, and nothing here is borrowed again.
-    NODES.with_borrow_mut(|nodes| {
-        let node = &mut nodes[index as usize];
-        let woken = match &node.who {
+impl Node {
+    /// Wakes whom the node stands for, after it was taken off its list. False when it goes on already, for another
+    /// reason; and for a member of a set, which takes nothing.
+    fn notify(&mut self) -> bool {
+        let woken = match &self.who {
             Who::Waiter(waiter) => waiter.wake(),
             Who::Member(member) => {
                 member.complete();
                 false
             }
         };
-        if woken {
-            node.state = State::Notified;
-        }
+        self.state = if woken { State::Notified } else { State::Passed };
         woken
-    })
+    }
 }
 
 /// A place in a list, given up when dropped.
@@ -248,19 +240,25 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// Gives the place up, and tells whether it had been notified.
     fn leave(self) -> bool {
-        let state = NODES.with_borrow(|nodes| nodes[self.index as usize].state);
-        state == State::Notified
+        let left = self.remove();
+        std::mem::forget(self);
+        left.state == State::Notified
+    }
+
+    fn remove(&self) -> Node {
+        NODES.with_borrow_mut(|nodes| {
+            if nodes[self.index as usize].state == State::Listed {
+                self.list.unlink(nodes, self.index);
+            }
+            nodes.remove(self.index as usize)
+        })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let node = NODES.with_borrow_mut(|nodes| {
-            if nodes[self.index as usize].state == State::Listed {
-                self.list.unlink(nodes, self.index);
-            }
-            nodes.remove(self.index as usize)
-        });
+        // Dropped after the borrow has ended: it may own anything.
+        let node = self.remove();
         drop(node);
     }
 }

@@ -99,6 +99,27 @@ fn objects_of_several_kinds() {
     });
 }
 
+/// gevent's `joinall` and `wait` over greenlets.
+#[test]
+fn fibers_can_be_waited_for_without_taking_their_results() {
+    run(|| {
+        let turns = |turns: usize| {
+            spawn(move || {
+                (0..turns).for_each(|_| yield_now());
+                turns
+            })
+        };
+        let panics = spawn(|| panic!("waited for"));
+        let (slow, quick) = (turns(9), turns(1));
+        let objects: [&dyn Waitable; 3] = [&slow, &quick, &panics];
+        assert_eq!(wait(&objects, WaitOptions { count: Some(2), timeout: None }), [2, 1]);
+        assert!(!slow.is_finished());
+        assert_eq!(iwait(&objects, WaitOptions::default()).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!((slow.join().unwrap(), quick.join().unwrap()), (9, 1));
+        assert_eq!(panics.join().unwrap_err().message(), Some("waited for"));
+    });
+}
+
 #[test]
 fn a_killed_fiber_leaves_all_it_waited_for() {
     run(|| {
