@@ -5,6 +5,9 @@
 //! [`channel`](crate::channel()), a [`SharedSemaphore`](crate::SharedSemaphore), a
 //! [`SharedEvent`](crate::SharedEvent), or by posting to a [`HubHandle`](crate::HubHandle).
 //!
+//! In a destructor that runs because its fiber unwinds, only locks, permits, results and the end of a fiber are really
+//! waited for; every other wait is over at once, as if its time had run out or the queue were closed.
+//!
 //! | of gevent | here |
 //! |---|---|
 //! | `gevent.event` | [`Event`], [`AsyncResult`] |
