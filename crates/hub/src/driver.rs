@@ -33,7 +33,7 @@ use crate::threadpool::ThreadPool;
 pub(crate) use epoll::{Epoll, EpollSet, EventFlags, readiness, timespec};
 pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
 pub use file::{FileType, Metadata};
-pub use source::Addr;
+pub(crate) use source::Addr;
 pub(crate) use source::{Endpoint, Source};
 #[cfg(feature = "io-uring")]
 pub(crate) use uring::{FileRing, Ring, RingDone, Uring};

@@ -233,3 +233,31 @@ impl Simulation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{TcpListener, TcpStream, UdpSocket};
+
+    /// A world's parts know each other: when it ends they must let go.
+    #[test]
+    fn nothing_of_a_world_is_left() {
+        let outcome = run(1, |world| {
+            world.node("peer", || {
+                let listener = TcpListener::bind("0.0.0.0:1").unwrap();
+                let _socket = UdpSocket::bind("0.0.0.0:2").unwrap();
+                let _held: Vec<_> = listener.incoming().collect();
+            });
+            let dead = world.node("dead", || crate::sleep(Duration::from_secs(60)));
+            crate::sleep(Duration::from_millis(5));
+            let stream = TcpStream::connect("peer:1").unwrap();
+            crate::spawn(move || std::io::Read::read(&mut &stream, &mut [0]).map(drop));
+            crate::spawn(|| crate::fs::write("/f", b"x").map(drop));
+            crate::spawn(|| crate::offload(|| ()));
+            crate::yield_now();
+            dead.crash();
+            Rc::downgrade(&world.0)
+        });
+        assert_eq!(outcome.value.strong_count(), 0);
+    }
+}

@@ -55,6 +55,8 @@ impl IoHandler for Waiting {
 /// A source and those who wait for it.
 pub(crate) struct Socket {
     waiting: Rc<Waiting>,
+    /// The number of the hub that watches it.
+    hub: u32,
     key: u64,
     source: Source,
 }
@@ -63,8 +65,10 @@ impl Socket {
     /// Takes a source that never blocks.
     pub(crate) fn new(source: Source) -> io::Result<Self> {
         let waiting = Rc::new(Waiting { readable: Cell::new(true), ..Waiting::default() });
-        let key = hub::with(|hub| hub.watch(&source, waiting.clone()))?;
-        Ok(Self { waiting, key, source })
+        let (hub, key) = hub::with(|hub| {
+            Ok::<_, io::Error>((hub.number, hub.watch(&source, waiting.clone())?))
+        })?;
+        Ok(Self { waiting, hub, key, source })
     }
 
     /// Listens for connections.
@@ -267,8 +271,13 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Before the source is closed: its number may be used again at once.
-        hub::try_with(|hub| hub.unwatch(&self.source, self.key));
+        // Before the source is closed: its number may be used again at once. Another hub, as one that came after this one
+        // has ended, means something else by the key.
+        hub::try_with(|hub| {
+            if hub.number == self.hub {
+                hub.unwatch(&self.source, self.key);
+            }
+        });
     }
 }
 

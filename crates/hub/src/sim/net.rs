@@ -149,6 +149,14 @@ impl Net {
         self
     }
 
+    /// Lets a node have no descriptor left (`true`), or some again: its programs can then neither accept nor make a
+    /// connection (`EMFILE`).
+    pub fn out_of_descriptors(&self, node: &Node, out: bool) -> &Self {
+        self.0.note(node.machine.number, Step::Fault, 9, out.into());
+        node.machine.exhausted.set(out);
+        self
+    }
+
     /// Cuts the connections that there are between two nodes, as [`cuts`](Self::cuts) does by chance.
     pub fn cut(&self, one: &Node, other: &Node) -> &Self {
         let (one, other) = (one.machine.number, other.machine.number);
@@ -239,6 +247,10 @@ impl Network {
 
     fn patience(&self) -> Duration {
         self.conditions.borrow().patience
+    }
+
+    fn new_descriptor(&self, core: &Core, node: usize) -> io::Result<()> {
+        if core.machine(node).exhausted.get() { Err(Errno::MFILE.into()) } else { Ok(()) }
     }
 
     /// Whether a message reaches the machine.

@@ -165,6 +165,8 @@ pub(super) struct Machine {
     /// Whether it answers at all.
     pub(super) up: Cell<bool>,
     pub(super) disk: Storage,
+    /// No descriptor is left.
+    pub(super) exhausted: Cell<bool>,
     /// Its program has no turns.
     paused: Cell<bool>,
     pub(super) ahead: Cell<Duration>,
@@ -208,6 +210,7 @@ impl Machine {
             ip,
             up: Cell::new(true),
             disk: Storage::new(),
+            exhausted: Cell::new(false),
             paused: Cell::new(false),
             ahead: Cell::new(Duration::ZERO),
             last_port: Cell::new(49_151),

@@ -128,6 +128,38 @@ fn refusing_can_be_switched_on_and_off() {
 }
 
 #[test]
+fn a_node_without_descriptors_accepts_later() {
+    sim::check(0..10, |world| {
+        let node = world.node("server", || {
+            let listener = TcpListener::bind("0.0.0.0:7").unwrap();
+            let mut refused = 0;
+            loop {
+                match listener.accept() {
+                    Ok((mut stream, _)) => stream.write_all(&[refused]).unwrap(),
+                    Err(error) => {
+                        assert_eq!(error.raw_os_error(), Some(24), "EMFILE");
+                        refused = 1;
+                        sleep(100 * MS);
+                    }
+                }
+            }
+        });
+        let first = |stream: &TcpStream| {
+            let mut byte = [0];
+            let mut stream = stream;
+            stream.read_exact(&mut byte).unwrap();
+            byte
+        };
+        assert_eq!(first(&connect("server:7")), [0]);
+        world.net().out_of_descriptors(&node, true);
+        let stream = connect("server:7");
+        sleep(SECOND);
+        world.net().out_of_descriptors(&node, false);
+        assert_eq!(first(&stream), [1]);
+    });
+}
+
+#[test]
 fn half_of_a_connection_may_be_closed() {
     sim::check(0..30, |world| {
         world.node("late", || {

@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use warren_hub::fs;
 use warren_hub::io::Readiness;
+use warren_hub::net::{TcpStream, UdpSocket};
 use warren_hub::sim::{self, Simulation, World};
-use warren_hub::{sleep, spawn, yield_now};
+use warren_hub::{call_soon, shield, sleep, spawn, with_timeout, yield_now};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -206,6 +208,66 @@ fn a_fiber_that_swallows_its_kill_is_killed_again() {
         world.advance(Duration::from_secs(1));
         node.kill();
         assert!(!node.is_running() && world.now() < HOUR);
+    });
+}
+
+#[test]
+fn a_fiber_that_cannot_be_unwound_is_left_behind() {
+    sim::check(0..10, |world| {
+        let after = Rc::new(Cell::new(false));
+        let seen = after.clone();
+        let node = world.node("shielded", move || {
+            shield(|| sleep(Duration::from_secs(60)));
+            seen.set(true);
+        });
+        world.advance(Duration::from_secs(1));
+        node.crash();
+        assert!(!node.is_running() && world.now() < Duration::from_secs(2));
+        node.restart(|| ());
+        node.join();
+        sleep(HOUR);
+        assert!(!after.get());
+    });
+}
+
+#[test]
+fn a_panic_in_a_callback_fails_the_simulation() {
+    let text = panic_of(|| {
+        sim::run(3, |world| {
+            world.node("bad", || {
+                call_soon(|| panic!("on the loop"));
+                sleep(HOUR);
+            });
+            sleep(HOUR);
+        });
+    });
+    assert_eq!(text, "on the loop");
+    assert!(World::current().is_none(), "nothing is left on the thread");
+    assert_eq!(sim::run(3, |_| 1).value, 1);
+}
+
+#[test]
+fn destructors_of_the_dead_reach_nobody() {
+    struct Last(UdpSocket);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            assert!(self.0.send_to(b"farewell", "controller:9").is_err());
+            assert!(fs::write("/farewell", b"").is_err());
+            // Returns at once: nobody answers.
+            assert!(TcpStream::connect("controller:9").is_err());
+        }
+    }
+    sim::check(0..20, |world| {
+        let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
+        let node = world.node("mortal", || {
+            let _last = Last(UdpSocket::bind("0.0.0.0:0").unwrap());
+            sleep(HOUR);
+        });
+        world.advance(Duration::from_secs(1));
+        node.crash();
+        let heard = with_timeout(HOUR, || socket.recv_from(&mut [0; 16]).unwrap());
+        assert!(heard.is_err());
+        assert!(node.disk().read("/farewell").is_err());
     });
 }
 

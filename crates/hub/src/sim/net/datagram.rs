@@ -74,6 +74,7 @@ impl Network {
         if !process.alive.get() {
             return Err(Errno::NETDOWN.into());
         }
+        self.new_descriptor(core, process.node)?;
         let place = self.own_place(core, process.node, bind)?;
         let addr = match (bind, &place) {
             (Addr::Ip(addr), Place::Port(port)) => SocketAddr::new(addr.ip(), *port).into(),

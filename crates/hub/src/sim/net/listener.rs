@@ -72,6 +72,7 @@ impl Network {
         if !process.alive.get() {
             return Err(Errno::NETDOWN.into());
         }
+        self.new_descriptor(core, process.node)?;
         let place = self.own_place(core, process.node, addr)?;
         let addr = match (addr, &place) {
             (Addr::Ip(addr), Place::Port(port)) => SocketAddr::new(addr.ip(), *port).into(),
@@ -104,6 +105,7 @@ impl Network {
         from: Option<&Addr>,
     ) -> io::Result<Source> {
         let node = process.node;
+        self.new_descriptor(core, node)?;
         let (target, place) = self.locate(core, node, to)?;
         let own = match (to, from) {
             (Addr::Ip(to), Some(Addr::Ip(from))) => {
@@ -187,6 +189,10 @@ impl Endpoint for ListenerEnd {
     fn accept(&self) -> io::Result<(Source, Addr)> {
         if !self.listener.process.alive.get() {
             return would_block();
+        }
+        let waits = !self.listener.backlog.borrow().is_empty();
+        if waits {
+            self.core.network.new_descriptor(&self.core, self.listener.process.node)?;
         }
         let Some(connection) = self.listener.backlog.borrow_mut().pop_front() else {
             return would_block();
