@@ -77,3 +77,12 @@ fn echo() {
     let addr = line.strip_prefix("listening on ").unwrap();
     assert_eq!(output("echo_client", &[addr, "200"]), "200 of 200 lines came back\n");
 }
+
+#[test]
+fn selectors() {
+    let server = Program::start(example("selectors_server").arg("127.0.0.1:0"));
+    let line = server.line();
+    let addr = line.strip_prefix("listening on ").unwrap();
+    let expected = "300 clients at once have had 13200 bytes back\n";
+    assert_eq!(output("selectors_client", &[addr, "300"]), expected);
+}
