@@ -77,6 +77,7 @@ pub unsafe fn swap(context: *const Context) -> *const Context {
 }
 
 /// Calls `f` with the context that is current.
+#[inline(always)]
 fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
     let mut current = CURRENT.get();
     if current.is_null() {
@@ -106,6 +107,7 @@ pub(crate) fn scope() -> Rc<Scope> {
 }
 
 /// Calls `f` as the root of greenlets, with what it enters them by.
+#[inline(always)]
 pub(crate) fn at_root<R>(f: impl FnOnce(&Inside<'_>) -> R) -> R {
     with_current(|context| f(&Inside { context, outer: context.running.get() }))
 }
@@ -119,6 +121,7 @@ pub(crate) struct Inside<'a> {
 
 impl Inside<'_> {
     /// Calls `f`, during which `greenlet` is the one that runs.
+    #[inline(always)]
     pub(crate) fn run<T: Runs, R>(&self, greenlet: &Rc<T>, f: impl FnOnce() -> R) -> R {
         /// Puts the outer one back, also when `f` panics.
         struct Leave<'a>(&'a Inside<'a>);

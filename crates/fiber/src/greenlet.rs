@@ -181,6 +181,7 @@ impl<T: 'static> Greenlet<T> {
     /// # Panics
     /// With what is thrown to the caller. When this greenlet runs already: further down on this stack, or in
     /// a fiber that waits.
+    #[inline]
     pub fn switch(&self, value: T) -> T {
         trampoline::hop(Some(self.clone()), Message::Value(value))
     }
@@ -220,6 +221,7 @@ impl<T: 'static> Greenlet<T> {
     ///
     /// # Panics
     /// With what is thrown to the caller. In the root, which has no parent.
+    #[inline]
     pub fn parent_switch(value: T) -> T {
         trampoline::hop(Self::parent_of_current(), Message::Value(value))
     }
