@@ -6,6 +6,8 @@ mod disk;
 mod log;
 #[path = "sim/network.rs"]
 mod network;
+#[path = "sim/primitives.rs"]
+mod primitives;
 #[path = "sim/scheduler.rs"]
 mod scheduler;
 #[path = "sim/services.rs"]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use warren_hub::net::{TcpListener, TcpStream};
 use warren_hub::sim::{self, Node, World};
-use warren_hub::sync::{Queue, Semaphore};
-use warren_hub::{JoinHandle, TimedOut, Timeout, join_all, sleep, spawn, with_timeout, yield_now};
+use warren_hub::sync::Queue;
+use warren_hub::{JoinHandle, sleep, spawn, with_timeout};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -172,106 +172,5 @@ fn a_replicated_register_does_not_go_back() {
         }
         writer.join();
         reader.join();
-    });
-}
-
-#[test]
-fn a_queue_gives_each_item_once_in_the_order_of_its_producer() {
-    sim::check(0..200, |world| {
-        let queue = Rc::new(Queue::bounded(1 + world.random().index(4)));
-        let producers: Vec<_> = (0..3)
-            .map(|producer| {
-                let queue = queue.clone();
-                spawn(move || {
-                    for number in 0..10 {
-                        queue.put((producer, number)).unwrap();
-                        if sim::buggify(0.2) {
-                            yield_now();
-                        }
-                    }
-                })
-            })
-            .collect();
-        let taken = Rc::new(RefCell::new(Vec::new()));
-        let consumers: Vec<_> = (0..2)
-            .map(|_| {
-                let (queue, taken) = (queue.clone(), taken.clone());
-                spawn(move || {
-                    for _ in 0..15 {
-                        let item = queue.get().unwrap();
-                        taken.borrow_mut().push(item);
-                    }
-                })
-            })
-            .collect();
-        join_all(producers);
-        join_all(consumers);
-        let taken = taken.take();
-        for producer in 0..3 {
-            let numbers: Vec<i32> =
-                taken.iter().filter(|item| item.0 == producer).map(|item| item.1).collect();
-            // Two consumers may note what they got in another order, but none is lost or doubled.
-            let mut sorted = numbers.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
-        }
-    });
-}
-
-#[test]
-fn a_semaphore_lets_no_more_in_than_it_has() {
-    sim::check(0..200, |world| {
-        let permits = 1 + world.random().index(3);
-        let semaphore = Rc::new(Semaphore::new(permits));
-        let inside = Rc::new(Cell::new(0));
-        let fibers: Vec<_> = (0..8)
-            .map(|_| {
-                let (world, semaphore, inside) = (world.clone(), semaphore.clone(), inside.clone());
-                spawn(move || {
-                    for _ in 0..5 {
-                        let got = with_timeout(world.random().duration(MS..=20 * MS), || {
-                            let _permit = semaphore.acquire();
-                            inside.set(inside.get() + 1);
-                            struct Leave(Rc<Cell<usize>>);
-                            impl Drop for Leave {
-                                fn drop(&mut self) {
-                                    self.0.set(self.0.get() - 1);
-                                }
-                            }
-                            let _leave = Leave(inside.clone());
-                            assert!(inside.get() <= permits);
-                            sleep(world.random().duration(MS..=10 * MS));
-                        });
-                        assert!(matches!(got, Ok(()) | Err(TimedOut)));
-                    }
-                })
-            })
-            .collect();
-        let victim = world.random().index(8);
-        world.advance(world.random().duration(MS..=30 * MS));
-        fibers[victim].kill();
-        join_all(fibers);
-        assert_eq!(inside.get(), 0);
-        for _ in 0..permits {
-            assert!(semaphore.try_acquire().map(std::mem::forget).is_some(), "a permit is lost");
-        }
-    });
-}
-
-#[test]
-fn nested_timeouts_are_told_apart() {
-    sim::check(0..200, |world| {
-        let random = world.random();
-        let (outer, inner) = (random.duration(MS..=30 * MS), random.duration(MS..=30 * MS));
-        let began = world.now();
-        let timeout = Timeout::start(outer);
-        let result = timeout.catch(|| with_timeout(inner, || sleep(20 * MS)));
-        let took = world.now() - began;
-        match result {
-            Ok(Ok(())) => assert!(took >= 20 * MS),
-            Ok(Err(TimedOut)) => assert!(took >= inner),
-            Err(TimedOut) => assert!(took >= outer),
-        }
-        assert!(took <= outer.min(inner).min(20 * MS) + 2 * MS, "{took:?}");
     });
 }
