@@ -43,6 +43,9 @@ const INBOX_KEY: u64 = u64::MAX;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// I/O calls a fiber may make in one go, none of which had to wait. Then others have their turn.
 const IO_BUDGET: u32 = 128;
+/// How many fibers before its turn a fiber's stack is fetched, and its place: memory takes longer than one switch.
+const STACK_AHEAD: usize = 2;
+const FIBER_AHEAD: usize = 4;
 
 /// Free stacks that keep their memory, for the next fibers.
 const WARM_STACKS: usize = 256;
@@ -389,7 +392,14 @@ impl Hub {
     fn next_ready(&self) -> Option<u32> {
         let mut ready = self.ready.borrow_mut();
         if !self.simulated {
-            return ready.pop_front();
+            let first = ready.pop_front();
+            if let Some(&soon) = ready.get(STACK_AHEAD) {
+                self.fibers.get(soon).prefetch_stack();
+                if let Some(&later) = ready.get(FIBER_AHEAD) {
+                    self.fibers.get(later).prefetch();
+                }
+            }
+            return first;
         }
         // The others keep their order.
         let choice = self.driver.choose(ready.len());

@@ -44,6 +44,7 @@ mod options;
 pub mod pipe;
 mod pool;
 mod pooled;
+mod prefetch;
 pub mod process;
 mod remote;
 mod remote_join;
