@@ -108,7 +108,7 @@ def parked(n, _):
     return [(now[0] - before[0]) / n / 1024, (now[1] - before[1]) / n] + create + watch.per(n)
 
 
-def timers(n, operations):
+def timers(n, operations, any_of_them=False):
     loop = gevent.get_hub().loop
 
     def nothing():
@@ -122,13 +122,20 @@ def timers(n, operations):
     table = [set_one(number) for number in range(n)]
     watch = Stopwatch()
     for number in range(operations):
-        index = number * 7_919 % n
-        table[index].close()
-        table[index] = set_one(number)
+        if any_of_them:
+            index = number * 7_919 % n
+            table[index].close()
+            table[index] = set_one(number)
+        else:
+            set_one(number).close()
     figures = watch.per(operations)
     for timer in table:
         timer.close()
     return figures
+
+
+def timers_any(n, operations):
+    return timers(n, operations, any_of_them=True)
 
 
 def channels(n, operations):
@@ -224,7 +231,7 @@ if __name__ == "__main__":
         case ["serve"]:
             serve()
         case [name, n, operations]:
-            scenario = {"yield": yield_}.get(name) or globals()[name]
+            scenario = {"yield": yield_}.get(name) or globals()[name.replace("-", "_")]
             print(*scenario(int(n), int(operations)))
         case _:
             sys.exit(__doc__)

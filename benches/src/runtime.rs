@@ -37,6 +37,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &spawning::SCENARIO,
     &parked::SCENARIO,
     &timers::SCENARIO,
+    &timers::ANY,
     &channels::SCENARIO,
     &hubs::SCENARIO,
     &kill::SCENARIO,

@@ -18,12 +18,13 @@ import (
 )
 
 var scenarios = map[string]func(n, operations int) []float64{
-	"yield":    yield,
-	"spawn":    spawn,
-	"parked":   parked,
-	"timers":   timers,
-	"channels": channels,
-	"hubs":     hubs,
+	"yield":      yield,
+	"spawn":      spawn,
+	"parked":     parked,
+	"timers":     func(n, operations int) []float64 { return timers(n, operations, false) },
+	"timers-any": func(n, operations int) []float64 { return timers(n, operations, true) },
+	"channels":   channels,
+	"hubs":       hubs,
 }
 
 func main() {
@@ -120,7 +121,7 @@ func parked(n, _ int) []float64 {
 	return append(append(figures, create...), per(start, n)...)
 }
 
-func timers(n, operations int) []float64 {
+func timers(n, operations int, anyOfThem bool) []float64 {
 	set := func(number int) *time.Timer {
 		return time.AfterFunc(30*time.Second+time.Duration(number%1024)*time.Millisecond, func() {})
 	}
@@ -130,9 +131,13 @@ func timers(n, operations int) []float64 {
 	}
 	start := time.Now()
 	for number := 0; number < operations; number++ {
-		index := number * 7919 % n
-		table[index].Stop()
-		table[index] = set(number)
+		if anyOfThem {
+			index := number * 7919 % n
+			table[index].Stop()
+			table[index] = set(number)
+		} else {
+			set(number).Stop()
+		}
 	}
 	return per(start, operations)
 }

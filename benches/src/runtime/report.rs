@@ -16,6 +16,9 @@ use crate::machine;
 /// # Errors
 /// When a file cannot be written.
 pub fn write(outcomes: &[Outcome], plan: &Plan, folder: Option<&Path>) -> io::Result<()> {
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder)?;
+    }
     let mut text = heading(plan);
     text += &targets(outcomes);
     for outcome in outcomes {

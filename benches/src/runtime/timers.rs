@@ -7,11 +7,23 @@ use std::time::Duration;
 use super::peers::{tokio_local, tokio_multi};
 use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
 
+/// Any of those that are set is cancelled and set anew, as the idle timeouts of connections are.
+pub(super) const ANY: Scenario = Scenario {
+    name: "timers-any",
+    title: "Timers, any of them",
+    story: "The same, but one operation cancels one of those that are set, here and there, and sets it anew, as a \
+            server does with the timeout of a connection on which something has come. Among a million it is mostly \
+            in memory that no cache has, and so are its neighbours: that takes longer than the work.",
+    kind: Kind::OneCore(any),
+    ..SCENARIO
+};
+
+/// One more is set and cancelled.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "timers",
     title: "Timers",
-    story: "So many timers of about 30 seconds are set. One operation takes one of them, here and there, cancels it \
-            and sets another. may's timers cannot be cancelled.",
+    story: "So many timers of about 30 seconds are set. One operation sets another one and cancels it, as a timeout \
+            round a call does. may's timers cannot be cancelled.",
     figures: &[Figure::less("ns per timer set and cancelled", 0)],
     sizes: &[
         Size::new("1,000 timers", 1_000, 2_000_000),
@@ -27,29 +39,41 @@ fn duration(number: usize) -> Duration {
     Duration::from_millis(30_000 + (number % 1024) as u64)
 }
 
-/// The indices of the timers to replace: all over the place, and the same for every peer.
+/// Which timers are replaced: all over the place, and the same for every peer.
 fn indices(n: usize, operations: usize) -> impl Iterator<Item = usize> {
     (0..operations).map(move |number| number.wrapping_mul(7_919) % n)
 }
 
-fn run(peer: Peer, Load { n, operations }: Load) -> Vec<f64> {
+fn run(peer: Peer, load: Load) -> Vec<f64> {
+    measure(peer, load, false)
+}
+
+fn any(peer: Peer, load: Load) -> Vec<f64> {
+    measure(peer, load, true)
+}
+
+fn measure(peer: Peer, Load { n, operations }: Load, any: bool) -> Vec<f64> {
     match peer {
         Peer::Warren => warren_hub::run(move || {
             let set = |number| warren_hub::call_later(duration(number), || ());
             let mut timers: Vec<_> = (0..n).map(set).collect();
             let watch = Stopwatch::start();
             for (number, index) in indices(n, operations).enumerate() {
-                black_box(timers[index].cancel());
-                timers[index] = set(number);
+                if any {
+                    black_box(timers[index].cancel());
+                    timers[index] = set(number);
+                } else {
+                    black_box(set(number).cancel());
+                }
             }
             watch.per(operations)
         }),
-        Peer::Tokio => tokio_local(tokio_timers(n, operations)),
-        _ => tokio_multi(tokio_timers(n, operations)),
+        Peer::Tokio => tokio_local(tokio_timers(n, operations, any)),
+        _ => tokio_multi(tokio_timers(n, operations, any)),
     }
 }
 
-async fn tokio_timers(n: usize, operations: usize) -> Vec<f64> {
+async fn tokio_timers(n: usize, operations: usize, any: bool) -> Vec<f64> {
     // A timer is set when it is first polled, and cancelled when it is dropped. Unconstrained, because tokio lets
     // a task poll no more than 128 of them in a row.
     let all = std::future::poll_fn(|context| {
@@ -61,7 +85,11 @@ async fn tokio_timers(n: usize, operations: usize) -> Vec<f64> {
         let mut timers: Vec<_> = (0..n).map(&mut set).collect();
         let watch = Stopwatch::start();
         for (number, index) in indices(n, operations).enumerate() {
-            timers[index] = set(number);
+            if any {
+                timers[index] = set(number);
+            } else {
+                drop(set(number));
+            }
         }
         Poll::Ready(watch.per(operations))
     });
