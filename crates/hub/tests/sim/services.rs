@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use warren_hub::fs::{self, File};
 use warren_hub::net::{TcpListener, TcpStream};
 use warren_hub::sim::{self, Node, World};
-use warren_hub::sync::Queue;
+use warren_hub::sync::{Mutex, Queue};
 use warren_hub::{JoinHandle, sleep, spawn, with_timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -95,6 +96,82 @@ fn a_server_that_forgets_requests_is_found_out() {
         catch_unwind(AssertUnwindSafe(run)).is_err()
     });
     assert!(found.is_some(), "a request that is counted twice is found");
+}
+
+/// As the counter above, on a disk: each request is a line of a file that is synced before the answer.
+fn durable_counter(world: &World, careful: bool) {
+    const PATH: &str = "/requests";
+    world.net().cuts(0.01);
+    let server = world.machine("counter");
+    let main = move || {
+        let file = File::options().append(true).create(true).open(PATH).unwrap();
+        fs::sync_dir("/").unwrap();
+        // What a crash has left of the last line is not counted, and no line begins in it.
+        let text = fs::read(PATH).unwrap();
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).unwrap();
+        let text = String::from_utf8_lossy(&text[..whole]).into_owned();
+        let lines = Rc::new(Mutex::new(text.lines().map(str::to_owned).collect::<Vec<_>>()));
+        serve(move |[client, number, _]| {
+            let line = format!("{client} {number}");
+            let mut lines = lines.lock();
+            if let Some(known) = lines.iter().position(|known| *known == line) {
+                return known as u64;
+            }
+            (&file).write_all(format!("{line}\n").as_bytes()).unwrap();
+            if careful {
+                file.sync_data().unwrap();
+            }
+            lines.push(line);
+            lines.len() as u64 - 1
+        });
+    };
+    server.start(main);
+    let answers = Rc::new(RefCell::new(BTreeMap::new()));
+    let clients: Vec<Node> = (0..3)
+        .map(|client| {
+            let (world, answers) = (world.clone(), answers.clone());
+            world.clone().node(&format!("client {client}"), move || {
+                for number in 0..10 {
+                    let place = loop {
+                        match ask("counter", [client, number, 0]) {
+                            Ok(place) => break place,
+                            Err(_) => sleep(world.random().duration(MS..=100 * MS)),
+                        }
+                    };
+                    answers.borrow_mut().insert(format!("{client} {number}"), place);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        world.advance(world.random().duration(MS..=300 * MS));
+        server.restart(main);
+    }
+    clients.iter().for_each(Node::join);
+    // Power once more: what clients were told is what is on the disk.
+    server.restart(|| ());
+    server.join();
+    let text = String::from_utf8(server.disk().read(PATH).unwrap()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for (line, place) in &*answers.borrow() {
+        assert_eq!(lines.get(*place as usize), Some(&line.as_str()), "{lines:?}");
+    }
+    assert_eq!(lines.len(), 30);
+}
+
+#[test]
+fn a_durable_counter_survives_crashes_and_cuts() {
+    sim::check(0..100, |world| durable_counter(world, true));
+}
+
+#[test]
+fn a_durable_counter_without_a_sync_is_found_out() {
+    let found = (0..20).find(|&seed| {
+        let run = || sim::run(seed, |world| durable_counter(world, false));
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    });
+    assert!(found.is_some(), "an answer is lost");
 }
 
 const GET: u64 = 0;
