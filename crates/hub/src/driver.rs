@@ -33,7 +33,8 @@ use crate::threadpool::ThreadPool;
 pub(crate) use epoll::{Epoll, EpollSet, EventFlags, readiness, timespec};
 pub(crate) use file::{Answer, Completion, Data, Entry, FileHandle, FileOp, Open, Reply};
 pub use file::{FileType, Metadata};
-pub(crate) use source::Addr;
+pub(crate) use kernel::listen;
+pub use source::Addr;
 pub(crate) use source::{Endpoint, Source};
 #[cfg(feature = "io-uring")]
 pub(crate) use uring::{FileRing, Ring, RingDone, Uring};
@@ -51,6 +52,8 @@ pub(crate) struct Listen {
     pub(crate) backlog: i32,
     /// Several sockets may listen on the address, and share what comes (`SO_REUSEPORT`).
     pub(crate) reuse_port: bool,
+    /// `[::]` leaves `0.0.0.0` to others; else that is as the system is set up.
+    pub(crate) only_v6: bool,
 }
 
 /// Where a hub gets time, readiness, sockets, files, chance and threads from.

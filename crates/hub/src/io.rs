@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 
-use crate::hub;
+use crate::{driver, hub};
 
+mod source;
 pub(crate) mod wait_fd;
 
+pub use crate::driver::Addr;
+pub use source::Source;
 pub use wait_fd::{closing, wait_fd};
 
 bitflags::bitflags! {
@@ -38,8 +41,15 @@ pub trait IoHandler {
 /// A descriptor watched by the hub. Dropping it ends the watch; it must go before the descriptor is closed.
 #[derive(Debug)]
 pub struct Registration {
-    fd: RawFd,
+    target: Target,
     key: u64,
+}
+
+/// What is watched.
+#[derive(Debug)]
+enum Target {
+    Fd(RawFd),
+    Source(Rc<driver::Source>),
 }
 
 /// Lets `handler` hear of the readiness of `fd`, in both directions, from the next turn on. The first call
@@ -56,7 +66,11 @@ pub fn register(fd: BorrowedFd<'_>, handler: Rc<dyn IoHandler>) -> io::Result<Re
 
 impl Registration {
     pub(crate) fn new(fd: RawFd, key: u64) -> Self {
-        Self { fd, key }
+        Self { target: Target::Fd(fd), key }
+    }
+
+    fn of_source(source: Rc<driver::Source>, key: u64) -> Self {
+        Self { target: Target::Source(source), key }
     }
 
     /// Calls the handler with `ready` once more in the next turn: for one that stops early to let others
@@ -85,6 +99,9 @@ impl Again {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        hub::try_with(|hub| hub.deregister(self.fd, self.key));
+        hub::try_with(|hub| match &self.target {
+            Target::Fd(fd) => hub.deregister(*fd, self.key),
+            Target::Source(source) => hub.unwatch(source, self.key),
+        });
     }
 }

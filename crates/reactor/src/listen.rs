@@ -4,16 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketFlags};
-use socket2::{Domain, Socket, Type};
 use warren_hub::call_later;
-use warren_hub::io::{IoHandler, Readiness, Registration, register};
+use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 
 use crate::protocol::{Factory, PeerAddr};
 use crate::socket::adopt;
@@ -31,9 +28,8 @@ pub struct ListeningPort(Rc<Listener>);
 struct Listener {
     addr: PeerAddr,
     factory: RefCell<Box<dyn Factory>>,
-    /// Before `fd`: it must end before the descriptor is closed.
     registration: RefCell<Option<Registration>>,
-    fd: RefCell<Option<OwnedFd>>,
+    source: RefCell<Option<Source>>,
     complained: Cell<bool>,
 }
 
@@ -41,7 +37,7 @@ struct Listener {
 /// find out that a port is taken before it does anything else.
 #[derive(Debug)]
 pub struct BoundPort {
-    fd: OwnedFd,
+    source: Source,
     addr: PeerAddr,
 }
 
@@ -51,16 +47,9 @@ pub struct BoundPort {
 /// # Errors
 /// What the system says, such as that the address is in use.
 pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two listeners that may be asked for separately.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
-    Ok(BoundPort { fd: socket.into(), addr: PeerAddr::Tcp(addr) })
+    let source = Source::listen(&addr.into(), BACKLOG)?;
+    let addr = source.local_addr()?.into();
+    Ok(BoundPort { source, addr })
 }
 
 /// Binds a Unix socket at `path`. A socket that a dead process has left there is replaced; one that answers
@@ -69,15 +58,15 @@ pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
 /// # Errors
 /// `AddrInUse` when something else is at `path`, and what the system says.
 pub fn bind_unix(path: &Path) -> io::Result<BoundPort> {
-    let bound = match std::os::unix::net::UnixListener::bind(path) {
+    let addr = Addr::Unix(std::os::unix::net::SocketAddr::from_pathname(path)?);
+    let bound = match Source::listen(&addr, BACKLOG) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
-            std::os::unix::net::UnixListener::bind(path)
+            Source::listen(&addr, BACKLOG)
         }
         other => other,
-    }?;
-    bound.set_nonblocking(true)?;
-    Ok(BoundPort { fd: bound.into(), addr: PeerAddr::Unix(Some(path.to_owned())) })
+    };
+    Ok(BoundPort { source: bound?, addr: PeerAddr::Unix(Some(path.to_owned())) })
 }
 
 /// Listens for TCP connections on `addr`, as [`bind_tcp`], and lets `factory` build a protocol for each.
@@ -116,7 +105,7 @@ impl BoundPort {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn listen(self, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
-        listen(self.fd, self.addr, factory)
+        listen(self.source, self.addr, factory)
     }
 }
 
@@ -129,17 +118,17 @@ fn is_abandoned(path: &Path) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn listen(fd: OwnedFd, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+fn listen(source: Source, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
     let listener = Rc::new(Listener {
         addr,
         factory: RefCell::new(factory),
         registration: RefCell::default(),
-        fd: RefCell::default(),
+        source: RefCell::default(),
         complained: Cell::new(false),
     });
-    let registration = register(fd.as_fd(), listener.clone())?;
+    let registration = source.watch(listener.clone())?;
     *listener.registration.borrow_mut() = Some(registration);
-    *listener.fd.borrow_mut() = Some(fd);
+    *listener.source.borrow_mut() = Some(source);
     Ok(ListeningPort(listener))
 }
 
@@ -157,8 +146,8 @@ impl Drop for ListeningPort {
     fn drop(&mut self) {
         let registration = self.0.registration.take();
         drop(registration);
-        let fd = self.0.fd.take();
-        drop(fd);
+        let source = self.0.source.take();
+        drop(source);
         if let PeerAddr::Unix(Some(path)) = &self.0.addr {
             // It may have been removed by someone else.
             let _ = std::fs::remove_file(path);
@@ -175,37 +164,41 @@ impl fmt::Debug for ListeningPort {
 impl IoHandler for Listener {
     fn io_ready(&self, _ready: Readiness) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let accepted = match &*self.fd.borrow() {
-                Some(fd) => {
-                    rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-                }
+            let accepted = match &*self.source.borrow() {
+                Some(source) => source.accept(),
                 None => return,
             };
             match accepted {
-                Ok((fd, peer)) => self.welcome(fd, peer),
-                Err(Errno::AGAIN) => return,
-                // The peer has gone again, or a signal came.
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO) => {}
-                Err(error) => return self.back_off(error),
+                Ok((source, peer)) => self.welcome(source, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return self.back_off(&error),
             }
         }
         self.accept_again();
     }
 }
 
+/// The peer has gone again, or a signal came: the next connection is as good.
+fn is_passing(error: &io::Error) -> bool {
+    [Errno::INTR, Errno::CONNABORTED, Errno::PROTO]
+        .iter()
+        .any(|passing| error.raw_os_error() == Some(passing.raw_os_error()))
+}
+
 impl Listener {
-    fn welcome(&self, fd: OwnedFd, peer: Option<SocketAddrAny>) {
+    fn welcome(&self, source: Source, peer: Addr) {
         self.complained.set(false);
-        let peer = match peer.map(SocketAddr::try_from) {
-            Some(Ok(addr)) => PeerAddr::Tcp(addr),
-            _ => PeerAddr::Unix(None),
+        let peer = match peer {
+            Addr::Ip(addr) => PeerAddr::Tcp(addr),
+            Addr::Unix(_) => PeerAddr::Unix(None),
         };
-        let host = match rustix::net::getsockname(&fd).map(SocketAddr::try_from) {
-            Ok(Ok(addr)) => PeerAddr::Tcp(addr),
+        let host = match source.local_addr() {
+            Ok(Addr::Ip(addr)) => PeerAddr::Tcp(addr),
             _ => self.addr.clone(),
         };
         let Some(protocol) = self.factory.borrow_mut().build_protocol(&peer) else { return };
-        if let Err(error) = adopt(fd, peer, host, protocol) {
+        if let Err(error) = adopt(source, peer, host, protocol) {
             tracing::warn!(%error, "a connection could not be served");
         }
     }
@@ -217,9 +210,9 @@ impl Listener {
     }
 
     /// No descriptor or memory is left: those who wait stay in the backlog until some is free.
-    fn back_off(&self, error: Errno) {
+    fn back_off(&self, error: &io::Error) {
         if !self.complained.replace(true) {
-            tracing::error!(error = %io::Error::from(error), listener = %self.addr, "cannot accept connections; trying on");
+            tracing::error!(%error, listener = %self.addr, "cannot accept connections; trying on");
         }
         let Some(key) = self.registration.borrow().as_ref().map(Registration::again_later) else {
             return;

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use warren_hub::io::Addr;
 
 use crate::Transport;
 
@@ -93,6 +95,15 @@ pub enum PeerAddr {
     Unix(Option<PathBuf>),
     /// In memory, in tests.
     Memory,
+}
+
+impl From<Addr> for PeerAddr {
+    fn from(addr: Addr) -> Self {
+        match addr {
+            Addr::Ip(addr) => Self::Tcp(addr),
+            Addr::Unix(addr) => Self::Unix(addr.as_pathname().map(Path::to_owned)),
+        }
+    }
 }
 
 impl PeerAddr {

@@ -2,14 +2,12 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
-use std::rc::{Rc, Weak};
+use std::net::Shutdown;
+use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::{Shutdown, sockopt};
-use warren_hub::io::{IoHandler, Readiness, Registration, register};
-use warren_hub::{Phase, TurnHook, call_later, call_soon, on_turn_end};
+use warren_hub::io::{IoHandler, Readiness, Registration, Source};
+use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, hub_local, on_turn_end};
 
 use crate::output::{Output, SLICES_MAX};
 use crate::protocol::{PeerAddr, Protocol, Reason};
@@ -47,29 +45,27 @@ impl TurnHook for Reactor {
     }
 }
 
-thread_local! {
-    static REACTOR: RefCell<Weak<Reactor>> = const { RefCell::new(Weak::new()) };
-}
-
-/// The reactor of this thread's hub. It lives as long as the hub keeps its hook.
+/// The reactor of this thread's hub, which lives as long as the hub.
 fn reactor() -> Rc<Reactor> {
-    if let Some(reactor) = REACTOR.with_borrow(Weak::upgrade) {
-        return reactor;
+    struct Hooked {
+        reactor: Rc<Reactor>,
+        /// For as long as the hub runs: the hook costs a glance per turn.
+        _hook: TurnHookGuard,
     }
-    let reactor = Rc::new(Reactor { scheduled: RefCell::default(), buffer: Cell::default() });
-    // For as long as the hub runs: the hook costs a glance per turn.
-    std::mem::forget(on_turn_end(Phase::Flush, reactor.clone()));
-    REACTOR.set(Rc::downgrade(&reactor));
-    reactor
+    let hooked = hub_local(|| {
+        let reactor = Rc::new(Reactor { scheduled: RefCell::default(), buffer: Cell::default() });
+        let hook = on_turn_end(Phase::Flush, reactor.clone());
+        Hooked { reactor, _hook: hook }
+    });
+    hooked.reactor.clone()
 }
 
 /// The state of a socket, shared by the medium and the hub's handler.
 struct Socket {
     transport: OnceCell<Transport>,
     reactor: Rc<Reactor>,
-    /// Before `fd`: it must end before the descriptor is closed.
     registration: RefCell<Option<Registration>>,
-    fd: RefCell<Option<OwnedFd>>,
+    source: RefCell<Option<Source>>,
     /// There may be bytes that were not read because reading was paused.
     readable: Cell<bool>,
     lingering: Cell<bool>,
@@ -77,7 +73,7 @@ struct Socket {
 
 /// Hands a connected, non-blocking socket to `protocol`.
 pub(crate) fn adopt(
-    fd: OwnedFd,
+    source: Source,
     peer: PeerAddr,
     host: PeerAddr,
     protocol: Box<dyn Protocol>,
@@ -86,13 +82,13 @@ pub(crate) fn adopt(
         transport: OnceCell::new(),
         reactor: reactor(),
         registration: RefCell::default(),
-        fd: RefCell::default(),
+        source: RefCell::default(),
         readable: Cell::new(false),
         lingering: Cell::new(false),
     });
-    let registration = register(fd.as_fd(), socket.clone())?;
+    let registration = source.watch(socket.clone())?;
     *socket.registration.borrow_mut() = Some(registration);
-    *socket.fd.borrow_mut() = Some(fd);
+    *socket.source.borrow_mut() = Some(source);
     let transport = Transport::new(peer, host, protocol, Box::new(SocketMedium(socket.clone())));
     let _ = socket.transport.set(transport.clone());
     if matches!(transport.host(), PeerAddr::Tcp(_)) {
@@ -110,21 +106,21 @@ impl Medium for SocketMedium {
     }
 
     fn write(&self, output: &mut Output) -> io::Result<()> {
-        let fd = self.0.fd.borrow();
-        let Some(fd) = fd.as_ref() else { return Ok(()) };
+        let source = self.0.source.borrow();
+        let Some(source) = source.as_ref() else { return Ok(()) };
         while !output.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = output.slices(&mut slices);
             let written = match &slices[..count] {
-                // `send` spares the kernel the reading of a list.
-                [one] => rustix::net::send(fd, one, rustix::net::SendFlags::NOSIGNAL),
-                many => rustix::io::writev(fd, many),
+                // Spares the kernel the reading of a list.
+                [one] => source.write(one),
+                many => source.write_vectored(many),
             };
             match written {
                 Ok(written) => output.consume(written),
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -143,11 +139,11 @@ impl Medium for SocketMedium {
     }
 
     fn set_tcp_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        if let Some(fd) = &*self.0.fd.borrow()
+        if let Some(source) = &*self.0.source.borrow()
             && let Some(transport) = self.0.transport.get()
             && matches!(transport.host(), PeerAddr::Tcp(_))
         {
-            sockopt::set_tcp_nodelay(fd, nodelay)?;
+            source.set_nodelay(nodelay)?;
         }
         Ok(())
     }
@@ -192,8 +188,8 @@ impl Socket {
             if !transport.wants_data() {
                 return None;
             }
-            let read = match &*self.fd.borrow() {
-                Some(fd) => rustix::io::read(fd, &mut *buffer),
+            let read = match &*self.source.borrow() {
+                Some(source) => source.read(buffer),
                 None => return None,
             };
             match read {
@@ -209,12 +205,12 @@ impl Socket {
                         return None;
                     }
                 }
-                Err(Errno::AGAIN) => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readable.set(false);
                     return None;
                 }
-                Err(Errno::INTR) => {}
-                Err(error) => return Some(Reason::Error(error.into())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Some(Reason::Error(error)),
             }
         }
         if let Some(registration) = &*self.registration.borrow() {
@@ -225,8 +221,8 @@ impl Socket {
 
     /// Nothing more will be written; waits a little for the peer to read and to close.
     fn linger(&self) {
-        let shut = match &*self.fd.borrow() {
-            Some(fd) => rustix::net::shutdown(fd, Shutdown::Write),
+        let shut = match &*self.source.borrow() {
+            Some(source) => source.shutdown(Shutdown::Write),
             None => return,
         };
         let Some(transport) = self.transport.get() else { return };
@@ -249,15 +245,18 @@ impl Socket {
         let mut end = false;
         let mut empty = false;
         for _ in 0..READS_PER_TURN {
-            let read = match &*self.fd.borrow() {
-                Some(fd) => rustix::io::read(fd, &mut *buffer),
-                None => Err(Errno::BADF),
+            let read = match &*self.source.borrow() {
+                Some(source) => source.read(&mut buffer),
+                None => Ok(0),
             };
             match read {
                 Ok(0) => end = true,
-                Ok(_) | Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => empty = true,
-                Err(_) => end = true,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    empty = error.kind() == io::ErrorKind::WouldBlock;
+                    end = !empty;
+                }
             }
             break;
         }
@@ -273,7 +272,7 @@ impl Socket {
         // The registration first: the hub forgets the descriptor before the number can be used again.
         let registration = self.registration.take();
         drop(registration);
-        let fd = self.fd.take();
-        drop(fd);
+        let source = self.source.take();
+        drop(source);
     }
 }

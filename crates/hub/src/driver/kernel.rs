@@ -50,9 +50,12 @@ fn from_any(addr: &SocketAddrAny) -> io::Result<Addr> {
     Addr::unnamed()
 }
 
-pub(super) fn listen(addr: &Addr, how: Listen) -> io::Result<Source> {
+pub(crate) fn listen(addr: &Addr, how: Listen) -> io::Result<Source> {
     let socket = Socket::new(domain(addr), Type::STREAM.nonblocking(), None)?;
-    if let Addr::Ip(_) = addr {
+    if let Addr::Ip(ip) = addr {
+        if how.only_v6 && ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         // A restarted server gets its address back at once.
         socket.set_reuse_address(true)?;
         if how.reuse_port {

@@ -38,7 +38,7 @@ impl TcpListener {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn bind(addrs: impl ToAddrs) -> io::Result<Self> {
-        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: false })
+        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: false, only_v6: false })
     }
 
     /// As [`bind`](Self::bind), with others that listen on the same address in the same way (`SO_REUSEPORT`): the
@@ -53,7 +53,7 @@ impl TcpListener {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn bind_shared(addrs: impl ToAddrs) -> io::Result<Self> {
-        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: true })
+        Self::bind_with(addrs, Listen { backlog: BACKLOG, reuse_port: true, only_v6: false })
     }
 
     fn bind_with(addrs: impl ToAddrs, how: Listen) -> io::Result<Self> {
