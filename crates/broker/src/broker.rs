@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use warren_amqp::ReplyCode;
 use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, on_turn_end};
@@ -45,7 +45,7 @@ impl TurnHook for Inner {
         if engine.end_turn() {
             call_soon(|| {});
         }
-        engine.set_now(SystemTime::now());
+        engine.set_now(warren_hub::system_time());
     }
 }
 
@@ -59,7 +59,7 @@ impl Broker {
     /// When no hub runs on this thread.
     pub fn open(config: Config) -> Result<Self, StoreError> {
         let engine = Rc::new(RefCell::new(Engine::new()));
-        engine.borrow_mut().set_now(SystemTime::now());
+        engine.borrow_mut().set_now(warren_hub::system_time());
         if let Some(folder) = &config.data_dir {
             let number = register(&engine);
             let hub = warren_hub::handle();
@@ -159,7 +159,7 @@ fn tick(inner: Rc<Inner>) {
         }
         {
             let mut engine = inner.engine.borrow_mut();
-            engine.set_now(SystemTime::now());
+            engine.set_now(warren_hub::system_time());
             engine.tick();
             let clock = engine.clock;
             for (_, connection) in engine.connections.iter() {

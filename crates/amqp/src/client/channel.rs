@@ -423,11 +423,10 @@ impl Channel {
         let state = &self.0.state;
         let tag = if options.consumer_tag.is_empty() {
             // Made here, for the first delivery may come together with the answer.
-            thread_local! {
-                static LAST: Cell<u64> = const { Cell::new(0) };
-            }
-            LAST.set(LAST.get() + 1);
-            format!("ctag{}.{}", self.number(), LAST.get())
+            struct Last(Cell<u64>);
+            let last = warren_hub::hub_local(|| Last(Cell::new(0)));
+            last.0.set(last.0.get() + 1);
+            format!("ctag{}.{}", self.number(), last.0.get())
         } else {
             options.consumer_tag
         };

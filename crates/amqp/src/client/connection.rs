@@ -120,8 +120,8 @@ impl Connection {
             end: RefCell::default(),
             ended: Event::new(),
             closing: Cell::new(false),
-            read_at: Cell::new(Instant::now()),
-            wrote_at: Cell::new(Instant::now()),
+            read_at: Cell::new(warren_hub::now()),
+            wrote_at: Cell::new(warren_hub::now()),
             blocked: RefCell::default(),
         });
         let reading = shared.clone();
@@ -251,7 +251,7 @@ impl Shared {
                 }
                 continue;
             }
-            self.wrote_at.set(Instant::now());
+            self.wrote_at.set(warren_hub::now());
             if let Err(error) = (&self.stream).write_all(&batch) {
                 // What the server has to say about it may still be readable: the reader ends the connection.
                 tracing::debug!(%error, "cannot write to the server");
@@ -270,7 +270,7 @@ impl Shared {
                 Ok(count) => count,
                 Err(error) => break error.into(),
             };
-            self.read_at.set(Instant::now());
+            self.read_at.set(warren_hub::now());
             let read = reader.feed(&buffer[..count], |frame| self.frame(frame));
             if let Err(error) = read {
                 break error;
