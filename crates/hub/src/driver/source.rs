@@ -14,7 +14,7 @@ use super::kernel;
 
 /// Where a socket is.
 #[derive(Clone, Debug)]
-pub(crate) enum Addr {
+pub enum Addr {
     /// An address and a port.
     Ip(SocketAddr),
     /// A path, an abstract name, or none.
@@ -23,7 +23,7 @@ pub(crate) enum Addr {
 
 impl Addr {
     /// The address and port, of a socket that has them.
-    pub(crate) fn as_ip(&self) -> Option<SocketAddr> {
+    pub fn as_ip(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(addr) => Some(*addr),
             Self::Unix(_) => None,

@@ -32,7 +32,7 @@ impl UnixListener {
     /// When no hub runs on this thread.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
         let addr = Addr::Unix(SocketAddr::from_pathname(path)?);
-        let how = Listen { backlog: BACKLOG, reuse_port: false };
+        let how = Listen { backlog: BACKLOG, reuse_port: false, only_v6: false };
         Ok(Self { socket: Socket::listen(&addr, how)? })
     }
 
