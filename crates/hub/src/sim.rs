@@ -89,8 +89,8 @@ pub fn run<T: 'static>(seed: u64, main: impl FnOnce(&World) -> T + 'static) -> O
     Simulation::new(seed).run(main)
 }
 
-/// Runs `scenario` twice with each of the seeds, and compares. With `WARREN_SIM_SEED=n` in the environment, only with
-/// that one: for the seed that a failure has printed.
+/// Runs `scenario` twice with each of the seeds, and compares. With `WARREN_SIM_SEED` in the environment, with those that
+/// it names instead: the seed that a failure has printed, or a range, see [`seeds`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -125,17 +125,20 @@ pub fn check<T: 'static>(
     }
 }
 
-/// The seeds to run: those given, or the one in `WARREN_SIM_SEED`.
+/// The seeds to run: those given, or what `WARREN_SIM_SEED` names: one (`7`), or all from one to another (`0..5000`), for
+/// a search that may take longer than a test.
 ///
 /// # Panics
-/// When that is no number.
+/// When it names none.
 pub fn seeds(seeds: impl IntoIterator<Item = u64>) -> Vec<u64> {
-    match std::env::var("WARREN_SIM_SEED") {
-        Ok(seed) => match seed.parse() {
-            Ok(seed) => vec![seed],
-            Err(error) => panic!("WARREN_SIM_SEED={seed}: {error}"),
-        },
-        Err(_) => seeds.into_iter().collect(),
+    let Ok(wanted) = std::env::var("WARREN_SIM_SEED") else { return seeds.into_iter().collect() };
+    let range = match wanted.split_once("..") {
+        Some((first, end)) => first.parse().ok().zip(end.parse().ok()),
+        None => wanted.parse().ok().map(|seed: u64| (seed, seed + 1)),
+    };
+    match range {
+        Some((first, end)) if first < end => (first..end).collect(),
+        _ => panic!("WARREN_SIM_SEED={wanted} is neither a seed nor a range such as 0..100"),
     }
 }
 
