@@ -51,6 +51,7 @@ mod remote_join;
 mod report;
 mod scope;
 pub mod selectors;
+pub mod server;
 mod shared;
 mod shim;
 pub mod signal;

@@ -15,6 +15,7 @@ mod udp;
 mod unix;
 mod unix_datagram;
 
+pub use crate::driver::Addr;
 pub use addr::ToAddrs;
 pub use options::Keepalive;
 pub use split::{Duplex, ReadHalf, WriteHalf};
