@@ -1,14 +1,15 @@
 //! Groups and pools: what gevent's documentation says of `gevent.pool`.
 
+mod support;
+
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use support::run;
 use warren_hub::sync::{Event, Queue};
-use warren_hub::{
-    Group, JoinError, Pool, TimedOut, call_soon, join_all, run, sleep, spawn, yield_now,
-};
+use warren_hub::{Group, JoinError, Pool, TimedOut, call_soon, join_all, sleep, spawn, yield_now};
 
 const SHORT: Duration = Duration::from_millis(2);
 const LONG: Duration = Duration::from_secs(60);

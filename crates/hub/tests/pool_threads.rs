@@ -1,12 +1,15 @@
 //! Pools of threads.
 
+mod support;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use warren_hub::{JoinError, ThreadPool, TimedOut, run, spawn, yield_now};
+use support::run;
+use warren_hub::{JoinError, ThreadPool, TimedOut, spawn, yield_now};
 
 #[test]
 fn jobs_run_on_threads_while_fibers_go_on() {

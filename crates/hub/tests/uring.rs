@@ -19,6 +19,10 @@ mod handles;
 mod net;
 #[path = "pipe.rs"]
 mod pipe;
+#[path = "pool.rs"]
+mod pool;
+#[path = "pool_threads.rs"]
+mod pool_threads;
 #[path = "process.rs"]
 mod process;
 #[path = "scope.rs"]
