@@ -79,14 +79,15 @@ fn echo() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn selectors() {
     let server = Program::start(example("selectors_server").arg("127.0.0.1:0"));
     let line = server.line();
     let addr = line.strip_prefix("listening on ").unwrap();
     let expected = "300 clients at once have had 13200 bytes back\n";
     assert_eq!(output("selectors_client", &[addr, "300"]), expected);
-=======
+}
+
+#[test]
 fn stream_server() {
     use std::io::{BufRead, BufReader, Write};
 
@@ -100,5 +101,4 @@ fn stream_server() {
     assert_eq!(lines.by_ref().collect::<Vec<_>>(), ["hello", "once more"]);
     assert!(server.line().starts_with("New connection from 127.0.0.1:"));
     server.expect(&["echoed hello", "echoed once more", "client quit"]);
->>>>>>> be9ea87 (hub: servers of streams and datagrams, also on every hub of a group)
 }
