@@ -9,11 +9,14 @@
 //! asked without waiting, and not in every turn. Nothing of the hub is borrowed while a fiber or a callback runs,
 //! so both may call anything of this crate.
 
+mod entered;
+mod services;
+mod watches;
+
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,17 +26,18 @@ use slab::Slab;
 use warren_fiber::StackPool;
 
 use crate::arena::Arena;
-use crate::driver::{Driver, Event, Source};
-use crate::fiber::{Fiber, FiberRef, Interrupt, Shield, State, Waiter, WaitsFor, Woke};
-use crate::inbox::{HubHandle, Inbox, Letter};
-use crate::io::{IoHandler, Readiness, Registration, wait_fd};
+use crate::driver::{Driver, Event};
+use crate::fiber::{Fiber, FiberRef, Interrupt, State, Waiter, Woke};
+use crate::inbox::{Inbox, Letter};
+use crate::io::{IoHandler, Readiness, wait_fd};
 use crate::join::FiberId;
 use crate::remote::Remotes;
-use crate::report::{FiberInfo, RunInfo};
 use crate::switch::SwitchHook;
 use crate::turn::{Phase, TurnHook};
 use crate::watchdog::Pulse;
-use crate::wheel::{Key, Wheel};
+use crate::wheel::Wheel;
+
+pub(crate) use entered::{Entered, park_always, park_for, try_with, with};
 
 /// While there is work, the driver is asked for events this often only.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
@@ -51,14 +55,6 @@ const FIBER_AHEAD: usize = 4;
 const WARM_STACKS: usize = 256;
 /// A hub that is idle for so long gives memory of the others back.
 const TRIM_AFTER: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// The hub that runs on this thread; null when none does.
-    static HUB: Cell<*const Hub> = const { Cell::new(std::ptr::null()) };
-    /// Fibers of the thread's hubs that wait while they unwind. As long as there are any, every fiber finds the thread
-    /// panicking.
-    static PARKED_UNWINDING: Cell<u32> = const { Cell::new(0) };
-}
 
 /// What a timer does when it fires.
 pub(crate) enum Alarm {
@@ -117,105 +113,6 @@ pub(crate) struct Hub {
     fired: Cell<Vec<Alarm>>,
 }
 
-/// Calls `f` with this thread's hub.
-///
-/// # Panics
-/// When no hub runs on this thread.
-#[inline]
-pub(crate) fn with<R>(f: impl FnOnce(&Hub) -> R) -> R {
-    match try_with(f) {
-        Some(result) => result,
-        None => panic!("no hub runs on this thread: call this from within warren_hub::run"),
-    }
-}
-
-/// As [`with`], `None` without a hub.
-#[inline]
-pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
-    let hub = HUB.get();
-    if hub.is_null() {
-        return None;
-    }
-    // SAFETY: `Entered::new` sets the pointer to a hub that outlives it and clears it before the hub goes.
-    // The reference is shared; a hub is reached through cells only.
-    Some(f(unsafe { &*hub }))
-}
-
-/// Parks the running fiber until `waiter`, made for it just now, is woken or `deadline` comes. A fiber that
-/// unwinds does not wait: for it, the time has run out. `what` is for reports.
-///
-/// # Suspends
-/// Always, but for a fiber that unwinds.
-#[inline(always)]
-pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
-    // Others should not run while this thread counts as panicking: a lock of the standard library that they drop
-    // meanwhile would be poisoned.
-    if with(Hub::is_unwinding) {
-        return Woke::TimedOut;
-    }
-    park_always(waiter, deadline, what)
-}
-
-/// As [`park_for`], also while the fiber unwinds: for waits that have no other way to end, such as for a lock.
-#[inline(always)]
-pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
-    with(|hub| {
-        let fiber = hub.running();
-        let _unwinding = hub.is_unwinding().then(|| Unwinding::new(fiber));
-        fiber.deliver();
-        let _armed = deadline.map(|deadline| Armed(hub, hub.at(deadline, Alarm::Wake(*waiter))));
-        let woke = fiber.park(what);
-        if woke == Woke::Interrupted {
-            fiber.deliver();
-        }
-        woke
-    })
-}
-
-/// The wait of a fiber that unwinds: nothing more is thrown into it, which would end the process, and what the others
-/// take from it is that the thread counts as panicking.
-struct Unwinding<'a> {
-    _shield: Shield<'a>,
-}
-
-impl<'a> Unwinding<'a> {
-    fn new(fiber: &'a Fiber) -> Self {
-        PARKED_UNWINDING.set(PARKED_UNWINDING.get() + 1);
-        fiber.unwinding.set(true);
-        Self { _shield: fiber.shield() }
-    }
-}
-
-impl Drop for Unwinding<'_> {
-    fn drop(&mut self) {
-        PARKED_UNWINDING.set(PARKED_UNWINDING.get() - 1);
-    }
-}
-
-/// Cancels a timer at the end of a wait, however that comes.
-struct Armed<'a>(&'a Hub, Key);
-
-impl Drop for Armed<'_> {
-    fn drop(&mut self) {
-        self.0.cancel(self.1);
-    }
-}
-
-/// Marks a hub as this thread's for as long as it lives. What was there before comes back then.
-pub(crate) struct Entered(*const Hub);
-
-impl Entered {
-    pub(crate) fn new(hub: &Hub) -> Self {
-        Self(HUB.replace(hub))
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        HUB.set(self.0);
-    }
-}
-
 impl Hub {
     pub(crate) fn new(driver: Box<dyn Driver>) -> io::Result<Rc<Self>> {
         static LAST_NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -263,7 +160,7 @@ impl Hub {
         driver: Box<dyn Driver>,
         main: impl FnOnce() -> Option<FiberRef>,
     ) -> io::Result<()> {
-        assert!(HUB.get().is_null(), "a hub already runs on this thread");
+        assert!(try_with(|_| ()).is_none(), "a hub already runs on this thread");
         let hub = Self::new(driver)?;
         let entered = Entered::new(&hub);
         if let Some(main) = main() {
@@ -598,284 +495,5 @@ impl Drop for Hub {
         for fiber in self.fibers.iter() {
             fiber.leak();
         }
-    }
-}
-
-/// What the rest of the crate asks for.
-impl Hub {
-    /// The time at which the turn began.
-    pub(crate) fn now(&self) -> Instant {
-        self.now.get()
-    }
-
-    pub(crate) fn next_fiber_id(&self) -> u64 {
-        let id = self.last_fiber_id.get() + 1;
-        self.last_fiber_id.set(id);
-        id
-    }
-
-    pub(crate) fn next_timeout_id(&self) -> u64 {
-        let id = self.last_timeout_id.get() + 1;
-        self.last_timeout_id.set(id);
-        id
-    }
-
-    /// The fiber that runs; `None` on the loop.
-    pub(crate) fn current(&self) -> Option<&Fiber> {
-        let fiber = self.current.get();
-        // SAFETY: set by `resume_ready` to a fiber in the arena, which lives as long as the hub.
-        (!fiber.is_null()).then(|| unsafe { &*fiber })
-    }
-
-    /// The fiber that runs, which is about to wait.
-    ///
-    /// # Panics
-    /// On the loop, and where waiting is forbidden.
-    pub(crate) fn running(&self) -> &Fiber {
-        let Some(fiber) = self.current() else {
-            panic!(
-                "this would block the event loop: callbacks must not wait. Spawn a fiber for what waits"
-            )
-        };
-        assert!(
-            self.no_wait.get() == 0,
-            "this must not wait: it is called from a future's poll, or within warren_hub::no_wait"
-        );
-        fiber
-    }
-
-    /// Whether a call that waits would be allowed to.
-    pub(crate) fn can_wait(&self) -> bool {
-        !self.current.get().is_null() && self.no_wait.get() == 0 && !self.is_unwinding()
-    }
-
-    /// Whether the running fiber unwinds: this is called from a destructor.
-    pub(crate) fn is_unwinding(&self) -> bool {
-        std::thread::panicking()
-            && (PARKED_UNWINDING.get() == 0
-                || self.current().is_some_and(|fiber| fiber.unwinding.get()))
-    }
-
-    /// Forbids waiting (`true`) or ends that.
-    pub(crate) fn forbid_waiting(&self, forbid: bool) {
-        let count = self.no_wait.get();
-        self.no_wait.set(if forbid { count + 1 } else { count - 1 });
-    }
-
-    /// Counts an I/O call that did not have to wait. False when the fiber should let others run.
-    pub(crate) fn charge_io(&self) -> bool {
-        let left = self.io_budget.get();
-        self.io_budget.set(left.saturating_sub(1));
-        left > 0
-    }
-
-    /// The fiber of this name, while it lives.
-    pub(crate) fn fiber(&self, target: FiberRef) -> Option<&Fiber> {
-        if target.hub != self.number {
-            return None;
-        }
-        let fiber = self.fibers.get(target.index);
-        (fiber.id.get() == target.id && fiber.state.get() != State::Vacant).then_some(fiber)
-    }
-
-    pub(crate) fn name_of(&self, fiber: &Fiber) -> FiberRef {
-        FiberRef { hub: self.number, index: fiber.index, id: fiber.id.get() }
-    }
-
-    /// Starts a fiber that was put into its place. Does nothing when it was killed meanwhile.
-    pub(crate) fn start(&self, target: FiberRef) {
-        if let Some(fiber) = self.fiber(target)
-            && fiber.state.get() == State::Later
-        {
-            fiber.state.set(State::New);
-            self.make_ready(fiber);
-        }
-    }
-
-    pub(crate) fn make_ready(&self, fiber: &Fiber) {
-        self.ready.borrow_mut().push_back(fiber.index);
-    }
-
-    pub(crate) fn wake(&self, index: u32, ticket: u64, woke: Woke) -> bool {
-        let fiber = self.fibers.get(index);
-        let woken = fiber.wake(ticket, woke);
-        if woken {
-            self.make_ready(fiber);
-        }
-        woken
-    }
-
-    pub(crate) fn interrupt(&self, target: FiberRef, interrupt: Interrupt) {
-        if let Some(fiber) = self.fiber(target)
-            && fiber.interrupt(interrupt)
-        {
-            self.make_ready(fiber);
-        }
-    }
-
-    /// Lets `waiter` go on when the loop has nothing else to do.
-    pub(crate) fn when_idle(&self, waiter: Waiter) {
-        self.idle.borrow_mut().push_back(waiter);
-    }
-
-    /// Calls `callback` on the loop as soon as the running fiber has ended.
-    pub(crate) fn call_after(&self, callback: Box<dyn FnOnce()>) {
-        self.after.borrow_mut().push_back(callback);
-    }
-
-    pub(crate) fn call_soon(&self, callback: Box<dyn FnOnce()>) {
-        self.callbacks.borrow_mut().push_back(callback);
-    }
-
-    /// Sets an alarm. Deadlines are rounded up to whole milliseconds since the hub's start.
-    pub(crate) fn at(&self, deadline: Instant, alarm: Alarm) -> Key {
-        let after = deadline.saturating_duration_since(self.epoch);
-        let tick = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX / 2);
-        self.timers.borrow_mut().insert(tick, alarm)
-    }
-
-    pub(crate) fn has_timer(&self, key: Key) -> bool {
-        self.timers.borrow().contains(key)
-    }
-
-    pub(crate) fn cancel(&self, key: Key) -> bool {
-        // Dropped after the borrow has ended: it may own something that uses timers.
-        let cancelled = self.timers.borrow_mut().cancel(key);
-        cancelled.is_some()
-    }
-
-    pub(crate) fn register(
-        &self,
-        fd: BorrowedFd<'_>,
-        handler: Rc<dyn IoHandler>,
-    ) -> io::Result<Registration> {
-        let key = self.enter_handler(handler, |key| self.driver.watch_fd(fd, key))?;
-        Ok(Registration::new(fd.as_raw_fd(), key))
-    }
-
-    /// As [`register`](Self::register), for a source of the driver's.
-    pub(crate) fn watch(&self, source: &Source, handler: Rc<dyn IoHandler>) -> io::Result<u64> {
-        self.enter_handler(handler, |key| self.driver.watch(source, key))
-    }
-
-    fn enter_handler(
-        &self,
-        handler: Rc<dyn IoHandler>,
-        watch: impl FnOnce(u64) -> io::Result<()>,
-    ) -> io::Result<u64> {
-        let generation = self.last_io_generation.get().wrapping_add(1) & (u32::MAX >> 1);
-        self.last_io_generation.set(generation);
-        let mut io = self.io.borrow_mut();
-        let entry = io.vacant_entry();
-        let key = u64::from(generation) << 32 | entry.key() as u64;
-        watch(key)?;
-        entry.insert(IoSlot { handler, generation });
-        Ok(key)
-    }
-
-    pub(crate) fn deregister(&self, fd: RawFd, key: u64) {
-        // SAFETY: whoever owns a registration drops it before the descriptor, as its documentation asks. Were
-        // it closed already, the kernel would answer EBADF, or drop a registration of ours.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        self.leave_handler(key, || self.driver.unwatch_fd(fd, key));
-    }
-
-    pub(crate) fn unwatch(&self, source: &Source, key: u64) {
-        self.leave_handler(key, || self.driver.unwatch(source, key));
-    }
-
-    fn leave_handler(&self, key: u64, unwatch: impl FnOnce() -> io::Result<()>) {
-        let index = key as u32 as usize;
-        let slot = {
-            let mut io = self.io.borrow_mut();
-            match io.get(index) {
-                Some(slot) if slot.generation == (key >> 32) as u32 => io.remove(index),
-                _ => return,
-            }
-        };
-        if let Err(error) = unwatch() {
-            tracing::warn!(%error, "a descriptor was closed before its registration was dropped");
-        }
-        drop(slot);
-    }
-
-    pub(crate) fn ready_again(&self, key: u64, ready: Readiness) {
-        self.io_again.borrow_mut().push((key, ready));
-    }
-
-    pub(crate) fn add_hook(&self, phase: Phase, hook: Rc<dyn TurnHook>) {
-        self.hooks.borrow_mut()[phase as usize].push(hook);
-    }
-
-    pub(crate) fn remove_hook(&self, phase: Phase, hook: &Rc<dyn TurnHook>) {
-        let removed = {
-            let hooks = &mut self.hooks.borrow_mut()[phase as usize];
-            let index = hooks.iter().position(|other| Rc::ptr_eq(other, hook));
-            index.map(|index| hooks.remove(index))
-        };
-        drop(removed);
-    }
-
-    pub(crate) fn add_switch_hook(&self, hook: Rc<dyn SwitchHook>) {
-        self.switch_hooks.borrow_mut().push(hook);
-        self.has_switch_hooks.set(true);
-    }
-
-    pub(crate) fn remove_switch_hook(&self, hook: &Rc<dyn SwitchHook>) {
-        let removed = {
-            let mut hooks = self.switch_hooks.borrow_mut();
-            let index = hooks.iter().position(|other| Rc::ptr_eq(other, hook));
-            let removed = index.map(|index| hooks.remove(index));
-            self.has_switch_hooks.set(!hooks.is_empty());
-            removed
-        };
-        drop(removed);
-    }
-
-    pub(crate) fn handle(&self) -> HubHandle {
-        HubHandle::new(self.inbox.clone())
-    }
-
-    /// Whether it is this hub's.
-    pub(crate) fn is(&self, handle: &HubHandle) -> bool {
-        handle.reaches(&self.inbox)
-    }
-
-    /// The one value of type `T` that belongs to this hub; made at the first use.
-    pub(crate) fn local<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
-        let known = self.locals.borrow().get(&TypeId::of::<T>()).cloned();
-        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
-            return known;
-        }
-        // Made outside the borrow: it may use the hub.
-        let made = Rc::new(make());
-        self.locals.borrow_mut().insert(TypeId::of::<T>(), made.clone());
-        made
-    }
-
-    /// Looks at every fiber.
-    pub(crate) fn run_info(&self) -> RunInfo {
-        let there = self.fibers.iter().filter(|fiber| fiber.state.get() != State::Vacant);
-        let mut fibers: Vec<FiberInfo> = there.map(|fiber| FiberInfo::of(self, fiber)).collect();
-        fibers.sort_by_key(|fiber| fiber.id);
-        RunInfo {
-            fibers,
-            timers: self.timers.borrow().len(),
-            descriptors: self.io.borrow().len(),
-            driver: self.driver.name(),
-        }
-    }
-
-    /// Says that nothing can happen any more, and who waits for what. gevent's `LoopExit`.
-    pub(crate) fn stuck_report(&self) -> String {
-        const FIBERS_MAX: usize = 20;
-        let mut info = self.run_info();
-        let more = info.fibers.len().saturating_sub(FIBERS_MAX);
-        info.fibers.truncate(FIBERS_MAX);
-        format!(
-            "this hub waits for ever: no fiber can run, no timer or socket is left, and no other thread has a handle to \
-             it. {info}{}",
-            if more > 0 { format!("and {more} fibers more") } else { String::new() }
-        )
     }
 }
