@@ -144,6 +144,11 @@ pub(crate) trait Driver {
         kernel::connect(to, from)
     }
 
+    /// Two stream sockets that are connected to each other.
+    fn pair(&self) -> io::Result<(Source, Source)> {
+        kernel::pair()
+    }
+
     /// A datagram socket; unbound without an address, for the family of `like`.
     fn datagram(&self, bind: &Addr) -> io::Result<Source> {
         kernel::datagram(bind, false)

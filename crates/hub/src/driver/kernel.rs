@@ -67,6 +67,11 @@ pub(crate) fn listen(addr: &Addr, how: Listen) -> io::Result<Source> {
     Ok(Source::Kernel(OwnedFd::from(socket)))
 }
 
+pub(super) fn pair() -> io::Result<(Source, Source)> {
+    let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    Ok((Source::Kernel(OwnedFd::from(one)), Source::Kernel(OwnedFd::from(other))))
+}
+
 pub(super) fn connect(to: &Addr, from: Option<&Addr>) -> io::Result<Source> {
     let socket = Socket::new(domain(to), Type::STREAM.nonblocking(), None)?;
     if let Some(from) = from {

@@ -16,6 +16,7 @@ use super::split::{ReadHalf, WriteHalf, split};
 use super::tasks::polled;
 use super::tcp::BACKLOG;
 use crate::driver::{Addr, Listen, Source};
+use crate::hub;
 
 /// Accepts connections on a path.
 pub struct UnixListener {
@@ -142,7 +143,7 @@ impl UnixStream {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (one, other) = std::os::unix::net::UnixStream::pair()?;
-        Ok((Self::from_std(one)?, Self::from_std(other)?))
+        let (one, other) = hub::with(|hub| hub.driver.pair())?;
+        Ok((Self::of(Socket::new(one)?), Self::of(Socket::new(other)?)))
     }
 }

@@ -116,6 +116,10 @@ impl Driver for SimDriver {
         self.core.network.connect(&self.core, &self.process, to, from)
     }
 
+    fn pair(&self) -> io::Result<(Source, Source)> {
+        self.core.network.pair(&self.core, &self.process)
+    }
+
     fn datagram(&self, bind: &Addr) -> io::Result<Source> {
         self.core.network.datagram(&self.core, &self.process, bind, false)
     }

@@ -327,6 +327,12 @@ fn unix_sockets_are_the_nodes_own() {
             client.join().unwrap();
             assert_eq!(text, "local");
         });
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        one.write_all(b"to myself").unwrap();
+        drop(one);
+        let mut text = String::new();
+        other.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "to myself");
         let error = UnixStream::connect("/run/socket").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "another machine's");
         node.join();

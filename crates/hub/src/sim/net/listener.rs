@@ -116,8 +116,7 @@ impl Network {
             (Addr::Ip(to), _) => source_addr(core, node, core.machine(node).next_port(), to),
             (Addr::Unix(_), _) => Addr::unnamed()?,
         };
-        let id = self.last_connection.get() + 1;
-        self.last_connection.set(id);
+        let id = self.next_connection();
         let connection = Connection::new(id, process, own, target, to.clone());
         // What a dead program asks for is never answered.
         if process.alive.get() {
@@ -129,6 +128,33 @@ impl Network {
             });
         }
         Ok(StreamEnd::source(core, connection, 0))
+    }
+}
+
+impl Network {
+    /// Two ends on one node.
+    pub(in crate::sim) fn pair(
+        &self,
+        core: &Rc<Core>,
+        process: &Rc<Process>,
+    ) -> io::Result<(Source, Source)> {
+        if !process.alive.get() {
+            return Err(Errno::NETDOWN.into());
+        }
+        self.new_descriptor(core, process.node)?;
+        let id = self.next_connection();
+        let connection =
+            Connection::new(id, process, Addr::unnamed()?, process.node, Addr::unnamed()?);
+        connection.join(process);
+        self.connections.borrow_mut().insert(id, connection.clone());
+        let other = StreamEnd::source(core, connection.clone(), 1);
+        Ok((StreamEnd::source(core, connection, 0), other))
+    }
+
+    fn next_connection(&self) -> u64 {
+        let id = self.last_connection.get() + 1;
+        self.last_connection.set(id);
+        id
     }
 }
 

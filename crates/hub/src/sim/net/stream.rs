@@ -168,6 +168,12 @@ impl Connection {
         self.ends[1].connected.set(true);
     }
 
+    /// One program has both ends.
+    pub(super) fn join(&self, process: &Rc<Process>) {
+        self.enter(process);
+        self.ends[0].connected.set(true);
+    }
+
     /// Tells the one that connects.
     pub(super) fn answer(self: &Rc<Self>, core: &Rc<Core>) {
         self.dispatch(core, 1, Segment::Welcome);
