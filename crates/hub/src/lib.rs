@@ -18,6 +18,7 @@
 //! - Fibers never leave their thread. Another hub is reached by [`handle`] and [`HubHandle::post`]; [`HubGroup`]
 //!   runs one hub per core; what blocks the thread goes to [`offload`].
 //! - [`JoinHandle::kill`] and [`with_timeout`] unwind a fiber from where it waits.
+//! - [`fs`] has files, [`process`] child processes, [`signal`] signals, shaped like the standard library's.
 //! - [`sim`] runs the same code in a world in memory that a seed decides, to find what goes wrong once in a while.
 //! - Event-driven code registers a handler ([`io::register`]) and is called back on the loop; there it must
 //!   not wait.

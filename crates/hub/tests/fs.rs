@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use support::run;
 use warren_hub::fs::{self, File, FileType, OpenOptions};
 use warren_hub::{sleep, spawn, yield_now};
@@ -317,5 +318,105 @@ fn a_hub_that_ends_leaves_operations_to_their_end() {
     while std::fs::metadata(&path).unwrap().len() < 1 << 20 {
         assert!(start.elapsed().as_secs() < 60);
         std::thread::yield_now();
+    }
+}
+
+/// One call, for a file of ours and one of the standard library's.
+#[derive(Clone, Debug)]
+enum Call {
+    Read(usize),
+    Write(Vec<u8>),
+    Seek(SeekFrom),
+    SetLen(u64),
+    ReadAt(usize, u64),
+    WriteAt(Vec<u8>, u64),
+    ReadToEnd,
+}
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..40);
+    let call = prop_oneof![
+        (0..40usize).prop_map(Call::Read),
+        bytes().prop_map(Call::Write),
+        (0..100u64).prop_map(|to| Call::Seek(SeekFrom::Start(to))),
+        (-100..100i64).prop_map(|by| Call::Seek(SeekFrom::Current(by))),
+        (-100..50i64).prop_map(|by| Call::Seek(SeekFrom::End(by))),
+        (0..100u64).prop_map(Call::SetLen),
+        (0..40usize, 0..100u64).prop_map(|(count, at)| Call::ReadAt(count, at)),
+        (bytes(), 0..100u64).prop_map(|(data, at)| Call::WriteAt(data, at)),
+        Just(Call::ReadToEnd),
+    ];
+    prop::collection::vec(call, 1..30)
+}
+
+/// What it did: a number or the kind of the error, and bytes read.
+type Outcome = (Result<u64, ErrorKind>, Vec<u8>);
+
+fn outcome<F: Read + Write + Seek>(
+    file: &mut F,
+    call: &Call,
+    set_len: impl Fn(&F, u64) -> io::Result<()>,
+    read_at: impl Fn(&F, &mut [u8], u64) -> io::Result<usize>,
+    write_at: impl Fn(&F, &[u8], u64) -> io::Result<usize>,
+) -> Outcome {
+    let mut bytes = Vec::new();
+    let result = match call {
+        Call::Read(count) => {
+            bytes.resize(*count, 0);
+            file.read(&mut bytes).map(|count| count as u64)
+        }
+        Call::Write(data) => file.write(data).map(|count| count as u64),
+        Call::Seek(to) => file.seek(*to),
+        Call::SetLen(len) => set_len(file, *len).map(|()| 0),
+        Call::ReadAt(count, at) => {
+            bytes.resize(*count, 0);
+            read_at(file, &mut bytes, *at).map(|count| count as u64)
+        }
+        Call::WriteAt(data, at) => write_at(file, data, *at).map(|count| count as u64),
+        Call::ReadToEnd => file.read_to_end(&mut bytes).map(|count| count as u64),
+    };
+    (result.map_err(|error| error.kind()), bytes)
+}
+
+/// The same calls on both; whatever is told must be the same, and what is in the files at the end.
+fn compare(calls: &[Call], append: bool) {
+    let calls = calls.to_vec();
+    in_folder(move |folder| {
+        use std::os::unix::fs::FileExt;
+        let (one, other) = (folder.join("ours"), folder.join("theirs"));
+        let ours = OpenOptions::new().read(true).write(true).append(append).create(true);
+        let mut ours = ours.open(&one).unwrap();
+        let mut theirs = std::fs::OpenOptions::new();
+        theirs.read(true).write(true).append(append).create(true);
+        let mut theirs = theirs.open(&other).unwrap();
+        for call in &calls {
+            let ours = outcome(&mut ours, call, File::set_len, File::read_at, File::write_at);
+            let theirs = outcome(
+                &mut theirs,
+                call,
+                std::fs::File::set_len,
+                std::fs::File::read_at,
+                std::fs::File::write_at,
+            );
+            assert_eq!(ours, theirs, "{call:?}");
+        }
+        assert_eq!(ours.stream_position().unwrap(), theirs.stream_position().unwrap());
+        assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn files_behave_as_the_standard_librarys(calls in calls()) {
+        compare(&calls, false);
+    }
+
+    #[test]
+    fn files_to_append_behave_as_the_standard_librarys(mut calls in calls()) {
+        // After an append the position is the end, also when that moves before anyone asks.
+        calls.retain(|call| !matches!(call, Call::SetLen(_) | Call::WriteAt(..)));
+        compare(&calls, true);
     }
 }

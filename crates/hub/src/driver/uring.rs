@@ -55,7 +55,11 @@ impl Uring {
     }
 
     fn with_entries(entries: u32, files: bool) -> io::Result<Self> {
-        let ring = Ring::new(entries, true).map_err(|error| {
+        let ring = Ring::new(entries, true).and_then(|ring| match ring.polls_stay() {
+            true => Ok(ring),
+            false => Err(io::Error::new(io::ErrorKind::Unsupported, "before Linux 5.13")),
+        });
+        let ring = ring.map_err(|error| {
             io::Error::new(error.kind(), format!("io_uring cannot be used here: {error}"))
         })?;
         let flights = Flights::new(&ring);

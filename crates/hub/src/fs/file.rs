@@ -41,8 +41,9 @@ enum Position {
 /// An open file.
 ///
 /// `Read`, `Write` and `Seek` go by a position, which clones share; while one fiber reads or writes so, others that do
-/// wait. The `_at` methods do not touch it, and any number of fibers may use them at a time. The file is closed when
-/// the last clone has gone and the last operation is done.
+/// wait. After an append it is the end of the file, as that is when the position is next asked for. The `_at` methods do
+/// not touch it, and any number of fibers may use them at a time. The file is closed when the last clone has gone and the
+/// last operation is done.
 pub struct File(Rc<Inner>);
 
 impl File {
@@ -346,7 +347,7 @@ impl File {
     }
 
     fn wrote(&self, position: &mut Position, count: usize) {
-        match self.0.append {
+        match self.0.append && count > 0 {
             true => *position = Position::End,
             false => position.advance(count),
         }

@@ -84,6 +84,9 @@ fn fd(file: &FileHandle) -> io::Result<BorrowedFd<'_>> {
 
 fn read(file: &FileHandle, buffer: &mut Vec<u8>, offset: Option<u64>) -> io::Result<usize> {
     let fd = fd(file)?;
+    if buffer.len() == buffer.capacity() {
+        return Ok(0);
+    }
     let room = spare_capacity(buffer);
     Ok(match offset {
         Some(offset) => rustix::io::pread(fd, room, offset)?,

@@ -69,6 +69,11 @@ impl Ring {
         Err(refused)
     }
 
+    /// Whether a poll can stay armed: since Linux 5.13, which brought this mark too.
+    pub(crate) fn polls_stay(&self) -> bool {
+        self.uring.params().is_feature_resource_tagging()
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.uring.as_raw_fd()
     }
