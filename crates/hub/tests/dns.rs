@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use warren_hub::net::dns::message::Message;
 use warren_hub::net::dns::{self, Config, Hosts, Resolver};
 use warren_hub::net::{TcpListener, TcpStream, ToAddrs, UdpSocket};
-use warren_hub::{JoinError, join_all, run, sleep, spawn, yield_now};
+use warren_hub::server::DatagramServer;
+use warren_hub::{JoinError, join_all, run, sim, sleep, spawn, yield_now};
 
 const A: u16 = 1;
 const CNAME: u16 = 5;
@@ -490,5 +491,55 @@ fn the_c_library_can_be_asked_instead() {
         dns::set_resolver(Resolver::c_library());
         assert!(dns::resolver().lookup("localhost").unwrap().iter().all(IpAddr::is_loopback));
         assert!(dns::gethostbyaddr("127.0.0.1".parse().unwrap()).is_err());
+    });
+}
+
+#[test]
+fn in_a_lossy_world_an_answer_is_right_or_missing() {
+    sim::check(0..20, |world| {
+        world.net().loss(0.2).duplication(0.2);
+        let names = world.node("names", || {
+            let server = DatagramServer::bind("0.0.0.0:53", |datagram| {
+                let (name, kind) = Message::parse(&datagram.data).unwrap().question.unwrap();
+                let reply = match name.strip_suffix(".example").and_then(|n| n.parse().ok()) {
+                    Some(n) if kind == A => Reply::default().a(&name, 5, [192, 0, 2, n]),
+                    _ => Reply::none(3, 5),
+                };
+                datagram.reply(&encode(&datagram.data, &reply)).unwrap();
+            });
+            server.unwrap().serve_forever();
+        });
+        let mut config = Config::default();
+        config.servers = vec![SocketAddr::new(names.ip(), 53)];
+        config.timeout = Duration::from_millis(500);
+        config.attempts = 3;
+        let clients: Vec<_> = (0..3)
+            .map(|client| {
+                let (config, world) = (config.clone(), world.clone());
+                world.clone().node(&format!("client {client}"), move || {
+                    dns::set_resolver(Resolver::new(config));
+                    for n in 0..5u8 {
+                        match dns::resolver().lookup(&format!("{n}.example")) {
+                            Ok(found) => assert_eq!(found, [IpAddr::from([192, 0, 2, n])]),
+                            Err(error) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+                        }
+                        sleep(world.random().duration(Duration::ZERO..=Duration::from_secs(4)));
+                    }
+                })
+            })
+            .collect();
+        clients.iter().for_each(|client| client.join());
+        // With nobody to ask, what is known still is, for as long as it may be.
+        world.net().loss(0.0).duplication(0.0);
+        dns::set_resolver(Resolver::new(config));
+        dns::gethostbyname("7.example").unwrap();
+        world.net().isolate(&names);
+        dns::gethostbyname("7.example").unwrap();
+        sleep(Duration::from_secs(5));
+        let error = dns::gethostbyname("7.example").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        world.net().heal_all();
+        sleep(Duration::from_secs(1));
+        dns::gethostbyname("7.example").unwrap();
     });
 }

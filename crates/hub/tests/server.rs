@@ -12,7 +12,7 @@ use warren_hub::net::tls::{Acceptor, Connector};
 use warren_hub::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use warren_hub::server::{BaseServer, DatagramServer, Spawn, StreamServer};
 use warren_hub::sync::Event;
-use warren_hub::{HubGroup, JoinError, Pool, join_all, offload, run, sleep, spawn, yield_now};
+use warren_hub::{HubGroup, JoinError, Pool, join_all, offload, run, sim, sleep, spawn, yield_now};
 
 const TICK: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(30);
@@ -455,5 +455,50 @@ fn a_server_that_is_forgotten_goes_on() {
         };
         let _client = TcpStream::connect(address).unwrap();
         ended.wait();
+    });
+}
+
+#[test]
+fn in_any_world_a_limit_holds_and_everyone_is_served() {
+    sim::check(0..20, |world| {
+        world.net().latency(TICK..=20 * TICK);
+        let busy = Rc::new(Cell::new(0));
+        let server = world.node("server", {
+            let (busy, world) = (busy.clone(), world.clone());
+            move || {
+                let server = StreamServer::bind("0.0.0.0:80", move |stream, peer| {
+                    busy.set(busy.get() + 1);
+                    assert!(busy.get() <= 2);
+                    sleep(world.random().duration(TICK..=50 * TICK));
+                    echo(stream, peer);
+                    busy.set(busy.get() - 1);
+                });
+                let server = server.unwrap().limit(2);
+                server.start();
+                sleep(Duration::from_secs(20));
+                assert_eq!(server.stats().accepted, 15);
+                assert!(server.stop(Duration::from_secs(1)));
+                // The node goes on for a while, and refuses.
+                sleep(Duration::from_secs(20));
+            }
+        });
+        let clients: Vec<_> = (0..5)
+            .map(|client| {
+                world.node(&format!("client {client}"), || {
+                    for _ in 0..3 {
+                        let mut stream = TcpStream::connect(("server", 80)).unwrap();
+                        stream.write_all(b"hello").unwrap();
+                        stream.shutdown(Shutdown::Write).unwrap();
+                        assert_eq!(io::read_to_string(stream).unwrap(), "hello");
+                    }
+                })
+            })
+            .collect();
+        clients.iter().for_each(|client| client.join());
+        assert_eq!(busy.get(), 0);
+        sleep(Duration::from_secs(25));
+        let error = TcpStream::connect(("server", 80)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        server.join();
     });
 }

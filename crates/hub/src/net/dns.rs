@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lookup("db")
-//!     |  an address, a simulation's answer, /etc/hosts, localhost
+//!     |  an address, /etc/hosts (in a simulation: the names of its nodes), localhost
 //!     |  db.first.example, db.second.example, db       (search domains)
 //!     +--> cache --> question under way --> servers, one after the other: UDP, TCP when cut short
 //! ```

@@ -106,7 +106,10 @@ impl Resolver {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(alone(vec![ip]));
         }
-        if let Some(answer) = hub::with(|hub| hub.driver.resolve(host)) {
+        // A simulation knows its nodes as a machine knows its files: settings that were given come first.
+        if !matches!(self.0.source, Source::Fixed(_))
+            && let Some(answer) = hub::with(|hub| hub.driver.resolve(host))
+        {
             return answer.map(alone).map_err(|error| about(host, &error));
         }
         let Some(config) = self.config()? else {
