@@ -450,11 +450,6 @@ impl Waiter {
         hub::with(|hub| Self::new(hub.number, hub.running()))
     }
 
-    /// For a wait whose ticket was noted before.
-    pub(crate) fn of(hub: u32, index: u32, ticket: u64) -> Self {
-        Self { hub, index, ticket }
-    }
-
     pub(crate) fn index(&self) -> u32 {
         self.index
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 
-use crate::fiber::Waiter;
+use crate::fiber::{Waiter, Woke};
 use crate::hub::{self, Hub};
 use crate::inbox::WeakHandle;
 
@@ -50,8 +50,10 @@ impl Waking {
 
     /// Before a poll: what has been asked for so far is answered by it.
     pub(crate) fn begin(&self) {
-        // Acquires what those who asked have written before.
-        self.signal.woken.swap(false, Ordering::AcqRel);
+        if self.signal.woken.load(Ordering::Relaxed) {
+            // Acquires what those who asked have written before.
+            self.signal.woken.swap(false, Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn is_woken(&self) -> bool {
@@ -86,7 +88,7 @@ impl Signal {
     fn wake_here(&self, hub: &Hub) {
         let ticket = self.ticket.load(Ordering::Relaxed);
         if ticket != NOBODY {
-            Waiter::of(hub.number, self.index.load(Ordering::Relaxed), ticket).wake();
+            hub.wake(self.index.load(Ordering::Relaxed), ticket, Woke::Notified);
         }
     }
 
