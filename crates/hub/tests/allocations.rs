@@ -2,14 +2,16 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use warren_hub::sync::{
     BaseQueue, Channel, Condvar, Event, LifoQueue, Mutex, PriorityQueue, Queue, RwLock, Semaphore,
     Storage,
 };
-use warren_hub::{JoinHandle, run, sleep, spawn, with_timeout, yield_now};
+use warren_hub::{JoinHandle, future, run, sleep, spawn, with_timeout, yield_now};
 
 /// Counts the allocations of each thread: tests run side by side.
 struct Counting;
@@ -77,6 +79,29 @@ fn the_counter_counts() {
 #[test]
 fn taking_turns() {
     check(|| (), |()| yield_now(), |()| yield_now());
+}
+
+#[test]
+fn waiting_for_futures() {
+    /// A future that is ready once it was told so.
+    fn told(turn: &(Cell<bool>, Cell<Option<Waker>>)) {
+        future::wait(poll_fn(|cx| {
+            if turn.0.take() {
+                return Poll::Ready(());
+            }
+            turn.1.set(Some(cx.waker().clone()));
+            Poll::Pending
+        }));
+        future::wait(async {});
+    }
+    fn tell(turn: &(Cell<bool>, Cell<Option<Waker>>)) {
+        if let Some(waker) = turn.1.take() {
+            turn.0.set(true);
+            waker.wake();
+        }
+        yield_now();
+    }
+    check(Default::default, told, tell);
 }
 
 #[test]

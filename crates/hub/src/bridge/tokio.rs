@@ -34,6 +34,7 @@ use ::tokio::task::{self, LocalSet};
 
 use crate::future;
 use crate::join::{JoinError, Panic};
+use crate::sim;
 
 /// Runs the future that `make` makes on tokio's thread, and gives its output. A panic in it is passed on. When the
 /// fiber is killed, or times out, the task is aborted.
@@ -42,7 +43,7 @@ use crate::join::{JoinError, Panic};
 /// Until the future is ready.
 ///
 /// # Panics
-/// As `make` and the future do. Outside a fiber. When the system refuses the thread.
+/// As `make` and the future do. Outside a fiber. As [`spawn`].
 pub fn run<F>(make: impl FnOnce() -> F + Send + 'static) -> F::Output
 where
     F: Future + 'static,
@@ -58,12 +59,16 @@ where
 /// Starts the future that `make` makes on tokio's thread.
 ///
 /// # Panics
-/// When the system refuses the thread.
+/// When the system refuses the thread. In a simulation: a thread would not go by its seed.
 pub fn spawn<F>(make: impl FnOnce() -> F + Send + 'static) -> Task<F::Output>
 where
     F: Future + 'static,
     F::Output: Send + 'static,
 {
+    assert!(
+        sim::World::current().is_none(),
+        "tokio's thread would not go by the simulation's seed: wait for the future on a fiber"
+    );
     let (started, starting) = oneshot::channel();
     let job = move || {
         if !started.is_closed() {

@@ -6,6 +6,7 @@ mod futures;
 mod http;
 mod postgres;
 mod sidecar;
+mod simulated;
 mod ssh;
 mod tls;
 mod tokio_io;
