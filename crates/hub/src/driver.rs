@@ -114,7 +114,7 @@ pub(crate) trait Driver {
     /// As [`watch_fd`](Self::watch_fd), for a source of this driver's making.
     fn watch(&self, source: &Source, key: u64) -> io::Result<()> {
         match source {
-            Source::Kernel(fd) => self.watch_fd(fd.as_fd(), key),
+            Source::Kernel(fd) | Source::Pipe(fd) => self.watch_fd(fd.as_fd(), key),
             Source::Simulated(endpoint) => endpoint.watch(Some(key)),
         }
     }
@@ -122,7 +122,7 @@ pub(crate) trait Driver {
     /// Ends that watch.
     fn unwatch(&self, source: &Source, key: u64) -> io::Result<()> {
         match source {
-            Source::Kernel(fd) => self.unwatch_fd(fd.as_fd(), key),
+            Source::Kernel(fd) | Source::Pipe(fd) => self.unwatch_fd(fd.as_fd(), key),
             Source::Simulated(endpoint) => endpoint.watch(None),
         }
     }

@@ -56,7 +56,7 @@ macro_rules! end {
     ($end:ident) => {
         impl $end {
             fn of(fd: OwnedFd) -> io::Result<Self> {
-                Ok(Self { socket: Rc::new(Socket::new(Source::Kernel(fd))?) })
+                Ok(Self { socket: Rc::new(Socket::new(Source::Pipe(fd))?) })
             }
 
             /// Takes a descriptor over: of a pipe, such as a child's, of a terminal or another device. It is made
