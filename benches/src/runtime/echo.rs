@@ -11,6 +11,7 @@ use super::{Figure, Kind, Peer, Scenario, Size};
 
 const PEERS: &[Peer] = &[
     Peer::Warren,
+    Peer::Uring,
     Peer::Protocol,
     Peer::Tokio,
     Peer::TokioMulti,
@@ -65,6 +66,10 @@ const BUFFER_BYTES: usize = 16 * 1024;
 pub fn serve(peer: Peer) {
     match peer {
         Peer::Warren => warren_hub::run(warren),
+        Peer::Uring => {
+            let options = warren_hub::Options::new().driver(warren_hub::DriverKind::IoUring);
+            options.run(warren).expect("io_uring can be used");
+        }
         Peer::Protocol => warren_hub::run(protocol),
         Peer::Tokio => tokio_local(tokio_serve(|echo| {
             tokio::task::spawn_local(echo);

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 pub enum Peer {
     /// Fibers of our hub.
     Warren,
+    /// The same with io_uring instead of epoll.
+    Uring,
     /// Our reactor's protocols: callbacks on the same hub, without a stack per connection.
     Protocol,
     /// The stack switch under our fibers, alone: what no scheduler on it can beat.
@@ -30,6 +32,7 @@ impl Peer {
     pub fn title(self) -> &'static str {
         match self {
             Self::Warren => "Warren",
+            Self::Uring => "Warren, io_uring",
             Self::Protocol => "Warren, protocols",
             Self::Corosensei => "corosensei alone",
             Self::Tokio => "tokio, current thread",

@@ -138,6 +138,7 @@ pub(super) fn number(value: f64, digits: usize) -> String {
 fn color(peer: Peer) -> RGBColor {
     match peer {
         Peer::Warren => RGBColor(0xd9, 0x5f, 0x02),
+        Peer::Uring => RGBColor(0xa6, 0x3c, 0x06),
         Peer::Protocol => RGBColor(0xf2, 0xa9, 0x57),
         Peer::Corosensei => RGBColor(0x9e, 0x9e, 0x9e),
         Peer::Tokio => RGBColor(0x1f, 0x5f, 0xa8),
