@@ -120,6 +120,32 @@ fn serving_for_ever_ends_with_a_stop_and_a_kill_takes_all_along() {
 }
 
 #[test]
+fn a_stop_that_is_killed_has_closed_the_server_all_the_same() {
+    run(|| {
+        let server = StreamServer::new(listener(), echo);
+        let serving = spawn({
+            let server = server.clone();
+            move || server.serve_forever()
+        });
+        until(|| server.started());
+        let client = connect(&server);
+        ping(&client);
+        let stopping = spawn({
+            let server = server.clone();
+            move || server.stop(LONG)
+        });
+        until(|| server.closed());
+        ping(&client);
+        stopping.kill();
+        assert!(matches!(stopping.join(), Err(JoinError::Killed)));
+        serving.join().unwrap();
+        ping(&client);
+        assert!(!server.stop(TICK), "the handler is still known");
+        assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_handler_may_close_the_server_it_serves() {
     run(|| {
         let server = Rc::new(RefCell::new(None::<StreamServer>));

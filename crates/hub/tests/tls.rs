@@ -233,6 +233,27 @@ fn a_handshake_has_its_time_and_must_be_one() {
 }
 
 #[test]
+fn a_handshake_can_be_killed() {
+    run(|| {
+        let pem = identity("localhost");
+        let acceptor = acceptor(&pem).build().unwrap();
+        let (mut client, server) = tcp_pair();
+        let shaking = spawn(move || acceptor.accept(server));
+        yield_now();
+        shaking.kill();
+        assert!(matches!(shaking.join(), Err(JoinError::Killed)));
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "its socket was closed");
+        let (client, mut server) = tcp_pair();
+        let connector = connector(&pem);
+        let shaking = spawn(move || connector.connect("localhost", client));
+        // Within the handshake: it has sent its greeting.
+        server.read_exact(&mut [0; 16]).unwrap();
+        shaking.kill();
+        assert!(matches!(shaking.join(), Err(JoinError::Killed)));
+    });
+}
+
+#[test]
 fn an_end_that_was_not_said_is_a_truncation() {
     run(|| {
         let pem = identity("localhost");

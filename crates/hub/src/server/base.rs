@@ -192,6 +192,14 @@ impl BaseServer {
     /// Until the handlers have ended, at most for `timeout` and as long again as the killed ones take with their
     /// destructors, a second at most.
     pub fn stop(&self, timeout: Duration) -> bool {
+        /// Whoever serves for ever goes on, also when the fiber that stops the server is killed here.
+        struct Stopped<'a>(&'a Event);
+        impl Drop for Stopped<'_> {
+            fn drop(&mut self) {
+                self.0.set();
+            }
+        }
+        let _stopped = Stopped(&self.0.stopped);
         self.0.closed.set();
         self.0.intake.take();
         let acceptor = self.0.acceptor.take();
@@ -210,7 +218,6 @@ impl BaseServer {
                 tracing::warn!(%server, left, "killed handlers take their time");
             }
         }
-        self.0.stopped.set();
         in_time
     }
 
