@@ -40,6 +40,11 @@
 //! Time is [`World::now`] or [`crate::now`]; [`crate::offload`] runs its job on the same thread, after a while.
 //! `WARREN_SIM_TRACE=1` prints each step, to find where two runs part.
 //!
+//! # What fails a run
+//! A panic of the closure, or of a node's `main`. That of any other fiber is its handle's, as outside: join those that
+//! assert something.
+//!
+//! # What there is not
 //! What needs the kernel itself (signals, child processes, descriptors from elsewhere) is refused with
 //! `Unsupported`, as are the threads of a [`HubGroup`](crate::HubGroup): the hubs of a simulation are its nodes.
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use warren_hub::fs::{self, File};
 use warren_hub::net::{TcpListener, TcpStream};
+use warren_hub::server::StreamServer;
 use warren_hub::sim::{self, Node, World};
 use warren_hub::sync::{Mutex, Queue};
-use warren_hub::{JoinHandle, sleep, spawn, with_timeout};
+use warren_hub::{JoinHandle, join_all, sleep, spawn, with_timeout};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -250,4 +251,59 @@ fn a_replicated_register_does_not_go_back() {
         writer.join();
         reader.join();
     });
+}
+
+/// A server that runs out of descriptors for a while, and is stopped while it has clients: whom it has begun to answer
+/// gets the whole answer.
+#[test]
+fn a_server_stops_gracefully() {
+    let answered = Rc::new(Cell::new(0));
+    let total = answered.clone();
+    sim::check(0..100, move |world| {
+        let server = world.machine("server");
+        let own = world.clone();
+        server.start(move || {
+            let handler = |mut stream: TcpStream, _| {
+                let mut answer = || -> io::Result<()> {
+                    stream.read_exact(&mut [0])?;
+                    stream.write_all(b"a")?;
+                    sleep(50 * MS);
+                    stream.write_all(b"b")
+                };
+                // The client may have given up.
+                let _ = answer();
+            };
+            let server = StreamServer::bind("0.0.0.0:80", handler).unwrap();
+            server.start();
+            own.advance(own.random().duration(500 * MS..=2000 * MS));
+            assert!(server.stop(Duration::from_secs(10)), "all handlers end by themselves");
+        });
+        let clients = (0..5).map(|_| {
+            let (own, total, server) = (world.clone(), total.clone(), server.clone());
+            spawn(move || {
+                while server.is_running() {
+                    own.advance(own.random().duration(MS..=100 * MS));
+                    let Ok(mut stream) = TcpStream::connect("server:80") else { continue };
+                    let mut byte = [0];
+                    if stream.write_all(b"q").and_then(|()| stream.read_exact(&mut byte)).is_ok() {
+                        stream.read_exact(&mut byte).expect("the rest of the answer");
+                        assert_eq!(&byte, b"b");
+                        total.set(total.get() + 1);
+                    }
+                }
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        world.advance(world.random().duration(MS..=300 * MS));
+        world.net().out_of_descriptors(&server, true);
+        world.advance(world.random().duration(MS..=300 * MS));
+        world.net().out_of_descriptors(&server, false);
+        server.join();
+        for client in join_all(clients) {
+            client.unwrap();
+        }
+        let refused = TcpStream::connect("server:80").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+    assert!(answered.get() > 1000, "{} answers", answered.get());
 }
