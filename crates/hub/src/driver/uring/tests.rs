@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::Uring;
+use super::{FileRing, Uring};
 use crate::driver::{Answer, Completion, Data, Driver, FileHandle, FileOp, Open, Reply};
 use crate::io::Readiness;
 
@@ -155,4 +155,65 @@ fn the_end_of_a_ring_waits_for_writes_and_gives_up_what_waits_for_others() {
     drop(driver);
     assert!(never.lock().unwrap().is_none());
     assert_eq!(std::fs::metadata(path).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn watches_that_come_and_go_leave_nothing() {
+    let driver = Uring::with_entries(8, true).unwrap();
+    let mut events = Vec::new();
+    for round in 0..600u64 {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        driver.watch_fd(ours.as_fd(), round).unwrap();
+        // With news before, after and without the poll being armed.
+        if round % 2 == 0 {
+            theirs.write_all(b"news").unwrap();
+        }
+        if round % 3 == 0 {
+            driver.wait(NOW, &mut events).unwrap();
+        }
+        if round % 5 == 0 {
+            theirs.write_all(b"more").unwrap();
+        }
+        driver.unwatch_fd(ours.as_fd(), round).unwrap();
+        drop(ours);
+        theirs.set_nonblocking(true).unwrap();
+        let end = theirs.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_ne!(end, Err(std::io::ErrorKind::WouldBlock), "round {round}: it is still open");
+        // What was taken from the queue before the watch ended is told, and never again.
+        events.clear();
+        driver.wait(NOW, &mut events).unwrap();
+        assert_eq!(events, [], "round {round}");
+    }
+    assert!(driver.inner.borrow().watched.is_empty());
+}
+
+#[test]
+fn a_ring_beside_another_driver_does_files() {
+    let files = FileRing::new(true);
+    let file = FileHandle::Kernel(Arc::new(OwnedFd::from(tempfile::tempfile().unwrap())));
+    let mut watched = 0;
+    for _ in 0..3 {
+        let (place, done) = place();
+        let op = FileOp::SetLen { file: file.clone(), len: 10 };
+        let op = match watched {
+            0 => op,
+            _ => FileOp::FileMetadata { file: file.clone() },
+        };
+        let started = files.start(op, done, |_| {
+            watched += 1;
+            Ok(())
+        });
+        assert!(started.is_ok(), "left to a thread");
+        while place.lock().unwrap().is_none() {
+            files.turn().unwrap();
+            std::thread::yield_now();
+        }
+        assert!(place.lock().unwrap().take().unwrap().result.is_ok());
+    }
+    assert_eq!(watched, 1, "made once");
+
+    let none = FileRing::new(false);
+    let (_, done) = place();
+    let refused = none.start(FileOp::SyncAll { file }, done, |_| Ok(()));
+    assert!(refused.is_err() && !none.turn().unwrap());
 }
