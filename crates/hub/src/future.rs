@@ -55,8 +55,11 @@ pub use sleep::{Sleep, sleep, sleep_until};
 /// A kill or a [`Timeout`](crate::Timeout) drops the future where it is and unwinds. When the fiber unwinds
 /// already, a future that is not ready at once is waited for all the same: there is no other way to end.
 ///
-/// Costs no allocation once the fiber's place has waited for a future before, but for one per wake-up that comes from
-/// another thread.
+/// While anybody has the waker, the hub cannot know that nobody will use it: it then waits on, where otherwise it would
+/// say that it waits for ever.
+///
+/// Costs no allocation once the fiber's place has waited for a future before. A wake-up on this thread is a push onto the
+/// run queue, one from another thread a letter.
 ///
 /// # Suspends
 /// Until the future is ready; not at all when it is ready at once.

@@ -483,6 +483,12 @@ fn a_sleep_is_ready_at_its_time_and_not_before() {
             long.as_mut().poll(cx).map(|()| "long")
         }));
         assert_eq!(first, "short");
+        // What is dropped leaves no timer behind.
+        let timers = warren_hub::run_info().timers;
+        let given_up =
+            future::wait_timeout(future::sleep(Duration::from_secs(600)), Duration::from_millis(1));
+        assert_eq!(given_up, Err(TimedOut));
+        assert_eq!(warren_hub::run_info().timers, timers);
         // Some libraries want to send timers.
         let sent = future::sleep(Duration::ZERO);
         thread::spawn(move || drop(sent)).join().unwrap();

@@ -4,6 +4,9 @@ use std::cell::Cell;
 use std::task::Waker;
 
 /// The tasks that wait for one direction of a source. Each is woken once, and asks again.
+///
+/// One that has given up stays until the next news. The waker of a fiber is always the same, so fibers leave at most
+/// one each; only wakers of other making may pile up, on a source that stays silent.
 #[derive(Default)]
 pub(crate) struct Tasks(Cell<Vec<Waker>>);
 

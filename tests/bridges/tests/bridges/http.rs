@@ -186,6 +186,29 @@ fn http1_drops_a_client_that_does_not_finish_its_header() {
 }
 
 #[test]
+fn a_killed_connection_drops_what_it_was_about() {
+    run(|| {
+        // Two are expected, one comes: the handler waits.
+        let server = Server::start(2);
+        let stream = TcpStream::connect(server.addr).unwrap();
+        let (mut sender, connection) =
+            future::wait(client::conn::http1::handshake(stream)).unwrap();
+        let connection = future::spawn(connection);
+        let waiting = spawn(move || {
+            let sent = sender.send_request(request(Method::GET, "/meet", Bytes::new()));
+            future::wait(sent).map(|response| response.status())
+        });
+        sleep(Duration::from_millis(10));
+        assert!(!waiting.is_finished());
+        connection.kill();
+        assert!(connection.join().unwrap_err().is_killed());
+        // The request ends with its connection.
+        assert!(waiting.join().unwrap().is_err());
+        server.stop();
+    });
+}
+
+#[test]
 fn http2_carries_many_requests_at_once() {
     run(|| {
         const REQUESTS: usize = 50;
