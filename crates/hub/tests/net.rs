@@ -440,3 +440,28 @@ fn an_accept_that_waits_can_be_killed() {
         assert_eq!(socket.recv(&mut [0]).unwrap(), 1);
     });
 }
+
+#[test]
+fn a_fiber_whose_socket_is_always_ready_lets_others_run() {
+    run(|| {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        // There is always room to write, and always a byte to read: nothing in this loop ever has to wait.
+        let greedy = spawn(move || {
+            let mut calls = 0u64;
+            let mut byte = [0];
+            loop {
+                here.write_all(&[1]).unwrap();
+                (&there).read_exact(&mut byte).unwrap();
+                calls += 1;
+                std::hint::black_box(calls);
+            }
+        });
+        // A fiber that is ready, and one that waits for a time, get their turns all the same.
+        for _ in 0..10 {
+            yield_now();
+        }
+        sleep(Duration::from_millis(2));
+        greedy.kill();
+        assert!(matches!(greedy.join(), Err(JoinError::Killed)));
+    });
+}
