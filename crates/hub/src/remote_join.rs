@@ -3,13 +3,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::fiber::as_interrupt;
-use crate::hub;
 use crate::join::{Ending, JoinError, Panic};
-use crate::remote::{self, RemoteWaker};
+use crate::shared::SharedEvent;
 
 /// A fiber on a hub of another thread.
 ///
@@ -18,12 +18,12 @@ pub struct RemoteJoin<T>(Arc<RemoteOutcome<T>>);
 
 struct RemoteOutcome<T> {
     state: Mutex<RemoteState<T>>,
-    ended: Condvar,
+    /// Set once there is an ending.
+    ended: SharedEvent,
 }
 
 struct RemoteState<T> {
     ending: Option<Ending<T>>,
-    waker: Option<RemoteWaker>,
     /// Of the task that polled last.
     task: Option<Waker>,
 }
@@ -42,13 +42,10 @@ impl<T> RemoteFinish<T> {
         let mut state = self.0.lock();
         if state.ending.is_none() {
             state.ending = Some(ending);
-            self.0.ended.notify_all();
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
             let task = state.task.take();
             // A waker may run anything: not under the lock.
             drop(state);
+            self.0.ended.set();
             if let Some(task) = task {
                 task.wake();
             }
@@ -68,8 +65,8 @@ pub(crate) fn remote<T: 'static, F: FnOnce() -> T + 'static>(
     body: F,
 ) -> (RemoteJoin<T>, impl FnOnce() + use<T, F> + 'static) {
     let outcome = Arc::new(RemoteOutcome {
-        state: Mutex::new(RemoteState { ending: None, waker: None, task: None }),
-        ended: Condvar::new(),
+        state: Mutex::new(RemoteState { ending: None, task: None }),
+        ended: SharedEvent::new(),
     });
     let finish = RemoteFinish(outcome.clone());
     let run = move || match catch_unwind(AssertUnwindSafe(body)) {
@@ -95,29 +92,40 @@ impl<T> RemoteJoin<T> {
     /// When the fiber panicked, was killed, or its hub ended before it.
     ///
     /// # Panics
-    /// On the loop of a hub, which must not wait.
+    /// On the loop of a hub, which must not wait. When the result was taken by [`Future`] already.
     pub fn join(self) -> Result<T, JoinError> {
-        if hub::try_with(|_| ()).is_some() {
-            remote::wait(|waker| {
-                let mut state = self.0.lock();
-                match state.ending {
-                    Some(_) => waker.wake(),
-                    None => state.waker = Some(waker),
-                }
-            });
-        }
-        let mut state = self.0.lock();
-        loop {
-            match state.ending.take() {
-                Some(ending) => return ending,
-                None => state = self.0.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
+        self.0.ended.wait_always();
+        self.0.lock().ending.take().expect("the result was taken already")
+    }
+
+    /// As [`join`](Self::join), at most for `timeout`; gives the handle back when that runs out.
+    ///
+    /// # Suspends
+    /// On a fiber, until the other has ended, or for `timeout`.
+    ///
+    /// # Errors
+    /// The handle itself when the time is over.
+    ///
+    /// # Panics
+    /// As [`join`](Self::join).
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
+        if self.wait_timeout(timeout) { Ok(self.join()) } else { Err(self) }
+    }
+
+    /// Waits for the fiber's end, at most for `timeout`; the result stays where it is. Whether it has ended.
+    ///
+    /// # Suspends
+    /// On a fiber, until the other has ended, or for `timeout`.
+    ///
+    /// # Panics
+    /// On the loop of a hub, which must not wait.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.0.ended.wait_timeout(timeout).is_ok()
     }
 
     /// Whether the fiber has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.lock().ending.is_some()
+        self.0.ended.is_set()
     }
 }
 

@@ -172,7 +172,12 @@ impl SharedEvent {
     /// # Panics
     /// On the loop of a hub, where it would wait.
     pub fn wait(&self) {
-        let _ = self.wait_until(None);
+        let _ = self.wait_until(None, may_wait());
+    }
+
+    /// As [`wait`](Self::wait), also in a destructor of a fiber that unwinds.
+    pub(crate) fn wait_always(&self) {
+        while self.wait_until(None, true).is_err() {}
     }
 
     /// As [`wait`](Self::wait), at most for `timeout`.
@@ -186,10 +191,10 @@ impl SharedEvent {
     /// # Panics
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<(), TimedOut> {
-        self.wait_until(deadline(timeout))
+        self.wait_until(deadline(timeout), may_wait())
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    fn wait_until(&self, deadline: Option<Instant>, waits: bool) -> Result<(), TimedOut> {
         /// Leaves the list, if it is still on it, however the wait ends.
         struct Listed<'a>(&'a SharedEvent, Option<u64>);
         impl Listed<'_> {
@@ -210,7 +215,7 @@ impl SharedEvent {
         if self.is_set() {
             return Ok(());
         }
-        if !may_wait() {
+        if !waits {
             return Err(TimedOut);
         }
         let mut listed = Listed(self, None);

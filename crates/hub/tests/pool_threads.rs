@@ -29,7 +29,11 @@ fn jobs_run_on_threads_while_fibers_go_on() {
             barrier.wait();
             thread::current().id()
         });
-        let waiting = spawn(|| first.join().unwrap());
+        let Err(first) = first.join_timeout(Duration::from_millis(1)) else { panic!("it waits") };
+        let waiting = spawn(|| {
+            assert!(first.wait_timeout(Duration::from_secs(60)));
+            first.join_timeout(Duration::ZERO).unwrap().unwrap()
+        });
         assert_ne!(second.join().unwrap(), thread::current().id());
         yield_now();
         assert!(!waiting.is_finished());
