@@ -13,7 +13,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     sizes: &[
         Size::new("2 fibers", 2, 2_000_000),
         Size::new("1,000 fibers", 1_000, 2_000_000),
-        Size::new("10,000 fibers", 10_000, 2_000_000),
+        Size::new("10,000 fibers", 10_000, 5_000_000),
     ],
     peers: &[Peer::Warren, Peer::Tokio, Peer::TokioMulti, Peer::May, Peer::Gevent, Peer::Go],
     kind: Kind::OneCore(run),
