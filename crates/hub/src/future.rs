@@ -31,6 +31,7 @@
 //! assert_eq!(word, (5, 42));
 //! ```
 
+mod flag;
 mod signal;
 mod sleep;
 

@@ -5,9 +5,10 @@
 //! because it knows whom to wake only while the fiber is parked for a future.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 
+use super::flag::Flag;
 use crate::fiber::{Waiter, Woke};
 use crate::hub::{self, Hub};
 use crate::inbox::WeakHandle;
@@ -26,7 +27,7 @@ pub(crate) struct Signal {
     hub_number: u32,
     hub: WeakHandle,
     /// Somebody has asked for a poll since the last one began.
-    woken: AtomicBool,
+    woken: Flag,
     /// Whom to wake: written and read by the hub's thread only.
     index: AtomicU32,
     ticket: AtomicU64,
@@ -37,7 +38,7 @@ impl Waking {
         let signal = Arc::new(Signal {
             hub_number: hub.number,
             hub: hub.handle().downgrade(),
-            woken: AtomicBool::new(false),
+            woken: Flag::new(),
             index: AtomicU32::new(0),
             ticket: AtomicU64::new(NOBODY),
         });
@@ -50,14 +51,11 @@ impl Waking {
 
     /// Before a poll: what has been asked for so far is answered by it.
     pub(crate) fn begin(&self) {
-        if self.signal.woken.load(Ordering::Relaxed) {
-            // Acquires what those who asked have written before.
-            self.signal.woken.swap(false, Ordering::AcqRel);
-        }
+        self.signal.woken.lower();
     }
 
     pub(crate) fn is_woken(&self) -> bool {
-        self.signal.woken.load(Ordering::Acquire)
+        self.signal.woken.is_up()
     }
 
     /// The fiber is about to park as `waiter`. Its end, however it comes, drops the guard.
@@ -105,7 +103,7 @@ impl Wake for Signal {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // Before the look at who waits: a fiber that has not parked yet sees it instead, and does not.
-        let known = self.woken.swap(true, Ordering::AcqRel);
+        let first = self.woken.raise();
         let here = hub::try_with(|hub| {
             let own = hub.number == self.hub_number;
             if own {
@@ -113,8 +111,7 @@ impl Wake for Signal {
             }
             own
         });
-        // Whoever was first has sent the letter, which is on its way until the fiber polls.
-        if here != Some(true) && !known {
+        if here != Some(true) && first {
             self.hub.wake(self);
         }
     }

@@ -8,6 +8,8 @@
 #[allow(dead_code, unreachable_pub, reason = "the crate's own file, of which not all is used here")]
 #[path = "../../src/channel.rs"]
 mod channel;
+#[path = "../../src/future/flag.rs"]
+mod flag;
 #[allow(dead_code, reason = "the crate's own file, of which not all is used here")]
 #[path = "../../src/mailbox.rs"]
 mod mailbox;
@@ -36,6 +38,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use channel::{Receiver, Sender};
+use flag::Flag;
 use mailbox::Mailbox;
 use remote::Bell;
 use shared::{SharedEvent, SharedSemaphore};
@@ -85,6 +88,48 @@ fn a_sleeping_reader_is_woken_for_every_letter() {
         }
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         assert!(mailbox.0.is_empty());
+    });
+}
+
+/// As a fiber waits for a future: it must not park for good while there is news that it has not seen.
+#[test]
+fn a_fiber_that_waits_for_a_future_sees_all_news() {
+    const WAKERS: usize = 3;
+    check(|| {
+        let shared = Arc::new((Flag::new(), Mailbox::new(), Bell::default(), AtomicUsize::new(0)));
+        let wakers: Vec<_> = (0..WAKERS)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (flag, mailbox, bell, news) = &*shared;
+                    news.fetch_add(1, Ordering::Relaxed);
+                    if flag.raise() {
+                        assert!(mailbox.post((), || bell.ring()));
+                    }
+                })
+            })
+            .collect();
+        let (flag, mailbox, bell, news) = &*shared;
+        loop {
+            flag.lower();
+            if news.load(Ordering::Relaxed) == WAKERS {
+                break;
+            }
+            if flag.is_up() {
+                // A turn of the loop, in which letters wake nobody: the fiber is not parked.
+                mailbox.drain(drop);
+                continue;
+            }
+            let mut letters = 0;
+            while letters == 0 {
+                mailbox.drain(|()| letters += 1);
+                if letters == 0 && mailbox.sleep() {
+                    bell.wait();
+                    mailbox.awake();
+                }
+            }
+        }
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
     });
 }
 
