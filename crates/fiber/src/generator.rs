@@ -13,6 +13,7 @@ use std::thread;
 
 use corosensei::{Coroutine, CoroutineResult};
 
+use crate::BODY_BYTES_MAX;
 use crate::stack::{Owner, Stack, StackPool, StackSize};
 
 /// How often a generator is asked to end when it is dropped, before its stack is given up.
@@ -99,6 +100,14 @@ impl<T: 'static, S: 'static, R: 'static> Generator<T, S, R> {
         size: StackSize,
         body: impl FnOnce(Yielder<'_, T, S>) -> R + 'static,
     ) -> Self {
+        if BODY_BYTES_MAX < size_of_val(&body) {
+            return Self::place(size, Box::new(body));
+        }
+        Self::place(size, body)
+    }
+
+    #[track_caller]
+    fn place(size: StackSize, body: impl FnOnce(Yielder<'_, T, S>) -> R + 'static) -> Self {
         let stack = match StackPool::local().take(size) {
             Ok(stack) => stack,
             Err(error) => panic!("a generator cannot be made: {error}"),

@@ -37,7 +37,7 @@ use std::rc::Rc;
 use crate::context::{self, Runs};
 use crate::local::{Locals, Scope};
 use crate::stack::{Owner, StackPool, StackSize};
-use crate::{RawFiber, RawYielder};
+use crate::{BODY_BYTES_MAX, RawFiber, RawYielder};
 
 pub use trace::{TraceEvent, TraceHook, Transfer, gettrace, settrace};
 use trampoline::{Arrival, Hop, Message};
@@ -125,6 +125,14 @@ impl<T: 'static> Greenlet<T> {
     /// When no stack can be mapped.
     #[track_caller]
     pub fn with_stack_size(size: StackSize, body: impl FnOnce(T) -> T + 'static) -> Self {
+        if BODY_BYTES_MAX < size_of_val(&body) {
+            return Self::place(size, Box::new(body));
+        }
+        Self::place(size, body)
+    }
+
+    #[track_caller]
+    fn place(size: StackSize, body: impl FnOnce(T) -> T + 'static) -> Self {
         let stack = match StackPool::local().take(size) {
             Ok(stack) => stack,
             Err(error) => panic!("a greenlet cannot be made: {error}"),

@@ -38,3 +38,7 @@ pub type RawFiber<Input, Yield, Return> = corosensei::Coroutine<Input, Yield, Re
 
 /// The inside of a [`RawFiber`]: what it suspends itself with.
 pub type RawYielder<Input, Yield> = corosensei::Yielder<Input, Yield>;
+
+/// The largest closure, in bytes, that the first switch to a stack takes along: corosensei's 1 KiB, less a few pointers
+/// for others to add. A larger one goes there in a box.
+pub const BODY_BYTES_MAX: usize = 1024 - 64;

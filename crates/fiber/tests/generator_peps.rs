@@ -474,3 +474,12 @@ fn delegation_goes_through_many_levels() {
     assert_eq!(g.send(7), None);
     assert_eq!(g.take_return(), Some(57));
 }
+
+#[test]
+fn a_body_may_own_much() {
+    let much = [1u32; 1000];
+    let mut g = Generator::new(move |g: Yielder<'_, u32>| g.yield_from(much));
+    assert_eq!(g.by_ref().sum::<u32>(), 1000);
+    let greenlet = warren_fiber::Greenlet::new(move |n: u32| n + much.iter().sum::<u32>());
+    assert_eq!(greenlet.switch(1), 1001);
+}

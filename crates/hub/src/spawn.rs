@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::time::Duration;
 
 use warren_fiber::stack::Owner;
-use warren_fiber::{RawFiber, StackSize};
+use warren_fiber::{BODY_BYTES_MAX, RawFiber, StackSize};
 
 use crate::fiber::{FiberRef, Interrupt, as_interrupt};
 use crate::hub::{self, Hub};
@@ -150,8 +150,6 @@ impl Builder {
         spawned_at: &'static Location<'static>,
         body: impl FnOnce() + 'static,
     ) -> io::Result<FiberRef> {
-        /// What the first switch to a stack can take along: 1 KiB, with a few pointers for others to add.
-        const BODY_BYTES_MAX: usize = 1024 - 64;
         if BODY_BYTES_MAX < size_of_val(&body) {
             return self.place_small(hub, spawned_at, Box::new(body));
         }
