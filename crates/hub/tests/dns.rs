@@ -359,7 +359,7 @@ fn servers_are_asked_one_after_the_other() {
         let good = Server::start();
         good.says("host.example", A, Reply::default().a("host.example", 60, [192, 0, 2, 1]));
         let mut list = config(&[&silent, &broken, &good]);
-        list.timeout = Duration::from_millis(30);
+        list.timeout = Duration::from_millis(250);
         // And one where nobody listens.
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         list.servers.insert(0, nobody);
