@@ -76,6 +76,12 @@ pub unsafe fn swap(context: *const Context) -> *const Context {
     CURRENT.replace(context)
 }
 
+/// The context that is current, to be compared: each fiber has another one, and all code of a thread that no event
+/// loop runs has null.
+pub(crate) fn current() -> *const Context {
+    CURRENT.get()
+}
+
 /// Calls `f` with the context that is current.
 #[inline(always)]
 fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {

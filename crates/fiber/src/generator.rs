@@ -6,6 +6,7 @@
 //! `StopIteration` is `None`. Because a generator has a stack of its own, `yield_` works from any depth of calls.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -14,6 +15,7 @@ use std::thread;
 use corosensei::{Coroutine, CoroutineResult};
 
 use crate::BODY_BYTES_MAX;
+use crate::context::{self, Context};
 use crate::stack::{Owner, Stack, StackPool, StackSize};
 
 /// How often a generator is asked to end when it is dropped, before its stack is given up.
@@ -69,7 +71,8 @@ pub struct GeneratorExit;
 /// assert_eq!(sum.take_return().unwrap(), "7 in all");
 /// ```
 pub struct Generator<T: 'static, S: 'static = (), R: 'static = ()> {
-    /// `None` once it has ended: the stack goes back to the pool at once.
+    /// `None` once it has ended: the stack goes back to the pool at once. And while it runs: should the code that
+    /// resumed it never come back (a fiber that is given up), nobody must resume it again, nor free its stack.
     coroutine: Option<Running<T, S, R>>,
     returned: Option<R>,
     /// Whether its caller was unwinding when it was resumed last.
@@ -79,7 +82,13 @@ pub struct Generator<T: 'static, S: 'static = (), R: 'static = ()> {
 type Running<T, S, R> = Coroutine<Resume<S>, T, R, Stack>;
 
 /// The inside of a generator: where values leave.
-pub struct Yielder<'a, T, S = ()>(&'a corosensei::Yielder<Resume<S>, T>);
+///
+/// For the generator's own code. A scoped fiber of an event loop can borrow it, but may not use it.
+pub struct Yielder<'a, T, S = ()> {
+    raw: &'a corosensei::Yielder<Resume<S>, T>,
+    /// Whose code the generator is part of while it runs. `None` while it is suspended.
+    home: Cell<Option<*const Context>>,
+}
 
 impl<T: 'static, S: 'static, R: 'static> Generator<T, S, R> {
     /// A generator that runs `body` on a stack of the default size, from the first `next` on.
@@ -115,7 +124,9 @@ impl<T: 'static, S: 'static, R: 'static> Generator<T, S, R> {
         // SAFETY: without a name.
         unsafe { stack.set_owner(Owner::new("generator", 0, Location::caller())) };
         // The first value is `Next`: there is no `yield_` yet for another one to arrive at.
-        let coroutine = Coroutine::with_stack(stack, move |yielder, _| body(Yielder(yielder)));
+        let coroutine = Coroutine::with_stack(stack, move |raw, _| {
+            body(Yielder { raw, home: Cell::new(Some(context::current())) })
+        });
         Self { coroutine: Some(coroutine), returned: None, entered_panicking: false }
     }
 
@@ -178,26 +189,16 @@ impl<T: 'static, S: 'static, R: 'static> Generator<T, S, R> {
     }
 
     fn resume(&mut self, with: Resume<S>) -> Option<T> {
-        /// If it panics, it is gone, and its stack is free at once.
-        struct Broken<'a, T>(&'a mut Option<T>);
-        impl<T> Drop for Broken<'_, T> {
-            fn drop(&mut self) {
-                *self.0 = None;
-            }
-        }
+        let mut coroutine = self.coroutine.take()?;
         self.entered_panicking = thread::panicking();
-        let broken = Broken(&mut self.coroutine);
-        let Some(coroutine) = broken.0 else {
-            mem::forget(broken);
-            return None;
-        };
+        // If it panics, it is gone, and its stack is free at once.
         match coroutine.resume(with) {
             CoroutineResult::Yield(value) => {
-                mem::forget(broken);
+                self.coroutine = Some(coroutine);
                 Some(value)
             }
             CoroutineResult::Return(value) => {
-                drop(broken);
+                drop(coroutine);
                 self.returned = Some(value);
                 None
             }
@@ -274,9 +275,10 @@ impl<T, S> Yielder<'_, T, S> {
     /// # Panics
     /// With the payload given to [`Generator::throw`]; with [`GeneratorExit`] when the generator is closed or
     /// dropped. A destructor that yields while a panic unwinds is left in peace: a close then counts as a `next`.
+    /// On another stack than the generator's own, such as that of a scoped fiber.
     pub fn yield_(&self, value: T) -> Option<S> {
         let unwinding = thread::panicking();
-        match self.0.suspend(value) {
+        match self.suspend(value) {
             Resume::Next => None,
             Resume::Send(sent) => Some(sent),
             Resume::Throw(payload) => resume_unwind(payload),
@@ -284,6 +286,18 @@ impl<T, S> Yielder<'_, T, S> {
             Resume::Close(entered_panicking) if unwinding && !entered_panicking => None,
             Resume::Close(_) => resume_unwind(Box::new(GeneratorExit)),
         }
+    }
+
+    fn suspend(&self, value: T) -> Resume<S> {
+        // Another fiber's stack cannot be left this way, nor this one while another fiber waits here.
+        assert!(
+            self.home.get() == Some(context::current()),
+            "a generator yields from its own code only, and not from another fiber's"
+        );
+        self.home.set(None);
+        let resumed = self.raw.suspend(value);
+        self.home.set(Some(context::current()));
+        resumed
     }
 
     /// Yields everything `inner` yields: any iterator, or a generator from which only values are wanted.
@@ -329,7 +343,7 @@ impl<T, S> Yielder<'_, T, S> {
         let mut step = inner.next();
         while let Some(value) = step {
             let unwinding = thread::panicking();
-            step = match self.0.suspend(value) {
+            step = match self.suspend(value) {
                 Resume::Next => inner.next(),
                 Resume::Send(sent) => inner.send(sent),
                 Resume::Throw(payload) => inner.throw(payload),

@@ -366,6 +366,11 @@ impl Fiber {
         Shield(self)
     }
 
+    /// Ends a shield whose guard was forgotten.
+    pub(crate) fn unshield(&self) {
+        self.shields.set(self.shields.get() - 1);
+    }
+
     /// Drops what a fiber that never started would have run.
     pub(crate) fn discard(&self) {
         // SAFETY: the fiber does not run: called by the loop, between fibers.
@@ -411,7 +416,7 @@ pub(crate) struct Shield<'a>(&'a Fiber);
 
 impl Drop for Shield<'_> {
     fn drop(&mut self) {
-        self.0.shields.set(self.0.shields.get() - 1);
+        self.0.unshield();
     }
 }
 

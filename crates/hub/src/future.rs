@@ -127,10 +127,19 @@ where
 fn wait_until<F: Future>(mut future: Pin<&mut F>, deadline: Option<Instant>) -> Option<F::Output> {
     hub::with(|hub| {
         let fiber = hub.running();
+        let name = hub.name_of(fiber);
         let waking = fiber.waking.get_or_init(|| Waking::new(hub));
         loop {
             waking.begin();
+            // The waker is in use as long as the poll lasts. One that yields from a generator lasts as long as that.
+            let kept = hub::keep();
             let polled = no_wait(|| future.as_mut().poll(&mut Context::from_waker(waking.waker())));
+            // Or else the fiber need not be there any more, nor the hub.
+            assert!(
+                hub::current_fiber() == Some(name),
+                "a future has yielded from a generator while it was polled, and goes on elsewhere"
+            );
+            drop(kept);
             if let Poll::Ready(output) = polled {
                 return Some(output);
             }

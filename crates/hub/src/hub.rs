@@ -37,7 +37,9 @@ use crate::turn::{Phase, TurnHook};
 use crate::watchdog::Pulse;
 use crate::wheel::Wheel;
 
-pub(crate) use entered::{Entered, park_always, park_for, try_with, with};
+pub(crate) use entered::{
+    Entered, Unwinding, current_fiber, keep, park_always, park_for, try_with, with,
+};
 
 /// While there is work, the driver is asked for events this often only.
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
@@ -495,5 +497,7 @@ impl Drop for Hub {
         for fiber in self.fibers.iter() {
             fiber.leak();
         }
+        // Or else other threads would wait for what it was asked.
+        self.inbox.close();
     }
 }

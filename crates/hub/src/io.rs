@@ -1,10 +1,12 @@
 //! Readiness of descriptors, for callbacks: what the reactor and our own sockets are built on.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 
-use crate::{driver, hub};
+use crate::driver;
+use crate::hub::{self, Hub};
 
 mod source;
 pub(crate) mod wait_fd;
@@ -42,7 +44,11 @@ pub trait IoHandler {
 #[derive(Debug)]
 pub struct Registration {
     target: Target,
+    /// The number of the hub. Another one of this thread may have given the same key.
+    hub: u32,
     key: u64,
+    /// It stays on the hub's thread.
+    not_send: PhantomData<Rc<()>>,
 }
 
 /// What is watched.
@@ -65,41 +71,50 @@ pub fn register(fd: BorrowedFd<'_>, handler: Rc<dyn IoHandler>) -> io::Result<Re
 }
 
 impl Registration {
-    pub(crate) fn new(fd: RawFd, key: u64) -> Self {
-        Self { target: Target::Fd(fd), key }
+    pub(crate) fn of_fd(hub: &Hub, fd: RawFd, key: u64) -> Self {
+        Self { target: Target::Fd(fd), hub: hub.number, key, not_send: PhantomData }
     }
 
-    fn of_source(source: Rc<driver::Source>, key: u64) -> Self {
-        Self { target: Target::Source(source), key }
+    fn of_source(hub: &Hub, source: Rc<driver::Source>, key: u64) -> Self {
+        Self { target: Target::Source(source), hub: hub.number, key, not_send: PhantomData }
     }
 
     /// Calls the handler with `ready` once more in the next turn: for one that stops early to let others
-    /// have their turn.
+    /// have their turn. Does nothing once the hub has ended.
     pub fn again(&self, ready: Readiness) {
-        hub::with(|hub| hub.ready_again(self.key, ready));
+        self.again_later().again(ready);
     }
 
     /// What calls the handler again at another time, such as from a timer. Does nothing once the
     /// registration is dropped.
     pub fn again_later(&self) -> Again {
-        Again(self.key)
+        Again { hub: self.hub, key: self.key, not_send: PhantomData }
     }
 }
 
 /// Calls the handler of a [`Registration`] again.
 #[derive(Debug)]
-pub struct Again(u64);
+pub struct Again {
+    hub: u32,
+    key: u64,
+    not_send: PhantomData<Rc<()>>,
+}
 
 impl Again {
     /// As [`Registration::again`].
     pub fn again(self, ready: Readiness) {
-        hub::with(|hub| hub.ready_again(self.0, ready));
+        hub::try_with(|hub| {
+            if hub.number == self.hub {
+                hub.ready_again(self.key, ready);
+            }
+        });
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         hub::try_with(|hub| match &self.target {
+            _ if hub.number != self.hub => {}
             Target::Fd(fd) => hub.deregister(*fd, self.key),
             Target::Source(source) => hub.unwatch(source, self.key),
         });

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
@@ -161,7 +162,9 @@ impl<T: 'static> Outcome<T> {
     #[cold]
     fn tell(own: &Pooled<Self>) {
         let told = own.told();
-        told.wakers.take().into_iter().for_each(Waker::wake);
+        for waker in told.wakers.take() {
+            quietly("a waker", || waker.wake());
+        }
         if !told.links.is_empty() {
             let own = own.clone();
             hub::try_with(|hub| hub.call_after(Box::new(move || own.call_links())));
@@ -199,12 +202,20 @@ impl<T: 'static> Outcome<T> {
         for link in self.told().links.take() {
             let ending = self.ending.borrow();
             let Some(ending) = &*ending else { return };
-            let called = catch_unwind(AssertUnwindSafe(|| link(ending)));
-            if let Err(payload) = called {
-                let error = JoinError::Panicked(Panic::new(payload));
-                tracing::error!(error = error.message().unwrap_or("?"), "a link has panicked");
-            }
+            quietly("a link", || link(ending));
         }
+    }
+}
+
+/// Calls `f`, whose panic is logged and concerns nobody else.
+pub(crate) fn quietly(what: &str, f: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+        let panic = ManuallyDrop::new(Panic::new(payload));
+        let text = panic.0.message.as_deref().unwrap_or("?");
+        tracing::error!(error = text, "{what} has panicked");
+        // Dropping the payload is the last chance of its kind to panic: then it is leaked.
+        let _ = catch_unwind(AssertUnwindSafe(|| ManuallyDrop::into_inner(panic)))
+            .map_err(std::mem::forget);
     }
 }
 

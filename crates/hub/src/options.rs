@@ -164,5 +164,12 @@ pub fn try_run<T: 'static>(main: impl FnOnce() -> T + 'static) -> io::Result<T> 
 /// # Panics
 /// When no hub runs on this thread.
 pub fn hub_local<T: 'static>(make: impl FnOnce() -> T) -> std::rc::Rc<T> {
-    hub::with(|hub| hub.local(make))
+    match hub::with(|hub| hub.known_local()) {
+        Some(known) => known,
+        None => {
+            // The hub is not borrowed: `make` may yield from a generator, and come back when it has gone.
+            let made = make();
+            hub::with(|hub| hub.local(|| made))
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use crate::fiber::{FiberRef, Interrupt, Waiter, WaitsFor, as_interrupt};
-use crate::hub::{self, Hub};
+use crate::hub::{self, Hub, Unwinding};
 use crate::join::{FiberId, JoinError, JoinHandle};
 use crate::spawn::Builder;
 
@@ -32,9 +32,11 @@ struct Children {
 
 impl Children {
     fn kill(&self) {
-        for child in &*self.running.borrow() {
-            hub::with(|hub| hub.interrupt(*child, Interrupt::Kill));
-        }
+        hub::try_with(|hub| {
+            for child in &*self.running.borrow() {
+                hub.interrupt(*child, Interrupt::Kill);
+            }
+        });
     }
 
     /// Parks until all have ended. What interrupts the parent meanwhile kills them, and is delivered to it later.
@@ -44,7 +46,12 @@ impl Children {
         let mut killed = false;
         while !self.running.borrow().is_empty() {
             let waited = hub::try_with(|hub| {
-                let Some(fiber) = hub.current() else { return false };
+                // Nor must it where others rely on it: a generator may have brought the scope there.
+                let Some(fiber) = hub.current().filter(|_| !hub.forbids_waiting()) else {
+                    return false;
+                };
+                // Within a destructor, perhaps.
+                let _unwinding = Unwinding::of(hub, fiber);
                 if fiber.is_interrupted() && !killed {
                     killed = true;
                     self.kill();
@@ -113,7 +120,12 @@ where
     }
     scope.children.wait();
     if result.is_ok() {
-        hub::with(|hub| hub.running().deliver());
+        // Not in a destructor of a fiber that unwinds, which would end the process.
+        hub::with(|hub| {
+            if !hub.is_unwinding() {
+                hub.running().deliver();
+            }
+        });
     }
     match result {
         Ok(_) if scope.children.panicked.get() => panic!("a scoped fiber has panicked"),

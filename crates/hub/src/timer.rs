@@ -1,9 +1,10 @@
 //! Time for fibers: sleeping, taking turns, timeouts.
 
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use crate::fiber::{FiberRef, Interrupt, State, Waiter, WaitsFor, as_interrupt};
+use crate::fiber::{Fiber, FiberRef, Interrupt, State, Waiter, WaitsFor, as_interrupt};
 use crate::hub::{self, Alarm};
 use crate::wheel::Key;
 
@@ -94,10 +95,19 @@ pub fn idle() {
 /// # Panics
 /// As `f` does. Outside a fiber.
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    hub::with(|hub| {
-        let _shield = hub.running().shield();
-        f()
-    })
+    /// Names the fiber: `f` may yield from a generator, which may then outlive the fiber, and the hub.
+    struct Shielded(FiberRef);
+    impl Drop for Shielded {
+        fn drop(&mut self) {
+            hub::try_with(|hub| hub.fiber(self.0).map(Fiber::unshield));
+        }
+    }
+    let _shielded = hub::with(|hub| {
+        let fiber = hub.running();
+        mem::forget(fiber.shield());
+        Shielded(hub.name_of(fiber))
+    });
+    f()
 }
 
 /// Runs `f`, in which nothing may wait: a call that would panics instead. For code that must not be interleaved with
@@ -106,14 +116,21 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
 /// # Panics
 /// As `f` does; when something in it waits; outside a hub.
 pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
-    struct Forbidden;
+    /// The number of the hub. Another one may be here at the end, or none, if `f` yields from a generator.
+    struct Forbidden(u32);
     impl Drop for Forbidden {
         fn drop(&mut self) {
-            hub::with(|hub| hub.forbid_waiting(false));
+            hub::try_with(|hub| {
+                if hub.number == self.0 {
+                    hub.forbid_waiting(false);
+                }
+            });
         }
     }
-    hub::with(|hub| hub.forbid_waiting(true));
-    let _forbidden = Forbidden;
+    let _forbidden = hub::with(|hub| {
+        hub.forbid_waiting(true);
+        Forbidden(hub.number)
+    });
     f()
 }
 

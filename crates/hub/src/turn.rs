@@ -59,17 +59,24 @@ pub fn call_soon(callback: impl FnOnce() + 'static) {
 /// # Panics
 /// When no hub runs on this thread.
 pub fn call_later(delay: Duration, callback: impl FnOnce() + 'static) -> Timer {
-    Timer(hub::with(|hub| hub.at(hub.driver.now() + delay, Alarm::Call(Box::new(callback)))))
+    hub::with(|hub| {
+        let key = hub.at(hub.driver.now() + delay, Alarm::Call(Box::new(callback)));
+        Timer { hub: hub.number, key }
+    })
 }
 
 /// A callback that waits for its time.
 #[derive(Debug)]
-pub struct Timer(Key);
+pub struct Timer {
+    /// The number of the hub. Another one of this thread may have given the same key.
+    hub: u32,
+    key: Key,
+}
 
 impl Timer {
-    /// Takes the callback back. False when it has been called or cancelled already.
+    /// Takes the callback back. False when it has been called or cancelled already, and elsewhere than on its hub.
     pub fn cancel(&self) -> bool {
-        hub::try_with(|hub| hub.cancel(self.0)).unwrap_or(false)
+        hub::try_with(|hub| hub.number == self.hub && hub.cancel(self.key)).unwrap_or(false)
     }
 }
 

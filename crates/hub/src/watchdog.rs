@@ -197,8 +197,9 @@ fn look_at(hub: &Watched, since: Duration) -> Blocked {
         spawned_at: None,
         stack: Stack::default(),
     };
-    NOTE.wanted_by.store(hub.tid.as_raw_nonzero().get().cast_unsigned(), Ordering::SeqCst);
+    // In this order: a signal sent earlier may arrive only now, and answer at once.
     NOTE.written.store(false, Ordering::SeqCst);
+    NOTE.wanted_by.store(hub.tid.as_raw_nonzero().get().cast_unsigned(), Ordering::SeqCst);
     let process = rustix::process::getpid();
     if send(process, hub.tid).is_err() {
         return blocked;

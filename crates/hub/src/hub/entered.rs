@@ -1,10 +1,11 @@
 //! Which hub runs on this thread, and how the running fiber waits.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use super::{Alarm, Hub};
-use crate::fiber::{Fiber, Shield, Waiter, WaitsFor, Woke};
+use crate::fiber::{Fiber, FiberRef, Shield, Waiter, WaitsFor, Woke};
 use crate::wheel::Key;
 
 thread_local! {
@@ -39,6 +40,26 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Hub) -> R) -> Option<R> {
     Some(f(unsafe { &*hub }))
 }
 
+/// A handle of this thread's hub: for code that may go on when that has ended, as it can in a generator.
+///
+/// # Panics
+/// When no hub runs on this thread.
+pub(crate) fn keep() -> Rc<Hub> {
+    with(|_| {
+        let hub = HUB.get();
+        // SAFETY: not null, or `with` would not call this: an `Rc`'s pointer, from `Entered::new`, whose hub lives.
+        unsafe {
+            Rc::increment_strong_count(hub);
+            Rc::from_raw(hub)
+        }
+    })
+}
+
+/// The fiber that runs on this thread; `None` on a loop and without a hub.
+pub(crate) fn current_fiber() -> Option<FiberRef> {
+    try_with(|hub| hub.current().map(|fiber| hub.name_of(fiber))).flatten()
+}
+
 /// Parks the running fiber until `waiter`, made for it just now, is woken or `deadline` comes. A fiber that
 /// unwinds does not wait: for it, the time has run out. `what` is for reports.
 ///
@@ -59,7 +80,7 @@ pub(crate) fn park_for(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFo
 pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: WaitsFor) -> Woke {
     with(|hub| {
         let fiber = hub.running();
-        let _unwinding = hub.is_unwinding().then(|| Unwinding::new(fiber));
+        let _unwinding = Unwinding::of(hub, fiber);
         fiber.deliver();
         let _armed = deadline.map(|deadline| Armed(hub, hub.at(deadline, Alarm::Wake(*waiter))));
         let woke = fiber.park(what);
@@ -72,15 +93,18 @@ pub(crate) fn park_always(waiter: &Waiter, deadline: Option<Instant>, what: Wait
 
 /// The wait of a fiber that unwinds: nothing more is thrown into it, which would end the process, and what the others
 /// take from it is that the thread counts as panicking.
-struct Unwinding<'a> {
+pub(crate) struct Unwinding<'a> {
     _shield: Shield<'a>,
 }
 
 impl<'a> Unwinding<'a> {
-    fn new(fiber: &'a Fiber) -> Self {
-        PARKED_UNWINDING.set(PARKED_UNWINDING.get() + 1);
-        fiber.unwinding.set(true);
-        Self { _shield: fiber.shield() }
+    /// For the wait that the running fiber is about to begin; `None` when it does not unwind.
+    pub(crate) fn of(hub: &Hub, fiber: &'a Fiber) -> Option<Self> {
+        hub.is_unwinding().then(|| {
+            PARKED_UNWINDING.set(PARKED_UNWINDING.get() + 1);
+            fiber.unwinding.set(true);
+            Self { _shield: fiber.shield() }
+        })
     }
 }
 
@@ -103,8 +127,8 @@ impl Drop for Armed<'_> {
 pub(crate) struct Entered(*const Hub);
 
 impl Entered {
-    pub(crate) fn new(hub: &Hub) -> Self {
-        Self(HUB.replace(hub))
+    pub(crate) fn new(hub: &Rc<Hub>) -> Self {
+        Self(HUB.replace(Rc::as_ptr(hub)))
     }
 }
 

@@ -58,6 +58,11 @@ impl Hub {
         !self.current.get().is_null() && self.no_wait.get() == 0 && !self.is_unwinding()
     }
 
+    /// Whether code that runs has to be through before anything waits.
+    pub(crate) fn forbids_waiting(&self) -> bool {
+        self.no_wait.get() > 0
+    }
+
     /// Whether the running fiber unwinds: this is called from a destructor.
     pub(crate) fn is_unwinding(&self) -> bool {
         std::thread::panicking()
@@ -162,16 +167,19 @@ impl Hub {
         handle.reaches(&self.inbox)
     }
 
-    /// The one value of type `T` that belongs to this hub; made at the first use.
+    /// The one value of type `T` that belongs to this hub; made at the first use. `make` is code of this crate.
     pub(crate) fn local<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
-        let known = self.locals.borrow().get(&TypeId::of::<T>()).cloned();
-        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
-            return known;
-        }
-        // Made outside the borrow: it may use the hub.
-        let made = Rc::new(make());
-        self.locals.borrow_mut().insert(TypeId::of::<T>(), made.clone());
-        made
+        self.known_local().unwrap_or_else(|| {
+            // Made outside the borrow: it may use the hub.
+            let made = Rc::new(make());
+            self.locals.borrow_mut().insert(TypeId::of::<T>(), made.clone());
+            made
+        })
+    }
+
+    /// As [`local`](Self::local), if there is one.
+    pub(crate) fn known_local<T: 'static>(&self) -> Option<Rc<T>> {
+        self.locals.borrow().get(&TypeId::of::<T>())?.clone().downcast().ok()
     }
 
     /// Looks at every fiber.

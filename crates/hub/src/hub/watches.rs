@@ -17,7 +17,7 @@ impl Hub {
         handler: Rc<dyn IoHandler>,
     ) -> io::Result<Registration> {
         let key = self.enter_handler(handler, |key| self.driver.watch_fd(fd, key))?;
-        Ok(Registration::new(fd.as_raw_fd(), key))
+        Ok(Registration::of_fd(self, fd.as_raw_fd(), key))
     }
 
     /// As [`register`](Self::register), for a source of the driver's.

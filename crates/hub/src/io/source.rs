@@ -58,8 +58,10 @@ impl Source {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn watch(&self, handler: Rc<dyn IoHandler>) -> io::Result<Registration> {
-        let key = hub::with(|hub| hub.watch(&self.0, handler))?;
-        Ok(Registration::of_source(self.0.clone(), key))
+        hub::with(|hub| {
+            let key = hub.watch(&self.0, handler)?;
+            Ok(Registration::of_source(hub, self.0.clone(), key))
+        })
     }
 
     /// The next connection, and where it comes from.
