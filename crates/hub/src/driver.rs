@@ -191,7 +191,7 @@ pub(crate) trait Driver {
 
 /// Ends the wait of a hub from another thread.
 pub(crate) enum Bell {
-    /// Readable while it rings.
+    /// Each ring is an edge to who watches it. Nobody reads it: its counter has room for ever.
     Eventfd(OwnedFd),
     /// Nobody waits in the kernel: the simulation looks by itself.
     Silent,
@@ -204,15 +204,8 @@ impl Bell {
 
     pub(crate) fn ring(&self) {
         if let Self::Eventfd(fd) = self {
-            // Fails only when the counter is full, and then the bell is ringing.
+            // Cannot fail: it would take 2^64 rings.
             let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
-        }
-    }
-
-    /// It was heard.
-    pub(crate) fn rung(&self) {
-        if let Self::Eventfd(fd) = self {
-            let _ = rustix::io::read(fd, &mut [0; 8]);
         }
     }
 }

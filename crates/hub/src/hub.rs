@@ -356,20 +356,18 @@ impl Hub {
 
     fn wait(&self) -> io::Result<()> {
         if self.has_work() {
-            let now = self.now.get();
-            if now.saturating_duration_since(self.polled.get()) < POLL_INTERVAL {
-                return Ok(());
-            }
-            self.polled.set(now);
-            return self.poll(Some(Duration::ZERO));
+            return self.poll_now_and_then();
         }
         if self.wake_idle()? {
             return Ok(());
         }
         let timeout = self.next_deadline();
         let timeout = timeout.map(|deadline| deadline.saturating_duration_since(self.driver.now()));
-        if timeout == Some(Duration::ZERO) || !self.inbox.sleep() {
+        if timeout == Some(Duration::ZERO) {
             return self.poll(Some(Duration::ZERO));
+        }
+        if !self.inbox.sleep() {
+            return self.poll_now_and_then();
         }
         let trims = self.has_idle_stacks() && timeout.is_none_or(|timeout| TRIM_AFTER < timeout);
         let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
@@ -419,6 +417,16 @@ impl Hub {
         }
     }
 
+    /// There is work. The driver is asked all the same when it has not been for a while.
+    fn poll_now_and_then(&self) -> io::Result<()> {
+        let now = self.now.get();
+        if now.saturating_duration_since(self.polled.get()) < POLL_INTERVAL {
+            return Ok(());
+        }
+        self.polled.set(now);
+        self.poll(Some(Duration::ZERO))
+    }
+
     /// Takes events from the driver and hands them out.
     pub(crate) fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = self.events.take();
@@ -430,9 +438,8 @@ impl Hub {
     fn hand_out(&self, mut events: Vec<Event>) {
         self.polled.set(self.now.get());
         for (key, ready) in events.drain(..) {
-            if key == INBOX_KEY {
-                self.inbox.rung();
-            } else {
+            // The inbox is looked into in every turn.
+            if key != INBOX_KEY {
                 self.call_handler(key, ready);
             }
         }

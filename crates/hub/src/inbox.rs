@@ -38,11 +38,6 @@ impl Inbox {
     fn post(&self, letter: Letter) -> Result<(), HubGone> {
         if self.letters.post(letter, || self.bell.ring()) { Ok(()) } else { Err(HubGone) }
     }
-
-    /// The bell was heard.
-    pub(crate) fn rung(&self) {
-        self.bell.rung();
-    }
 }
 
 impl Deref for Inbox {

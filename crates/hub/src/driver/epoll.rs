@@ -55,8 +55,8 @@ impl Driver for Epoll {
     fn bell(&self, key: u64) -> io::Result<Bell> {
         let bell = Bell::eventfd()?;
         if let Bell::Eventfd(fd) = &bell {
-            // Level-triggered: heard for as long as it rings.
-            self.set.add(fd.as_fd(), key, EventFlags::IN)?;
+            // Edge-triggered: heard once for each ring, without a call to silence it.
+            self.set.add(fd.as_fd(), key, EventFlags::IN | EventFlags::ET)?;
         }
         Ok(bell)
     }
