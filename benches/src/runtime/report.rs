@@ -20,7 +20,9 @@ pub fn write(outcomes: &[Outcome], plan: &Plan, folder: Option<&Path>) -> io::Re
         fs::create_dir_all(folder)?;
     }
     let mut text = heading(plan);
-    text += &targets(outcomes);
+    if !plan.quick {
+        text += &targets(outcomes);
+    }
     for outcome in outcomes {
         text += &section(outcome, folder)?;
     }
