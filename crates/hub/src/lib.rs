@@ -22,6 +22,31 @@
 //! - [`sim`] runs the same code in a world in memory that a seed decides, to find what goes wrong once in a while.
 //! - Event-driven code registers a handler ([`io::register`]) and is called back on the loop; there it must
 //!   not wait.
+//!
+//! # For those who know gevent
+//!
+//! | gevent | here |
+//! |---|---|
+//! | `spawn`, `spawn_later`, `spawn_raw` | [`spawn()`], [`spawn_later`], [`spawn_raw`]; [`scope()`] for what borrows |
+//! | `Greenlet.get`, `join`, `link`, `kill`, ... | [`JoinHandle`]: `get` copies, `join` takes the result, `wait` only waits |
+//! | `joinall`, `killall`, `wait`, `iwait` | [`join_all`], [`kill_all`], [`wait()`], [`iwait`] |
+//! | `sleep`, `sleep(0)`, `idle` | [`sleep`], [`yield_now`], [`idle`] |
+//! | `Timeout`, `with_timeout` | [`Timeout`], [`with_timeout`]: an error value, not an exception |
+//! | `event`, `lock`, `queue` | [`sync`] |
+//! | `pool`, `threadpool` | [`Group`], [`Pool`], [`ThreadPool`], [`offload`] |
+//! | `socket`, `ssl`, `dns`, `server` | [`net`], `net::tls` (feature `tls`), [`net::dns`], [`server`] |
+//! | `os`, `subprocess`, `signal` | [`pipe`], [`process`], [`signal`] |
+//! | `local` | [`fiber_local!`] |
+//! | `monkey` | the crate `warren-patch` |
+//! | `backdoor`, `print_run_info`, the monitor thread | [`backdoor()`], [`print_run_info`], [`Watchdog`] |
+//! | `LoopExit` | a panic in the main fiber that tells who waits for what |
+//!
+//! # What the types cannot rule out
+//!
+//! A library that keeps a pointer to a caller's stack in a thread-local for the time of a closure, and trusts that
+//! closures end in the reverse order of their beginning (`scoped-tls` is one): two fibers that wait inside such
+//! closures break that. Do not wait in another library's closure unless you know it to be harmless; [`no_wait`]
+//! forbids it, and a [`SwitchHook`] can save and restore such a value for each fiber.
 
 mod arena;
 mod backdoor;
