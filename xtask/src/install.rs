@@ -11,7 +11,7 @@ use crate::steps::root;
 pub(crate) const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// A Debian package, and how to see that what it brings is there.
-struct Package {
+pub(crate) struct Package {
     name: &'static str,
     is_there: fn() -> bool,
 }
@@ -31,6 +31,9 @@ const PYTHON: Package = Package {
     name: "python3-venv",
     is_there: || runs("python3", &["-c", "import venv, ensurepip"]),
 };
+/// For `sanitize`.
+pub(crate) const VALGRIND: Package =
+    Package { name: "valgrind", is_there: || runs("valgrind", &["--version"]) };
 /// A peer in `bench runtime`.
 const GO: Package = Package { name: "golang-go", is_there: || runs("go", &["version"]) };
 
@@ -55,7 +58,7 @@ pub(crate) fn install_go() -> Result<(), String> {
     install_missing(&[GO])
 }
 
-fn install_missing(packages: &[Package]) -> Result<(), String> {
+pub(crate) fn install_missing(packages: &[Package]) -> Result<(), String> {
     let missing = packages.iter().filter(|package| !(package.is_there)());
     let missing: Vec<&str> = missing.map(|package| package.name).collect();
     if missing.is_empty() { Ok(()) } else { install_packages(&missing) }

@@ -6,6 +6,7 @@
 
 mod bench;
 mod install;
+mod sanitize;
 mod servers;
 mod steps;
 mod tally;
@@ -13,6 +14,8 @@ mod tally;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::sanitize::Sanitizer;
 
 /// The project's own tasks.
 #[derive(Parser)]
@@ -38,8 +41,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// The tests of the stacks, generators and greenlets under AddressSanitizer.
-    Sanitize,
+    /// The tests of fibers, hub and reactor under AddressSanitizer and valgrind.
+    Sanitize {
+        /// One of them alone.
+        sanitizer: Option<Sanitizer>,
+    },
     /// Measure against the peers, in release builds, and print tables.
     Bench {
         /// `broker` or `runtime`.
@@ -55,7 +61,7 @@ fn main() -> ExitCode {
     let tally = match Arguments::parse().task {
         Task::Test { local } => steps::test(local),
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
-        Task::Sanitize => steps::sanitize(),
+        Task::Sanitize { sanitizer } => sanitize::sanitize(sanitizer),
         Task::Bench { name, arguments } => {
             let green = bench::bench(&name, &arguments).is_green();
             return if green { ExitCode::SUCCESS } else { ExitCode::FAILURE };

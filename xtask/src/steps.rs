@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::install::{install, python};
+use crate::sanitize;
 use crate::servers::Server;
 use crate::tally::Tally;
 
@@ -33,6 +34,7 @@ pub(crate) fn test(local: bool) -> Tally {
     tally.add(check("documentation", documentation));
     let tests = ["test", "--workspace", "--no-fail-fast", "--locked"];
     tally.add(runner("unit, property, doc and end-to-end tests", cargo(&tests)));
+    tally.add(sanitize::quick());
     if !local {
         tally.add(check("gevent does what the scenarios expect", gevent_scenarios()));
         tally.add(brokers());
@@ -41,28 +43,6 @@ pub(crate) fn test(local: bool) -> Tally {
         tally.add(fuzz());
     }
     tally
-}
-
-/// Tests of `fiber` that make sense under AddressSanitizer: the others overflow stacks on purpose, count mappings or
-/// memory, or run the compiler.
-const SANITIZED: &[&str] =
-    &["traps", "fibers", "greenlet_docs", "greenlet_model", "generator_peps", "grow"];
-
-/// The crate that switches stacks, checked by AddressSanitizer. As with the fuzz targets, the compiler is the
-/// stable one, which is told that it may know the flag.
-pub(crate) fn sanitize() -> Tally {
-    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut command = cargo(&["test", "--locked", "--no-fail-fast", "-p", "warren-fiber", "--lib"]);
-    command.args(["--features", "sanitizer", "--target", &host]);
-    // Beside the ordinary builds, which it shares nothing with.
-    command.arg("--target-dir").arg(target().join("sanitize"));
-    for test in SANITIZED {
-        command.args(["--test", test]);
-    }
-    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
-    // Some tests lose stacks on purpose.
-    command.env("ASAN_OPTIONS", "detect_leaks=0");
-    runner("stacks under AddressSanitizer", command)
 }
 
 /// The scenarios in real gevent. The same ones in Rust are tests of the hub.
@@ -199,7 +179,7 @@ fn check(title: &str, mut command: Command) -> Tally {
 }
 
 /// A test runner: its result lines are counted, its exit code is believed.
-fn runner(title: &str, mut command: Command) -> Tally {
+pub(crate) fn runner(title: &str, mut command: Command) -> Tally {
     timed(title, || {
         let mut tally = Tally::default();
         let Ok(mut child) = command.stdout(Stdio::piped()).spawn() else {
