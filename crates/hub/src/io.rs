@@ -47,11 +47,9 @@ pub struct Registration {
     /// The number of the hub. Another one of this thread may have given the same key.
     hub: u32,
     key: u64,
-    /// It stays on the hub's thread.
-    not_send: PhantomData<Rc<()>>,
 }
 
-/// What is watched.
+/// What is watched. Shared within the hub's thread, where a registration stays.
 #[derive(Debug)]
 enum Target {
     Fd(RawFd),
@@ -72,11 +70,11 @@ pub fn register(fd: BorrowedFd<'_>, handler: Rc<dyn IoHandler>) -> io::Result<Re
 
 impl Registration {
     pub(crate) fn of_fd(hub: &Hub, fd: RawFd, key: u64) -> Self {
-        Self { target: Target::Fd(fd), hub: hub.number, key, not_send: PhantomData }
+        Self { target: Target::Fd(fd), hub: hub.number, key }
     }
 
     fn of_source(hub: &Hub, source: Rc<driver::Source>, key: u64) -> Self {
-        Self { target: Target::Source(source), hub: hub.number, key, not_send: PhantomData }
+        Self { target: Target::Source(source), hub: hub.number, key }
     }
 
     /// Calls the handler with `ready` once more in the next turn: for one that stops early to let others
