@@ -38,12 +38,18 @@ struct Caught {
 }
 
 impl Panic {
-    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Self {
+    /// Of what `std::panic::catch_unwind` gave.
+    pub fn new(payload: Box<dyn Any + Send>) -> Self {
         let message = match payload.downcast_ref::<&str>() {
             Some(text) => Some((*text).to_owned()),
             None => payload.downcast_ref::<String>().cloned(),
         };
         Self(Box::new(Caught { message, payload: Mutex::new(payload) }))
+    }
+
+    /// The text, when it has one.
+    pub fn message(&self) -> Option<&str> {
+        self.0.message.as_deref()
     }
 
     /// What `std::panic::catch_unwind` would have given.
@@ -52,11 +58,17 @@ impl Panic {
     }
 }
 
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message().unwrap_or("?")).finish()
+    }
+}
+
 impl JoinError {
     /// The text of the panic, when it has one.
     pub fn message(&self) -> Option<&str> {
         match self {
-            Self::Panicked(panic) => panic.0.message.as_deref(),
+            Self::Panicked(panic) => panic.message(),
             Self::Killed => None,
         }
     }
@@ -163,7 +175,7 @@ impl<T: 'static> Outcome<T> {
     fn tell(own: &Pooled<Self>) {
         let told = own.told();
         for waker in told.wakers.take() {
-            quietly("a waker", || waker.wake());
+            let _ = contain("a waker", || waker.wake());
         }
         if !told.links.is_empty() {
             let own = own.clone();
@@ -202,21 +214,25 @@ impl<T: 'static> Outcome<T> {
         for link in self.told().links.take() {
             let ending = self.ending.borrow();
             let Some(ending) = &*ending else { return };
-            quietly("a link", || link(ending));
+            let _ = contain("a link", || link(ending));
         }
     }
 }
 
-/// Calls `f`, whose panic is logged and concerns nobody else.
-pub(crate) fn quietly(what: &str, f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+/// Calls `f`, whose panic is logged and concerns nobody else: for callbacks of others. Gives the panic's text.
+///
+/// # Errors
+/// The text of the panic, `"?"` when it has none.
+pub fn contain<R>(what: &str, f: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let panic = ManuallyDrop::new(Panic::new(payload));
-        let text = panic.0.message.as_deref().unwrap_or("?");
+        let text = panic.message().unwrap_or("?").to_owned();
         tracing::error!(error = text, "{what} has panicked");
         // Dropping the payload is the last chance of its kind to panic: then it is leaked.
         let _ = catch_unwind(AssertUnwindSafe(|| ManuallyDrop::into_inner(panic)))
             .map_err(std::mem::forget);
-    }
+        text
+    })
 }
 
 /// Leaves a result in any case: what is dropped without having run was killed.

@@ -97,7 +97,7 @@ pub use channel::{Receiver, Sender, channel, unbounded_channel};
 pub use group::HubGroup;
 pub use hold::{Interrupted, hold_interrupts};
 pub use inbox::{HubGone, HubHandle};
-pub use join::{FiberId, JoinError, JoinHandle, Panic, join_all, kill_all};
+pub use join::{FiberId, JoinError, JoinHandle, Panic, contain, join_all, kill_all};
 pub use links::LinkId;
 pub use offload::offload;
 pub use options::{DriverKind, Options, hub_local, run, try_run};

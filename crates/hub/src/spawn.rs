@@ -9,7 +9,7 @@ use warren_fiber::{BODY_BYTES_MAX, RawFiber, StackSize};
 
 use crate::fiber::{FiberRef, Interrupt, as_interrupt};
 use crate::hub::{self, Hub};
-use crate::join::{FiberId, Finish, JoinError, JoinHandle, Outcome, Panic, quietly};
+use crate::join::{FiberId, Finish, JoinError, JoinHandle, Outcome, Panic, contain};
 
 /// Starts a fiber that runs `body`. It runs when the present fiber waits, not before.
 ///
@@ -174,7 +174,7 @@ impl Builder {
             hub::with(|hub| hub.running().started(yielder));
             // It catches what is the user's; but dropping what it has caught may panic once more. A panic must not leave
             // the fiber: the loop would be left with the fiber's context.
-            quietly("a fiber's end", body);
+            let _ = contain("a fiber's end", body);
         });
         // What was made above is moved as late as possible: a move right after the making waits for the memory.
         let fiber = hub.fibers.take();

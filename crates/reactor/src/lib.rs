@@ -25,9 +25,11 @@ mod output;
 mod protocol;
 mod socket;
 pub mod testing;
+mod time;
 mod transport;
 
 pub use connect::connect_tcp;
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use protocol::{Factory, PeerAddr, Protocol, Reason};
+pub use time::{DelayedCall, call_later, now};
 pub use transport::{Transport, WriteLimits};

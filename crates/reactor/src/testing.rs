@@ -1,8 +1,12 @@
 //! Connections in memory: a test feeds a protocol bytes and reads what it wrote, without a socket or a hub.
 
+pub(crate) mod clock;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+
+pub use clock::Clock;
 
 use crate::output::Output;
 use crate::protocol::{PeerAddr, Protocol, Reason};
