@@ -1,11 +1,10 @@
 """gevent's and greenlet's part of the scenarios of `benches/src/runtime/`, under the same names.
 
-    gevent_peer.py serve                 an echo server, which prints its address
+    gevent_peer.py echo                  an echo server, which prints its address
     gevent_peer.py SCENARIO N OPERATIONS  prints the figures
 """
 
 import sys
-import time
 
 import gevent
 from gevent.event import Event
@@ -13,13 +12,7 @@ from gevent.queue import Queue
 from gevent.server import StreamServer
 from greenlet import getcurrent, greenlet
 
-
-class Stopwatch:
-    def __init__(self):
-        self.start = time.perf_counter_ns()
-
-    def per(self, operations):
-        return [(time.perf_counter_ns() - self.start) / operations]
+from watches import Stopwatch, memory
 
 
 def switch(n, operations):
@@ -84,13 +77,6 @@ def spawn(n, operations):
         else:
             gevent.joinall([gevent.spawn(body) for _ in range(n)])
     return watch.per(operations // n * n)
-
-
-def memory():
-    """Bytes: resident, page tables."""
-    with open("/proc/self/status") as status:
-        lines = dict(line.split(":", 1) for line in status)
-    return [1024 * int(lines[name].split()[0]) for name in ("VmRSS", "VmPTE")]
 
 
 def parked(n, _):
@@ -228,7 +214,7 @@ def serve():
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve"]:
+        case ["echo"]:
             serve()
         case [name, n, operations]:
             scenario = {"yield": yield_}.get(name) or globals()[name.replace("-", "_")]

@@ -1,7 +1,7 @@
 //! What is asked of the system: cores, limits, memory and processor time of processes.
 
 use std::fs;
-use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -61,29 +61,62 @@ pub struct Memory {
 impl Memory {
     /// Of the process of this number, or `self`.
     pub fn of(process: &str) -> Self {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib * 1024.0)
-        };
+        let status = PathBuf::from(format!("/proc/{process}/status"));
         Self {
-            resident_bytes: bytes("VmRSS:").unwrap_or_default(),
-            page_table_bytes: bytes("VmPTE:").unwrap_or_default(),
+            resident_bytes: bytes_in(&status, "VmRSS:"),
+            page_table_bytes: bytes_in(&status, "VmPTE:"),
         }
     }
 }
 
-/// Processor time of a process, its own and the kernel's on its behalf. In steps of 10 ms.
-///
-/// # Errors
-/// When there is no such process.
-pub fn processor_time(process: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name, in parentheses, may hold anything; the times are the 12th and 13th field after it.
-    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
-    let ticks: u64 =
-        fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Ok(Duration::from_millis(1000 * ticks / rustix::param::clock_ticks_per_second()))
+/// The processes of one process group: a server and the children it has started.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessGroup(pub u32);
+
+impl ProcessGroup {
+    /// The folders in `/proc` of its processes, with what the kernel says in `stat` after the name.
+    fn processes(self) -> impl Iterator<Item = (PathBuf, Vec<u64>)> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes.filter_map(move |process| {
+            let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+            // The name, in parentheses, may hold anything. The state after it is no number.
+            let (_, fields) = stat.rsplit_once(") ")?;
+            let fields: Vec<u64> =
+                fields.split(' ').map(|field| field.parse().unwrap_or_default()).collect();
+            (fields.get(2) == Some(&u64::from(self.0))).then(|| (process.path(), fields))
+        })
+    }
+
+    /// Processor time of its processes and of those of their children that have ended: their own and the kernel's on
+    /// their behalf. In steps of 10 ms for each.
+    pub fn processor_time(self) -> Duration {
+        // From utime to cstime, the 12th to the 15th field after the name.
+        let ticks: u64 =
+            self.processes().flat_map(|(_, fields)| fields.into_iter().skip(11).take(4)).sum();
+        Duration::from_millis(1000 * ticks / rustix::param::clock_ticks_per_second())
+    }
+
+    /// Memory of its processes; what some of them share counts for each.
+    pub fn resident_bytes(self) -> f64 {
+        self.sum("status", "VmRSS:")
+    }
+
+    /// Memory of its processes; what some of them share is divided between them.
+    pub fn proportional_bytes(self) -> f64 {
+        self.sum("smaps_rollup", "Pss:")
+    }
+
+    fn sum(self, file: &str, name: &str) -> f64 {
+        self.processes().map(|(path, _)| bytes_in(&path.join(file), name)).sum()
+    }
+}
+
+/// The number of KiB behind a name in a file of `/proc`, in bytes. 0 when it is not there.
+fn bytes_in(path: &Path, name: &str) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.unwrap_or_default() * 1024.0
 }
 
 /// Processor and kernel, in words.
@@ -116,7 +149,11 @@ mod tests {
         let memory = Memory::of("self");
         assert!(memory.resident_bytes > 100_000.0);
         assert!(memory.page_table_bytes > 0.0);
-        let start = processor_time(std::process::id()).unwrap();
-        while processor_time(std::process::id()).unwrap() == start {}
+        let group = rustix::process::getpgrp().as_raw_nonzero().get();
+        let group = ProcessGroup(group.try_into().unwrap());
+        assert!(group.resident_bytes() > 100_000.0);
+        assert!(group.proportional_bytes() <= group.resident_bytes());
+        let start = group.processor_time();
+        while group.processor_time() == start {}
     }
 }

@@ -3,14 +3,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::install::{install, install_gevent, install_go, python, run};
+use crate::install::{install, install_gevent, install_go, install_reactors, python, run};
 use crate::servers::Server;
 use crate::steps::{cargo, root, target};
 use crate::tally::Tally;
 
 /// Runs one program of `benches/`.
 pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
-    let result = if name == "broker" { broker(arguments) } else { runtime(arguments) };
+    let result = match name {
+        "broker" => broker(arguments),
+        "reactor" => reactor(arguments),
+        "models" => models(arguments),
+        _ => runtime(arguments),
+    };
     Tally::one(match result {
         Ok(()) => true,
         Err(error) => {
@@ -33,16 +38,8 @@ fn broker(arguments: &[String]) -> Result<(), String> {
     run(&mut program)
 }
 
-/// The report goes where it is kept, unless the arguments say that it means nothing or belongs elsewhere.
 fn runtime(arguments: &[String]) -> Result<(), String> {
-    build(&["-p", "warren-benches", "--bin", "runtime"])?;
-    let mut program = Command::new(release().join("runtime"));
-    program.args(arguments);
-    let partial = ["--quick", "--only", "--peers", "--output"];
-    let says = |argument: &String| partial.iter().any(|partial| argument.starts_with(partial));
-    if !arguments.iter().any(says) {
-        program.arg("--output").arg(root().join("docs/benchmarks"));
-    }
+    let mut program = suite("runtime", arguments)?;
     match install_gevent() {
         Ok(()) => drop(program.env("WARREN_BENCH_PYTHON", python())),
         Err(error) => println!("without gevent: {error}"),
@@ -52,6 +49,36 @@ fn runtime(arguments: &[String]) -> Result<(), String> {
         Err(error) => println!("without Go: {error}"),
     }
     run(&mut program)
+}
+
+fn reactor(arguments: &[String]) -> Result<(), String> {
+    let mut program = suite("reactor", arguments)?;
+    match install_reactors() {
+        Ok(()) => drop(program.env("WARREN_BENCH_PYTHON", python())),
+        Err(error) => println!("without Twisted and uvloop: {error}"),
+    }
+    run(&mut program)
+}
+
+fn models(arguments: &[String]) -> Result<(), String> {
+    let mut program = suite("models", arguments)?;
+    build(&["-p", "warren", "--example", "server_models"])?;
+    program.env("WARREN_BENCH_MODELS", release().join("examples/server_models"));
+    run(&mut program)
+}
+
+/// A program with its arguments, built. Its report goes where it is kept, unless the arguments say that it means
+/// nothing or belongs elsewhere.
+fn suite(name: &str, arguments: &[String]) -> Result<Command, String> {
+    build(&["-p", "warren-benches", "--bin", name])?;
+    let mut program = Command::new(release().join(name));
+    program.args(arguments);
+    let partial = ["--quick", "--only", "--peers", "--output"];
+    let says = |argument: &String| partial.iter().any(|partial| argument.starts_with(partial));
+    if !arguments.iter().any(says) {
+        program.arg("--output").arg(root().join("docs/benchmarks"));
+    }
+    Ok(program)
 }
 
 /// Go's part of the scenarios, compiled.

@@ -41,6 +41,9 @@ const GO: Package = Package { name: "golang-go", is_there: || runs("go", &["vers
 const PYTHON_PACKAGES: &[&str] =
     &["gevent==26.9.0", "greenlet==3.5.6", "pika==1.4.4", "pytest==9.2.0"];
 
+/// What `bench reactor` compares with.
+const REACTORS: &[&str] = &["Twisted==26.10.0", "uvloop==0.23.0"];
+
 /// Installs what the tests need. An error names what is missing and cannot be installed.
 pub(crate) fn install() -> Result<(), String> {
     install_missing(FOR_TESTS)?;
@@ -51,6 +54,17 @@ pub(crate) fn install() -> Result<(), String> {
 pub(crate) fn install_gevent() -> Result<(), String> {
     install_missing(&[PYTHON])?;
     install_python()
+}
+
+/// Python with Twisted and uvloop, for `bench reactor`.
+pub(crate) fn install_reactors() -> Result<(), String> {
+    install_gevent()?;
+    let python = python();
+    if !runs(&python.to_string_lossy(), &["-c", "import twisted, uvloop"]) {
+        println!("installing into {}: {}", venv().display(), REACTORS.join(", "));
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(REACTORS))?;
+    }
+    Ok(())
 }
 
 /// Go's compiler, for `bench runtime`.

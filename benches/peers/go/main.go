@@ -1,6 +1,6 @@
 // Go's part of the scenarios of benches/src/runtime/, under the same names.
 //
-//	peer serve                  an echo server, which prints its address
+//	peer echo                   an echo server, which prints its address
 //	peer version                prints Go's version
 //	peer SCENARIO N OPERATIONS  prints the figures
 package main
@@ -29,7 +29,7 @@ var scenarios = map[string]func(n, operations int) []float64{
 
 func main() {
 	switch os.Args[1] {
-	case "serve":
+	case "echo":
 		serve()
 		return
 	case "version":

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use warren_benches::load::{Case, Client, throughput};
+use warren_benches::machine::{self, ProcessGroup};
 use warren_benches::table::{median, row, thousands};
-use warren_benches::{group_resident_kib, machine};
 
 /// Compares two brokers.
 #[derive(Parser)]
@@ -71,9 +71,10 @@ fn main() -> std::io::Result<()> {
 
 /// KiB per connection.
 fn idle(url: &str, group: u32, count: usize) -> std::io::Result<f64> {
-    let before = group_resident_kib(group);
+    let resident_kib = || ProcessGroup(group).resident_bytes() / 1024.0;
+    let before = resident_kib();
     let clients = (0..count).map(|_| Client::open(url)).collect::<Result<Vec<_>, _>>()?;
-    let after = group_resident_kib(group);
+    let after = resident_kib();
     drop(clients);
-    Ok(after.saturating_sub(before) as f64 / count as f64)
+    Ok((after - before).max(0.0) / count as f64)
 }

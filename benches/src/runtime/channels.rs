@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::rc::Rc;
 
-use super::peers::{may_with, tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{
+    Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, may_with, tokio_local, tokio_multi,
+};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "channels",

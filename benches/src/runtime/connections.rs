@@ -1,7 +1,6 @@
 //! Connections that come and go.
 
-use super::client::Style;
-use super::{Figure, Kind, Peer, Scenario, Size};
+use super::{Figure, Job, Kind, Peer, Scenario, Served, Size, Style};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "connect",
@@ -22,5 +21,5 @@ pub(super) const SCENARIO: Scenario = Scenario {
         Peer::Gevent,
         Peer::Go,
     ],
-    kind: Kind::Server(Style::Connect),
+    kind: Kind::Server(Style::Connect(Job::Echo), &[Served::CpuMicros, Served::PerSecond]),
 };

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use warren_reactor::{Protocol, Reason, Transport, listen_tcp};
 
-use super::client::Style;
-use super::peers::{may_with, tokio_local, tokio_multi};
-use super::{Figure, Kind, Peer, Scenario, Size};
+use super::{
+    Figure, Job, Kind, Peer, Scenario, Served, Size, Style, may_with, tokio_local, tokio_multi,
+};
 
 const PEERS: &[Peer] = &[
     Peer::Warren,
@@ -26,6 +26,8 @@ const FIGURES: &[Figure] = &[
     Figure { plot: false, ..Figure::less("KiB resident per connection", 1) },
 ];
 
+const SERVED: &[Served] = &[Served::CpuMicros, Served::PerSecond, Served::KibEach];
+
 const SIZES: &[Size] = &[
     Size::new("1 connection", 1, 1),
     Size::new("100 connections", 100, 1),
@@ -38,13 +40,14 @@ pub(super) const SMALL: Scenario = Scenario {
     name: "echo",
     title: "Echo, 64 bytes",
     story: "The server, on one core, sends back what it gets. A client on the other core, one thread with one epoll, \
-            keeps one request of 64 bytes on its way on each connection. The client does as many system calls as the \
+            keeps one request of 64 bytes on its way on each connection, and never sleeps, so that nobody pays for \
+            waking it. It does as many system calls as the \
             server, so the rate is partly its own; the processor time of the server, its own and the kernel's, is \
             the robust figure. Memory is the growth of the server per connection.",
     figures: FIGURES,
     sizes: SIZES,
     peers: PEERS,
-    kind: Kind::Server(Style::Echo { bytes: 64 }),
+    kind: Kind::Server(Style::Echo { bytes: 64 }, SERVED),
 };
 
 /// Requests of 16 KiB.
@@ -52,30 +55,30 @@ pub(super) const LARGE: Scenario = Scenario {
     name: "echo-16k",
     title: "Echo, 16 KiB",
     story: "The same with requests of 16 KiB: most of the time goes into the kernel's copies.",
-    kind: Kind::Server(Style::Echo { bytes: 16 * 1024 }),
+    kind: Kind::Server(Style::Echo { bytes: 16 * 1024 }, SERVED),
     ..SMALL
 };
 
 /// Octets that a server reads at once.
-const BUFFER_BYTES: usize = 16 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Serves for ever. Prints the address as the first line.
 ///
 /// # Panics
 /// When there is no port.
-pub fn serve(peer: Peer) {
+pub(crate) fn serve(peer: Peer, _: Job) {
     match peer {
         Peer::Warren => warren_hub::run(warren),
         Peer::Uring => {
             let options = warren_hub::Options::new().driver(warren_hub::DriverKind::IoUring);
             options.run(warren).expect("io_uring can be used");
         }
-        Peer::Protocol => warren_hub::run(protocol),
-        Peer::Tokio => tokio_local(tokio_serve(|echo| {
-            tokio::task::spawn_local(echo);
+        Peer::Protocol => serve_protocol(|| Box::new(Echo)),
+        Peer::Tokio => tokio_local(tokio_serve(|stream| {
+            tokio::task::spawn_local(tokio_echo(stream));
         })),
-        Peer::TokioMulti => tokio_multi(tokio_serve(|echo| {
-            tokio::spawn(echo);
+        Peer::TokioMulti => tokio_multi(tokio_serve(|stream| {
+            tokio::spawn(tokio_echo(stream));
         })),
         _ => may_with(1, may_serve),
     }
@@ -116,28 +119,29 @@ impl Protocol for Echo {
     fn connection_lost(&mut self, _reason: &Reason) {}
 }
 
-fn protocol() {
-    let build = |_: &_| Some(Box::new(Echo) as Box<dyn Protocol>);
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let port = listen_tcp(any, Box::new(build)).expect("a free port");
-    println!("{}", port.addr());
-    // For ever: the fiber waits for a port that nobody connects to.
-    let idle = warren_hub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    drop(idle.accept());
+/// Serves each connection with a protocol of its own, for ever.
+pub(crate) fn serve_protocol(build: fn() -> Box<dyn Protocol>) {
+    warren_hub::run(move || {
+        let build = move |_: &_| Some(build());
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let port = listen_tcp(any, Box::new(build)).expect("a free port");
+        println!("{}", port.addr());
+        // For ever: the fiber waits for a port that nobody connects to.
+        let idle = warren_hub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        drop(idle.accept());
+    });
 }
 
-async fn tokio_serve(spawn: impl Fn(TokioEcho)) {
+/// Hands each connection to `spawn`, for ever.
+pub(crate) async fn tokio_serve(spawn: impl Fn(tokio::net::TcpStream)) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     say(listener.local_addr().expect("an address"));
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("TCP");
-        spawn(Box::pin(tokio_echo(stream)));
+        spawn(stream);
     }
 }
-
-/// Named, because a closure cannot be generic over the future that it is given.
-type TokioEcho = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn tokio_echo(mut stream: tokio::net::TcpStream) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

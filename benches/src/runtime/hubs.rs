@@ -8,8 +8,10 @@ use warren_hub::{HubGroup, channel};
 use super::channels::{
     STREAM_ROOM, may_stream, may_to_and_fro, tokio_echo, tokio_get, tokio_play, tokio_put,
 };
-use super::peers::{join_all, may_with, tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{
+    Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, join_all, may_with, tokio_local,
+    tokio_multi,
+};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "hubs",

@@ -3,8 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use super::peers::{tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, tokio_local, tokio_multi};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill",

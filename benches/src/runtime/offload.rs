@@ -2,8 +2,7 @@
 
 use std::hint::black_box;
 
-use super::peers::{tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, tokio_local, tokio_multi};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "offload",
@@ -47,6 +46,6 @@ async fn tokio_jobs(n: usize, each: usize) -> Vec<f64> {
             })
         })
         .collect();
-    super::peers::join_all(tasks).await;
+    super::join_all(tasks).await;
     watch.per(each * n)
 }

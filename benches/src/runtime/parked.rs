@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::peers::{join_all, may_with, tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{
+    Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, join_all, may_with, tokio_local,
+    tokio_multi,
+};
 use crate::machine::Memory;
 
 pub(super) const SCENARIO: Scenario = Scenario {

@@ -2,8 +2,10 @@
 
 use std::hint::black_box;
 
-use super::peers::{join_all, may_with, tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{
+    Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, join_all, may_with, tokio_local,
+    tokio_multi,
+};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "spawn",

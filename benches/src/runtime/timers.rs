@@ -4,8 +4,7 @@ use std::hint::black_box;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::peers::{tokio_local, tokio_multi};
-use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch};
+use super::{Figure, Kind, Load, Peer, Scenario, Size, Stopwatch, tokio_local, tokio_multi};
 
 /// Any of those that are set is cancelled and set anew, as the idle timeouts of connections are.
 pub(super) const ANY: Scenario = Scenario {
@@ -35,7 +34,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// How long the timer of this number is to last.
-fn duration(number: usize) -> Duration {
+pub(crate) fn duration(number: usize) -> Duration {
     Duration::from_millis(30_000 + (number % 1024) as u64)
 }
 
@@ -68,12 +67,23 @@ fn measure(peer: Peer, Load { n, operations }: Load, any: bool) -> Vec<f64> {
             }
             watch.per(operations)
         }),
-        Peer::Tokio => tokio_local(tokio_timers(n, operations, any)),
-        _ => tokio_multi(tokio_timers(n, operations, any)),
+        Peer::Tokio => tokio_local(tokio_timers(n, operations, any, stopwatch)),
+        _ => tokio_multi(tokio_timers(n, operations, any, stopwatch)),
     }
 }
 
-async fn tokio_timers(n: usize, operations: usize, any: bool) -> Vec<f64> {
+fn stopwatch() -> impl FnOnce(usize) -> Vec<f64> {
+    let watch = Stopwatch::start();
+    move |operations| watch.per(operations)
+}
+
+/// Figures of the watch that `start` starts and whose answer stops it.
+pub(crate) async fn tokio_timers<W: FnOnce(usize) -> Vec<f64>>(
+    n: usize,
+    operations: usize,
+    any: bool,
+    start: fn() -> W,
+) -> Vec<f64> {
     // A timer is set when it is first polled, and cancelled when it is dropped. Unconstrained, because tokio lets
     // a task poll no more than 128 of them in a row.
     let all = std::future::poll_fn(|context| {
@@ -83,7 +93,7 @@ async fn tokio_timers(n: usize, operations: usize, any: bool) -> Vec<f64> {
             timer
         };
         let mut timers: Vec<_> = (0..n).map(&mut set).collect();
-        let watch = Stopwatch::start();
+        let stop = start();
         for (number, index) in indices(n, operations).enumerate() {
             if any {
                 timers[index] = set(number);
@@ -91,7 +101,7 @@ async fn tokio_timers(n: usize, operations: usize, any: bool) -> Vec<f64> {
                 drop(set(number));
             }
         }
-        Poll::Ready(watch.per(operations))
+        Poll::Ready(stop(operations))
     });
     tokio::task::unconstrained(all).await
 }

@@ -1,45 +1,51 @@
 //! Starting the processes that are measured, and gathering their figures.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Kind, Load, Peer, SCENARIOS, Scenario, Size};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{Job, Kind, Load, Peer, Scenario, Size, Suite};
 use crate::machine::{Bound, raise_open_files};
 use crate::table::median;
 
 /// What is to be measured, and how.
-#[derive(Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     /// Measurements of which the median is taken.
     pub rounds: usize,
     /// A hundredth of the operations, and no sizes above 10,000: to see that all works.
     pub quick: bool,
-    /// Names of scenarios; all when empty.
+    /// Names of scenarios of the suite; all when empty.
     pub only: Vec<String>,
     /// Those to measure; all when empty.
     pub peers: Vec<Peer>,
     /// How long a server is loaded.
     pub time: Duration,
-    /// Python with gevent, if it is there.
+    /// Python with its peers, if it is there.
     pub python: Option<PathBuf>,
     /// The program made of `peers/go`, if it is there.
     pub go: Option<PathBuf>,
+    /// The example `server_models`, if it is there.
+    pub models: Option<PathBuf>,
 }
 
 /// A table of figures: by size, then by peer. `None` where there is no measurement.
-pub struct Outcome {
+pub(super) struct Outcome {
     /// What was measured.
     pub scenario: &'static Scenario,
     /// The columns.
     pub peers: Vec<Peer>,
     /// The rows: a cell for each peer.
     pub rows: Vec<(&'static Size, Vec<Option<Cell>>)>,
+    /// What could not be measured, and why.
+    pub failures: Vec<String>,
 }
 
 /// What one peer did at one size.
-pub struct Cell {
+pub(super) struct Cell {
     /// The medians, one for each figure.
     pub figures: Vec<f64>,
     /// How far apart the first figure's measurements were, as a part of their median.
@@ -49,11 +55,11 @@ pub struct Cell {
 /// A child that has not printed its figures by then has hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Measures all that is planned.
-pub fn run(plan: &Plan) -> Vec<Outcome> {
+/// Measures all of the suite that is planned.
+pub(super) fn run(suite: &Suite, plan: &Plan) -> Vec<Outcome> {
     let open_files = raise_open_files();
     let wanted = |name: &str| plan.only.is_empty() || plan.only.iter().any(|only| only == name);
-    let scenarios = SCENARIOS.iter().filter(|scenario| wanted(scenario.name));
+    let scenarios = suite.scenarios.iter().filter(|scenario| wanted(scenario.name));
     scenarios.map(|scenario| measure(plan, scenario, open_files)).collect()
 }
 
@@ -64,13 +70,16 @@ fn measure(plan: &Plan, scenario: &'static Scenario, open_files: u64) -> Outcome
     };
     let peers: Vec<Peer> = scenario.peers.iter().copied().filter(there).collect();
     let mut rows = Vec::new();
+    let mut failures = Vec::new();
     for size in scenario.sizes {
         if plan.quick && size.n > 10_000 {
             continue;
         }
         // Each end of a connection is a process of its own, with some more files than those.
-        if matches!(scenario.kind, Kind::Server(_)) && size.n as u64 + 100 > open_files {
-            eprintln!("{}: {} is over the limit of {open_files} files", scenario.name, size.label);
+        if matches!(scenario.kind, Kind::Server(..)) && size.n as u64 + 100 > open_files {
+            let failure = format!("{} are over the limit of {open_files} open files", size.label);
+            eprintln!("{}: {failure}", scenario.name);
+            failures.push(failure);
             continue;
         }
         let mut measured = vec![Vec::new(); peers.len()];
@@ -81,7 +90,11 @@ fn measure(plan: &Plan, scenario: &'static Scenario, open_files: u64) -> Outcome
                     Ok(figures) if figures.is_empty() => {}
                     Ok(figures) => measured.push(figures),
                     Err(error) => {
-                        eprintln!("{}, {}, {}: {error}", scenario.name, size.label, peer.title());
+                        let failure = format!("{}, {}: {error}", size.label, peer.title());
+                        eprintln!("{}, {failure}", scenario.name);
+                        if !failures.contains(&failure) {
+                            failures.push(failure);
+                        }
                     }
                 }
             }
@@ -90,7 +103,7 @@ fn measure(plan: &Plan, scenario: &'static Scenario, open_files: u64) -> Outcome
         progress(scenario, size, &peers, &cells);
         rows.push((size, cells));
     }
-    Outcome { scenario, peers, rows }
+    Outcome { scenario, peers, rows, failures }
 }
 
 fn progress(scenario: &Scenario, size: &Size, peers: &[Peer], cells: &[Option<Cell>]) {
@@ -117,26 +130,36 @@ impl Cell {
 
 impl Plan {
     /// Servers are measured over a longer time, and so less often.
-    pub(super) fn rounds_of(&self, scenario: &Scenario) -> usize {
+    pub(super) fn server_rounds(&self) -> usize {
+        self.rounds.div_ceil(2)
+    }
+
+    fn rounds_of(&self, scenario: &Scenario) -> usize {
         match scenario.kind {
-            Kind::Server(_) => self.rounds.div_ceil(2),
+            Kind::Server(..) => self.server_rounds(),
             Kind::OneCore(_) | Kind::AllCores(_) => self.rounds,
         }
     }
 
-    /// The program of a peer that is not this one.
+    /// The program of a peer, if it is there.
     fn program(&self, peer: Peer) -> Option<Command> {
         match peer {
-            Peer::Gevent => {
+            peer if peer.is_python() => {
                 let mut command = Command::new(self.python.as_ref()?);
                 let peers = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"));
-                command.arg(peers.join("gevent_peer.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+                command.arg(peers.join(format!("{}_peer.py", peer.name())));
+                command.env("PYTHONDONTWRITEBYTECODE", "1");
                 Some(command)
             }
             Peer::Go => Some(Command::new(self.go.as_ref()?)),
+            peer if peer.is_model() => {
+                let mut command = Command::new(self.models.as_ref()?);
+                command.arg(peer.name());
+                Some(command)
+            }
             _ => {
-                let mut command = Command::new(std::env::current_exe().ok()?);
-                command.args(["case", &format!("--peer={}", name(peer))]);
+                let mut command = this_program().ok()?;
+                command.args(["case", &format!("--peer={}", peer.name())]);
                 Some(command)
             }
         }
@@ -146,28 +169,17 @@ impl Plan {
         let part = peer.share() * if self.quick { 100 } else { 1 };
         let load = Load { n: size.n, operations: (size.operations / part).max(size.n) };
         let mut command = self.program(peer).ok_or(io::ErrorKind::NotFound)?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null());
         match scenario.kind {
-            Kind::Server(style) => {
-                command.arg("serve");
-                let mut server = Process({
-                    let _bound = Bound::to(0);
-                    command.spawn()?
-                });
-                let mut addr = String::new();
-                let stdout = server.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-                BufReader::new(stdout).read_line(&mut addr)?;
-                let mut client = Command::new(std::env::current_exe()?);
-                client.args(["client", addr.trim(), &server.0.id().to_string()]);
-                client.args([size.n.to_string(), style.bytes().to_string()]);
-                client.arg(self.time.as_millis().to_string());
-                client.arg(if matches!(style, super::client::Style::Connect) {
-                    "connect"
-                } else {
-                    "echo"
-                });
+            Kind::Server(style, served) => {
+                let server = Server::start(&mut command, style.job())?;
+                let mut client = this_program()?;
+                client.args(["client", scenario.name, &server.addr, &server.id().to_string()]);
+                client.args([size.n.to_string(), self.time.as_millis().to_string()]);
                 let _bound = Bound::to(1);
-                figures(client.stdin(Stdio::null()).stdout(Stdio::piped()))
+                let figures = figures(client.stdin(Stdio::null()).stderr(Stdio::piped()));
+                let all = figures.map_err(|error| server.why(error))?;
+                Ok(served.iter().map(|served| all[*served as usize]).collect())
             }
             Kind::OneCore(_) => {
                 command.args([scenario.name, &load.n.to_string(), &load.operations.to_string()]);
@@ -182,15 +194,54 @@ impl Plan {
     }
 }
 
-/// As the command line calls a peer.
-fn name(peer: Peer) -> String {
-    use clap::ValueEnum;
-    peer.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+fn this_program() -> io::Result<Command> {
+    std::env::current_exe().map(Command::new)
+}
+
+/// A server on the first core, alone in its process group.
+struct Server {
+    process: Process,
+    addr: String,
+    /// What it says of errors.
+    complaints: tempfile::NamedTempFile,
+}
+
+impl Server {
+    fn start(command: &mut Command, job: Job) -> io::Result<Self> {
+        let complaints = tempfile::NamedTempFile::new()?;
+        command.arg(job.name()).stdout(Stdio::piped()).stderr(complaints.reopen()?);
+        let mut process = Process({
+            let _bound = Bound::to(0);
+            command.process_group(0).spawn()?
+        });
+        let mut line = String::new();
+        let stdout = process.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let addr = line.split_whitespace().last().unwrap_or_default().to_owned();
+        let server = Self { process, addr, complaints };
+        if server.addr.is_empty() {
+            return Err(server.why(io::Error::other("the server did not start")));
+        }
+        Ok(server)
+    }
+
+    fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// An error of the client, with what the server said first.
+    fn why(&self, error: io::Error) -> io::Error {
+        let said = std::fs::read_to_string(self.complaints.path()).unwrap_or_default();
+        match said.lines().next() {
+            Some(line) => io::Error::other(format!("{error}; the server: {line}")),
+            None => error,
+        }
+    }
 }
 
 /// The figures that a process prints, on one line.
 fn figures(command: &mut Command) -> io::Result<Vec<f64>> {
-    let mut process = Process(command.spawn()?);
+    let mut process = Process(command.stdout(Stdio::piped()).process_group(0).spawn()?);
     let start = Instant::now();
     let status = loop {
         if let Some(status) = process.0.try_wait()? {
@@ -204,18 +255,23 @@ fn figures(command: &mut Command) -> io::Result<Vec<f64>> {
     let mut text = String::new();
     process.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.read_to_string(&mut text)?;
     if !status.success() {
-        return Err(io::Error::other(format!("{status}")));
+        let mut complaints = String::new();
+        if let Some(mut stderr) = process.0.stderr.take() {
+            stderr.read_to_string(&mut complaints)?;
+        }
+        let first = complaints.lines().next().map_or(format!("{status}"), str::to_owned);
+        return Err(io::Error::other(first));
     }
     text.split_whitespace().map(|figure| figure.parse().map_err(io::Error::other)).collect()
 }
 
-/// A child that does not outlive its measurement.
+/// The leader of a process group that does not outlive its measurement.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
+        // It may have ended by itself, and left children.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }

@@ -23,8 +23,26 @@ pub enum Peer {
     May,
     /// gevent's greenlets.
     Gevent,
+    /// Twisted's reactor, on epoll.
+    Twisted,
+    /// asyncio's protocols on uvloop: libuv's loop.
+    Uvloop,
     /// Goroutines.
     Go,
+    /// A model of `server_models`: a process for each connection.
+    Process,
+    /// A thread for each connection.
+    Thread,
+    /// A loop by hand on `select`.
+    Select,
+    /// A loop by hand on `poll`.
+    Poll,
+    /// A loop by hand on `epoll`.
+    Epoll,
+    /// Protocols of our reactor.
+    Reactor,
+    /// A fiber for each connection.
+    Fibers,
 }
 
 impl Peer {
@@ -39,30 +57,55 @@ impl Peer {
             Self::TokioMulti => "tokio, multi thread",
             Self::May => "may",
             Self::Gevent => "gevent",
+            Self::Twisted => "Twisted",
+            Self::Uvloop => "uvloop",
             Self::Go => "Go",
+            Self::Process => "a process each",
+            Self::Thread => "a thread each",
+            Self::Select => "select",
+            Self::Poll => "poll",
+            Self::Epoll => "epoll",
+            Self::Reactor => "the reactor",
+            Self::Fibers => "fibers",
         }
+    }
+
+    /// As the command line and its program call it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     /// Which part of a scenario's operations it does: Python takes its time.
     pub fn share(self) -> usize {
-        if self == Self::Gevent { 20 } else { 1 }
+        if self.is_python() { 20 } else { 1 }
+    }
+
+    /// Whether it is a program in `peers/NAME_peer.py`.
+    pub fn is_python(self) -> bool {
+        matches!(self, Self::Gevent | Self::Twisted | Self::Uvloop)
+    }
+
+    /// Whether it is a model of the example `server_models`.
+    pub fn is_model(self) -> bool {
+        use Peer::{Epoll, Fibers, Poll, Process, Reactor, Select, Thread};
+        matches!(self, Process | Thread | Select | Poll | Epoll | Reactor | Fibers)
     }
 
     /// Whether it is this program.
     pub fn is_rust(self) -> bool {
-        !matches!(self, Self::Gevent | Self::Go)
+        !self.is_python() && !self.is_model() && self != Self::Go
     }
 }
 
 /// Runs a future on tokio's current-thread runtime, where `spawn_local` works.
-pub(super) fn tokio_local<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn tokio_local<T>(future: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio starts");
     runtime.block_on(tokio::task::LocalSet::new().run_until(future))
 }
 
 /// Runs a future as a task of tokio's multi-thread runtime.
-pub(super) fn tokio_multi<T: Send + 'static>(
+pub(crate) fn tokio_multi<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let runtime =
@@ -72,14 +115,14 @@ pub(super) fn tokio_multi<T: Send + 'static>(
 }
 
 /// Waits for tasks, one after the other.
-pub(super) async fn join_all<T>(tasks: Vec<tokio::task::JoinHandle<T>>) {
+pub(crate) async fn join_all<T>(tasks: Vec<tokio::task::JoinHandle<T>>) {
     for task in tasks {
         task.await.expect("no panic");
     }
 }
 
 /// Runs a function as a coroutine of may, on so many threads.
-pub(super) fn may_with<T: Send + 'static>(
+pub(crate) fn may_with<T: Send + 'static>(
     workers: usize,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> T {

@@ -1,0 +1,7 @@
+//! The server models of `examples/server_models/` side by side.
+//!
+//! `cargo xtask bench models` builds them and runs this; what is measured is in `models::SUITE`.
+
+fn main() -> std::io::Result<()> {
+    warren_benches::harness::main(&warren_benches::models::SUITE)
+}
