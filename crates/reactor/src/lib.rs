@@ -20,16 +20,22 @@
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
 
 mod connect;
+#[allow(dead_code)] // Until TLS uses all of it.
+mod layer;
 mod listen;
 mod output;
+mod producer;
 mod protocol;
 mod socket;
 pub mod testing;
 mod time;
 mod transport;
 
-pub use connect::connect_tcp;
+pub use connect::{
+    ConnectOptions, Connector, ConnectorState, connect_tcp, connect_tcp_with, connect_unix,
+};
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
-pub use protocol::{Factory, PeerAddr, Protocol, Reason};
+pub use producer::{Consumer, Producer};
+pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use time::{DelayedCall, call_later, now};
 pub use transport::{Transport, WriteLimits};

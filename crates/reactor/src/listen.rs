@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use warren_hub::call_later;
 use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
+use warren_hub::{call_later, contain};
 
 use crate::protocol::{Factory, PeerAddr};
 use crate::socket::adopt;
@@ -129,6 +129,7 @@ fn listen(source: Source, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Resu
     let registration = source.watch(listener.clone())?;
     *listener.registration.borrow_mut() = Some(registration);
     *listener.source.borrow_mut() = Some(source);
+    let _ = contain("a factory", || listener.factory.borrow_mut().start_factory());
     Ok(ListeningPort(listener))
 }
 
@@ -148,6 +149,10 @@ impl Drop for ListeningPort {
         drop(registration);
         let source = self.0.source.take();
         drop(source);
+        // Dropped by the factory itself, a port cannot tell it.
+        if let Ok(mut factory) = self.0.factory.try_borrow_mut() {
+            let _ = contain("a factory", || factory.stop_factory());
+        }
         if let PeerAddr::Unix(Some(path)) = &self.0.addr {
             // It may have been removed by someone else.
             let _ = std::fs::remove_file(path);
@@ -197,7 +202,8 @@ impl Listener {
             Ok(Addr::Ip(addr)) => PeerAddr::Tcp(addr),
             _ => self.addr.clone(),
         };
-        let Some(protocol) = self.factory.borrow_mut().build_protocol(&peer) else { return };
+        let built = contain("a factory", || self.factory.borrow_mut().build_protocol(&peer));
+        let Ok(Some(protocol)) = built else { return };
         if let Err(error) = adopt(source, peer, host, protocol) {
             tracing::warn!(%error, "a connection could not be served");
         }

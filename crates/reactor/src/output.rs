@@ -64,7 +64,7 @@ impl Output {
     /// The buffer to append to.
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
         if self.tail.capacity() == 0 {
-            self.tail = POOL.with_borrow_mut(|pool| pool.pop()).unwrap_or_default();
+            self.tail = pooled();
         }
         &mut self.tail
     }
@@ -140,7 +140,13 @@ impl Output {
     }
 }
 
-fn recycle(mut buffer: Vec<u8>) {
+/// An empty buffer, with room when the thread has one to spare.
+pub(crate) fn pooled() -> Vec<u8> {
+    POOL.with_borrow_mut(|pool| pool.pop()).unwrap_or_default()
+}
+
+/// Keeps `buffer` for another.
+pub(crate) fn recycle(mut buffer: Vec<u8>) {
     if buffer.capacity() == 0 || POOLED_BYTES_MAX < buffer.capacity() {
         return;
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use warren_hub::io::Addr;
 
-use crate::Transport;
+use crate::{Connector, Transport};
 
 /// One connection's state machine. All calls come from the loop, one at a time, and must not block: a call
 /// that would park a fiber panics.
@@ -37,6 +37,21 @@ pub trait Protocol {
     /// this thread share, so what is to be kept must be copied.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
 
+    /// The transport's TLS handshake has succeeded; only then can anything be received or sent on it. Never called
+    /// without TLS.
+    fn handshake_completed(&mut self, _transport: &Transport) {}
+
+    /// The peer will send no more, and may still read (Twisted's `IHalfCloseableProtocol`). Unless told otherwise,
+    /// this ends the connection once what has been written is gone: then [`connection_lost`](Self::connection_lost)
+    /// hears [`Reason::Done`].
+    fn read_connection_lost(&mut self, transport: &Transport) {
+        transport.lose_connection();
+    }
+
+    /// What was written before [`Transport::lose_write_connection`] is gone, and the peer has been told that this was
+    /// all.
+    fn write_connection_lost(&mut self, _transport: &Transport) {}
+
     /// More than the high-water mark of output waits for a peer who does not read. Producing more only
     /// costs memory, until [`resume_producing`](Self::resume_producing).
     fn pause_producing(&mut self, _transport: &Transport) {}
@@ -48,10 +63,17 @@ pub trait Protocol {
     fn connection_lost(&mut self, reason: &Reason);
 }
 
-/// Makes the protocol for each accepted connection.
+/// Makes the protocol for each connection.
 pub trait Factory {
-    /// The protocol for a connection from `peer`, or `None` to refuse it: it is then closed at once.
+    /// The protocol for a connection with `peer`, or `None` to refuse it: it is then closed at once.
     fn build_protocol(&mut self, peer: &PeerAddr) -> Option<Box<dyn Protocol>>;
+
+    /// Called before the first use: a port has begun to listen, or a connection is about to be made.
+    fn start_factory(&mut self) {}
+
+    /// Called after the last use: the port listens no more, or the connection is gone and no other is being made.
+    /// Connections that a port has accepted may live on.
+    fn stop_factory(&mut self) {}
 }
 
 impl<F: FnMut(&PeerAddr) -> Option<Box<dyn Protocol>>> Factory for F {
@@ -60,7 +82,21 @@ impl<F: FnMut(&PeerAddr) -> Option<Box<dyn Protocol>>> Factory for F {
     }
 }
 
-/// Why a connection ended.
+/// A factory that hears how its connections are made and lost.
+pub trait ClientFactory: Factory {
+    /// A connection is about to be made. It can still be given up.
+    fn started_connecting(&mut self, _connector: &Connector) {}
+
+    /// The connection could not be made: refused, not in time, given up. [`Connector::connect`] tries again.
+    fn client_connection_failed(&mut self, _connector: &Connector, _reason: &Reason) {}
+
+    /// The connection is gone, and its protocol has been told. [`Connector::connect`] makes a new one.
+    fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {}
+}
+
+impl<F: FnMut(&PeerAddr) -> Option<Box<dyn Protocol>>> ClientFactory for F {}
+
+/// Why a connection ended, or was not made.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
@@ -70,8 +106,10 @@ pub enum Reason {
     Closed,
     /// We closed it with [`Transport::abort_connection`]: output that waited is lost.
     Aborted,
-    /// The system reported an error, such as a reset by the peer.
+    /// The system reported an error, such as a reset by the peer, or TLS did.
     Error(io::Error),
+    /// One of the protocol's own callbacks has panicked, with this text. Nobody else is harmed.
+    Panicked(String),
 }
 
 impl fmt::Display for Reason {
@@ -81,6 +119,7 @@ impl fmt::Display for Reason {
             Self::Closed => f.write_str("closed here"),
             Self::Aborted => f.write_str("aborted here"),
             Self::Error(error) => write!(f, "{error}"),
+            Self::Panicked(text) => write!(f, "the protocol panicked: {text}"),
         }
     }
 }

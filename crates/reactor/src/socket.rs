@@ -11,7 +11,7 @@ use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, hub_loca
 
 use crate::output::{Output, SLICES_MAX};
 use crate::protocol::{PeerAddr, Protocol, Reason};
-use crate::transport::{Medium, Transport};
+use crate::transport::{Close, Medium, Transport};
 
 /// The buffer that all connections of a thread read into.
 const READ_BYTES: usize = 128 * 1024;
@@ -91,9 +91,7 @@ pub(crate) fn adopt(
     *socket.source.borrow_mut() = Some(source);
     let transport = Transport::new(peer, host, protocol, Box::new(SocketMedium(socket.clone())));
     let _ = socket.transport.set(transport.clone());
-    if matches!(transport.host(), PeerAddr::Tcp(_)) {
-        transport.set_tcp_nodelay(true)?;
-    }
+    transport.set_tcp_nodelay(true)?;
     transport.made();
     Ok(transport)
 }
@@ -134,18 +132,23 @@ impl Medium for SocketMedium {
         }
     }
 
-    fn close(&self, gracefully: bool) {
-        if gracefully { self.0.linger() } else { self.0.close() }
+    fn end_writing(&self) -> io::Result<()> {
+        match &*self.0.source.borrow() {
+            Some(source) => source.shutdown(Shutdown::Write),
+            None => Ok(()),
+        }
     }
 
-    fn set_tcp_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        if let Some(source) = &*self.0.source.borrow()
-            && let Some(transport) = self.0.transport.get()
-            && matches!(transport.host(), PeerAddr::Tcp(_))
-        {
-            source.set_nodelay(nodelay)?;
+    fn close(&self, how: Close) {
+        match how {
+            Close::Gracefully => self.0.linger(),
+            Close::AtOnce => self.0.close(),
+            Close::Reset => self.0.reset(),
         }
-        Ok(())
+    }
+
+    fn source(&self) -> Option<Source> {
+        self.0.source.borrow().clone()
     }
 }
 
@@ -185,7 +188,7 @@ impl Socket {
         ready: Readiness,
     ) -> Option<Reason> {
         for _ in 0..READS_PER_TURN {
-            if !transport.wants_data() {
+            if !transport.wants_data() || transport.has_input_ended() {
                 return None;
             }
             let read = match &*self.source.borrow() {
@@ -193,7 +196,11 @@ impl Socket {
                 None => return None,
             };
             match read {
-                Ok(0) => return Some(Reason::Done),
+                Ok(0) => {
+                    self.readable.set(false);
+                    transport.input_ended();
+                    return None;
+                }
                 Ok(count) => {
                     transport.received(&buffer[..count]);
                     // A short read has emptied the socket: the next bytes, or the end, are news again. Unless
@@ -266,6 +273,15 @@ impl Socket {
         } else if !empty && let Some(registration) = &*self.registration.borrow() {
             registration.again(Readiness::READABLE);
         }
+    }
+
+    /// Throws away what the system still holds for the peer, who sees a reset.
+    fn reset(&self) {
+        if let Some(socket) = self.source.borrow().as_ref().and_then(Source::kernel) {
+            // On other than TCP it has no effect.
+            let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        self.close();
     }
 
     fn close(&self) {

@@ -10,7 +10,7 @@ pub use clock::Clock;
 
 use crate::output::Output;
 use crate::protocol::{PeerAddr, Protocol, Reason};
-use crate::transport::{Medium, Transport};
+use crate::transport::{Close, Medium, Transport};
 
 /// A protocol with a connection made of memory.
 ///
@@ -27,6 +27,9 @@ struct Shared {
     written: RefCell<Vec<u8>>,
     stalled: Cell<bool>,
     scheduled: Cell<bool>,
+    /// The peer has said that it sends no more.
+    peer_ended: Cell<bool>,
+    write_ended: Cell<bool>,
     end: Cell<Option<End>>,
     failure: Cell<Option<io::ErrorKind>>,
 }
@@ -59,12 +62,17 @@ impl Medium for Memory {
 
     fn resume_reading(&self) {}
 
-    fn close(&self, gracefully: bool) {
-        self.0.end.set(Some(if gracefully { End::Graceful } else { End::Abrupt }));
+    fn end_writing(&self) -> io::Result<()> {
+        self.0.write_ended.set(true);
+        Ok(())
     }
 
-    fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
-        Ok(())
+    fn close(&self, how: Close) {
+        self.0.end.set(Some(match how {
+            Close::Gracefully => End::Graceful,
+            Close::AtOnce if self.0.peer_ended.get() => End::Graceful,
+            Close::AtOnce | Close::Reset => End::Abrupt,
+        }));
     }
 }
 
@@ -106,11 +114,27 @@ impl TestConnection {
         self.settle();
     }
 
-    /// The peer closes the connection.
+    /// The peer sends no more, but reads on.
+    pub fn half_close(&mut self) {
+        if self.transport.wants_data() && !self.shared.peer_ended.replace(true) {
+            self.transport.input_ended();
+        }
+        self.settle();
+    }
+
+    /// The peer closes the connection: it sends no more, and is gone for good once it has read what it wants.
     pub fn lose(&mut self) {
+        self.half_close();
         if !self.transport.is_lost() {
+            self.shared.end.set(Some(End::Abrupt));
             self.transport.lost(Reason::Done);
         }
+    }
+
+    /// Whether the protocol has ended its output with [`Transport::lose_write_connection`].
+    pub fn write_ended(&self) -> bool {
+        self.settle();
+        self.shared.write_ended.get()
     }
 
     /// From now on every write fails with `kind`.

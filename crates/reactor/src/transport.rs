@@ -3,18 +3,31 @@
 //! ```text
 //!   Open --lose_connection--> Closing --output drained--> Lost
 //!     |                          |                          ^
-//!     +----abort_connection------+--> Aborting -------------+   also: end of file, error
+//!     +----abort_connection------+--> Aborting -------------+   also: an error, a panic in a callback
+//!
+//!   within Open, each direction may end by itself:
+//!     input:  end of file --> read_connection_lost
+//!     output: lose_write_connection --output drained--> write_connection_lost
 //! ```
-//! What moves the bytes is a [`Medium`]: a socket, or a test's memory.
+//! What moves the bytes is a [`Medium`]: a socket, a pipe, or a test's memory. Between the two may lie a
+//! [`Layer`](crate::layer::Layer): TLS.
+
+mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use warren_hub::io::Source;
 
+use crate::layer::Layered;
 use crate::output::Output;
+use crate::producer::{Consumer, Producer, Registered};
 use crate::protocol::{PeerAddr, Protocol, Reason};
 
 /// Output beyond this is offered to the system at once: the memory is still warm, and the peer gets on.
@@ -26,12 +39,27 @@ pub(crate) trait Medium {
     fn schedule(&self, transport: &Transport);
     /// Writes what the system takes now.
     fn write(&self, output: &mut Output) -> io::Result<()>;
+    /// Tells the peer that no more will be written. All output has been.
+    fn end_writing(&self) -> io::Result<()>;
     /// Reading has been resumed: bytes may wait.
     fn resume_reading(&self);
-    /// Ends it. `gracefully`: all output has been written, and the peer should get to read it.
-    fn close(&self, gracefully: bool);
-    /// Sends small segments at once, or gathers them (Nagle's algorithm).
-    fn set_tcp_nodelay(&self, nodelay: bool) -> io::Result<()>;
+    /// Ends it.
+    fn close(&self, how: Close);
+    /// The socket, if it is one and still open.
+    fn source(&self) -> Option<Source> {
+        None
+    }
+}
+
+/// How a medium ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// All output has been written, and the peer should get to read it.
+    Gracefully,
+    /// At once.
+    AtOnce,
+    /// At once, and the peer is to see that this is no orderly end.
+    Reset,
 }
 
 /// When a producer is told to pause and to resume, in bytes of waiting output.
@@ -58,6 +86,15 @@ enum State {
     Lost,
 }
 
+/// How far the output of an open connection has come to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteHalf {
+    Open,
+    /// It ends once what waits is written.
+    Ending,
+    Ended,
+}
+
 /// A handle on a connection. Cheap to clone; belongs to the hub it was made on.
 ///
 /// Methods never call a protocol and never fail: what goes wrong is told to
@@ -71,13 +108,20 @@ struct Inner {
     host: PeerAddr,
     state: Cell<State>,
     reading: Cell<bool>,
+    /// The peer will send no more.
+    read_ended: Cell<bool>,
+    write_half: Cell<WriteHalf>,
+    /// `lose_connection` was called while a producer was registered: it is obeyed when that has finished.
+    losing: Cell<bool>,
     producing: Cell<bool>,
     /// Whether the medium will call `settle`.
     scheduled: Cell<bool>,
     limits: Cell<WriteLimits>,
-    /// What the system said to an early write, until `settle` tells.
-    failure: RefCell<Option<io::Error>>,
+    /// Why it is over, until `settle` tells.
+    failure: RefCell<Option<Reason>>,
     output: RefCell<Output>,
+    producer: RefCell<Option<Box<Registered>>>,
+    layer: RefCell<Option<Box<Layered>>>,
     /// Borrowed during its callbacks; `None` once the connection is lost.
     protocol: RefCell<Option<Box<dyn Protocol>>>,
     medium: Box<dyn Medium>,
@@ -89,13 +133,26 @@ impl Transport {
         self.write_with(|output| output.extend_from_slice(data));
     }
 
+    /// Appends each of `pieces` to the output.
+    pub fn write_sequence<I>(&self, pieces: I)
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        self.write_with(|output| {
+            for piece in pieces {
+                output.extend_from_slice(piece.as_ref());
+            }
+        });
+    }
+
     /// Lets `fill` append to the output buffer: for encoders that would otherwise need a buffer of their
     /// own. `fill` must only append, and must not use this transport.
     ///
     /// # Panics
     /// When `fill` writes to the same transport.
     pub fn write_with<R>(&self, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        if self.0.state.get() != State::Open {
+        if !self.takes_output() {
             return fill(&mut Vec::new());
         }
         let mut output = self.0.output.borrow_mut();
@@ -106,20 +163,25 @@ impl Transport {
 
     /// Appends a shared body. A large one is not copied, but held until it is written.
     pub fn write_bytes(&self, data: Bytes) {
-        if self.0.state.get() == State::Open {
+        if self.takes_output() {
             let mut output = self.0.output.borrow_mut();
             output.push(data);
             self.appended(&mut output);
         }
     }
 
+    fn takes_output(&self) -> bool {
+        self.0.state.get() == State::Open && self.0.write_half.get() == WriteHalf::Open
+    }
+
     fn appended(&self, output: &mut Output) {
         if WRITE_EARLY_BYTES < output.len()
             && self.0.producing.get()
             && self.0.failure.borrow().is_none()
+            && self.0.layer.borrow().is_none()
             && let Err(error) = self.0.medium.write(output)
         {
-            *self.0.failure.borrow_mut() = Some(error);
+            *self.0.failure.borrow_mut() = Some(Reason::Error(error));
         }
         self.schedule();
     }
@@ -130,15 +192,30 @@ impl Transport {
         }
     }
 
-    /// Closes the connection once all output has been written. Nothing more is received or written.
+    /// Closes the connection once all output has been written. Nothing more is received or written; but a producer
+    /// that is registered goes on until it has finished.
     pub fn lose_connection(&self) {
-        if self.0.state.get() == State::Open {
+        if self.0.state.get() != State::Open {
+            return;
+        }
+        if self.0.producer.borrow().is_some() {
+            self.0.losing.set(true);
+        } else {
             self.0.state.set(State::Closing);
+        }
+        self.schedule();
+    }
+
+    /// Ends the output once all of it has been written, and goes on reading. The protocol hears
+    /// [`write_connection_lost`](Protocol::write_connection_lost).
+    pub fn lose_write_connection(&self) {
+        if self.takes_output() {
+            self.0.write_half.set(WriteHalf::Ending);
             self.schedule();
         }
     }
 
-    /// Closes the connection at the end of this turn and drops the output that waits.
+    /// Closes the connection at the end of this turn and drops the output that waits. A peer over TCP sees a reset.
     pub fn abort_connection(&self) {
         if matches!(self.0.state.get(), State::Open | State::Closing) {
             self.0.state.set(State::Aborting);
@@ -148,7 +225,7 @@ impl Transport {
 
     /// Whether the connection is being or has been closed.
     pub fn is_closing(&self) -> bool {
-        self.0.state.get() != State::Open
+        self.0.state.get() != State::Open || self.0.losing.get()
     }
 
     /// Stops reading: the peer will be held back by the system's buffers. The loss of the connection may go
@@ -161,6 +238,10 @@ impl Transport {
     pub fn resume_reading(&self) {
         if !self.0.reading.replace(true) {
             self.0.medium.resume_reading();
+            if self.0.layer.borrow().is_some() {
+                // It may hold bytes that were decoded before the pause.
+                self.schedule();
+            }
         }
     }
 
@@ -174,9 +255,10 @@ impl Transport {
         full
     }
 
-    /// Bytes of output that wait.
+    /// Bytes of output that wait, with what TLS adds to them.
     pub fn buffered(&self) -> usize {
-        self.0.output.borrow().len()
+        let encoded = self.0.layer.borrow().as_ref().map_or(0, |layered| layered.wire.len());
+        self.0.output.borrow().len() + encoded
     }
 
     /// Sets the water marks.
@@ -194,7 +276,50 @@ impl Transport {
     /// # Errors
     /// What the system says.
     pub fn set_tcp_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.0.medium.set_tcp_nodelay(nodelay)
+        self.tcp_option(|socket| Ok(rustix::net::sockopt::set_tcp_nodelay(socket, nodelay)?))
+            .unwrap_or(Ok(()))
+    }
+
+    /// Whether small segments are sent at once. False on other than TCP.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tcp_nodelay(&self) -> io::Result<bool> {
+        self.tcp_option(|socket| Ok(rustix::net::sockopt::tcp_nodelay(socket)?))
+            .unwrap_or(Ok(false))
+    }
+
+    /// Lets the system probe a peer that is silent for hours. No effect on other than TCP.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_tcp_keep_alive(&self, keep_alive: bool) -> io::Result<()> {
+        self.tcp_option(|socket| {
+            Ok(rustix::net::sockopt::set_socket_keepalive(socket, keep_alive)?)
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Whether the system probes a silent peer. False on other than TCP.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tcp_keep_alive(&self) -> io::Result<bool> {
+        self.tcp_option(|socket| Ok(rustix::net::sockopt::socket_keepalive(socket)?))
+            .unwrap_or(Ok(false))
+    }
+
+    /// Calls `f` with the socket, for options that have no method here. `None` when there is no socket of the system, or
+    /// it is closed.
+    pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        self.0.medium.source().and_then(|source| source.kernel().map(f))
+    }
+
+    fn tcp_option<R>(
+        &self,
+        f: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> Option<io::Result<R>> {
+        matches!(self.0.host, PeerAddr::Tcp(_)).then(|| self.with_socket(f)).flatten()
     }
 
     /// The other end.
@@ -213,110 +338,44 @@ impl Transport {
     }
 }
 
-/// The medium's side: it calls the protocol, from the top of the loop only.
-impl Transport {
-    pub(crate) fn new(
-        peer: PeerAddr,
-        host: PeerAddr,
-        protocol: Box<dyn Protocol>,
-        medium: Box<dyn Medium>,
-    ) -> Self {
-        thread_local! {
-            static LAST_ID: Cell<u64> = const { Cell::new(0) };
+impl Consumer for Transport {
+    fn register_producer(&self, producer: Rc<dyn Producer>, streaming: bool) {
+        if self.0.state.get() == State::Lost {
+            return producer.stop_producing();
         }
-        let id = LAST_ID.get() + 1;
-        LAST_ID.set(id);
-        Self(Rc::new(Inner {
-            id,
-            peer,
-            host,
-            state: Cell::new(State::Open),
-            reading: Cell::new(true),
-            producing: Cell::new(true),
-            scheduled: Cell::new(false),
-            limits: Cell::default(),
-            failure: RefCell::default(),
-            output: RefCell::default(),
-            protocol: RefCell::new(Some(protocol)),
-            medium,
-        }))
-    }
-
-    pub(crate) fn made(&self) {
-        self.tell(|protocol| protocol.connection_made(self));
-    }
-
-    pub(crate) fn received(&self, data: &[u8]) {
-        self.tell(|protocol| protocol.data_received(self, data));
-    }
-
-    /// Whether the protocol wants bytes now.
-    pub(crate) fn wants_data(&self) -> bool {
-        self.0.reading.get() && self.0.state.get() == State::Open
-    }
-
-    /// The end of a turn: writes, tells the producer where the water stands, closes when that was asked.
-    pub(crate) fn settle(&self) {
-        self.0.scheduled.set(false);
-        match self.0.state.get() {
-            State::Lost => return,
-            State::Aborting => {
-                self.0.medium.close(false);
-                return self.lost(Reason::Aborted);
-            }
-            State::Open | State::Closing => {}
-        }
-        let failure = self.0.failure.take();
-        let written = match failure {
-            Some(error) => Err(error),
-            None => self.0.medium.write(&mut self.0.output.borrow_mut()),
-        };
-        if let Err(error) = written {
-            self.0.medium.close(false);
-            return self.lost(Reason::Error(error));
-        }
-        let waiting = self.buffered();
-        if waiting == 0 && self.0.state.get() == State::Closing {
-            self.0.medium.close(true);
-            return self.lost(Reason::Closed);
-        }
-        let limits = self.0.limits.get();
-        if self.0.producing.get() && limits.high_bytes < waiting {
-            self.0.producing.set(false);
-            self.tell(|protocol| protocol.pause_producing(self));
-        } else if !self.0.producing.get() && waiting <= limits.low_bytes {
-            self.0.producing.set(true);
-            self.tell(|protocol| protocol.resume_producing(self));
-        }
-    }
-
-    /// The end: the protocol hears why, and is dropped. The medium has been closed.
-    pub(crate) fn lost(&self, reason: Reason) {
-        self.0.state.set(State::Lost);
-        self.0.output.borrow_mut().clear();
-        let protocol = self.0.protocol.borrow_mut().take();
-        if let Some(mut protocol) = protocol {
-            protocol.connection_lost(&reason);
-        }
-    }
-
-    /// There may be room for output again.
-    pub(crate) fn settle_later(&self) {
+        let mut place = self.0.producer.borrow_mut();
+        assert!(place.is_none(), "a producer is registered already: unregister it first");
+        *place = Some(Box::new(Registered { producer, streaming }));
+        drop(place);
         self.schedule();
     }
 
-    pub(crate) fn close_medium(&self) {
-        self.0.medium.close(false);
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.0.state.get() == State::Lost
-    }
-
-    fn tell(&self, call: impl FnOnce(&mut dyn Protocol)) {
-        if let Some(protocol) = self.0.protocol.borrow_mut().as_mut() {
-            call(protocol.as_mut());
+    fn unregister_producer(&self) {
+        let registered = self.0.producer.take();
+        drop(registered);
+        if self.0.losing.replace(false) && self.0.state.get() == State::Open {
+            self.0.state.set(State::Closing);
         }
+        self.schedule();
+    }
+
+    fn write(&self, data: &[u8]) {
+        Transport::write(self, data);
+    }
+}
+
+/// As the producer of what it receives: what a proxy registers with the other connection.
+impl Producer for Transport {
+    fn resume_producing(&self) {
+        self.resume_reading();
+    }
+
+    fn pause_producing(&self) {
+        self.pause_reading();
+    }
+
+    fn stop_producing(&self) {
+        self.lose_connection();
     }
 }
 

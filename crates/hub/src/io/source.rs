@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use crate::driver::{self, Listen};
@@ -29,7 +29,7 @@ impl Source {
         Ok(Self::of(listening.unwrap_or_else(|| driver::listen(addr, how))?))
     }
 
-    /// A socket that is being connected to `addr`. It becomes writable when that has ended; then
+    /// A socket that is being connected to `addr`, from `bind` when that is given. It becomes writable when that has ended; then
     /// [`take_error`](Self::take_error) tells how.
     ///
     /// # Errors
@@ -37,8 +37,8 @@ impl Source {
     ///
     /// # Panics
     /// When no hub runs on this thread.
-    pub fn connect(addr: &Addr) -> io::Result<Self> {
-        Ok(Self::of(hub::with(|hub| hub.driver.connect(addr, None))?))
+    pub fn connect(addr: &Addr, bind: Option<&Addr>) -> io::Result<Self> {
+        Ok(Self::of(hub::with(|hub| hub.driver.connect(addr, bind))?))
     }
 
     /// A descriptor that has been made non-blocking.
@@ -129,15 +129,9 @@ impl Source {
         self.0.peer_addr()
     }
 
-    /// Sends small segments at once (`true`), or gathers them (Nagle's algorithm). In a simulation they leave at once.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        match self.0.kernel() {
-            Some(fd) => Ok(rustix::net::sockopt::set_tcp_nodelay(fd, nodelay)?),
-            None => Ok(()),
-        }
+    /// The descriptor, for options that have no method here; `None` in a simulation.
+    pub fn kernel(&self) -> Option<BorrowedFd<'_>> {
+        self.0.kernel()
     }
 }
 

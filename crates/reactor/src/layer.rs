@@ -1,0 +1,83 @@
+//! What may lie between a protocol and its medium, and changes the bytes as they pass: TLS.
+//!
+//! ```text
+//!   protocol <-- plain -- decode <-- data ------- medium
+//!   protocol --- Output -> encode --> wire -----> medium
+//! ```
+
+use std::io;
+
+use crate::output::Output;
+
+/// A connection's state between its protocol and its medium. Bytes in, bytes out: it knows neither.
+pub(crate) trait Layer {
+    /// Takes in what has come from the medium, and appends to `plain` what that means for the protocol.
+    fn decode(&mut self, data: &[u8], plain: &mut Vec<u8>) -> Decoded;
+
+    /// Moves what the protocol has written to `wire`, as far as the peer is ready for it (before the end of a handshake
+    /// it is not), and appends what the layer itself has to say.
+    ///
+    /// # Errors
+    /// What makes the connection useless. `wire` may hold last words all the same.
+    fn encode(&mut self, plain: &mut Output, wire: &mut Output) -> io::Result<()>;
+
+    /// Appends the orderly end of the output: everything has been encoded.
+    fn finish(&mut self, wire: &mut Output);
+
+    /// The medium has come to its end.
+    ///
+    /// # Errors
+    /// When the peer had not said that this would be the end: something may have been cut off.
+    fn input_ended(&mut self) -> io::Result<()>;
+
+    /// For the layer's own accessors.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What came of bytes from the medium.
+#[derive(Default)]
+pub(crate) struct Decoded {
+    /// The handshake has been completed by them.
+    pub(crate) opened: bool,
+    /// The input has ended: in order, or by an error.
+    pub(crate) end: Option<io::Result<()>>,
+}
+
+/// A layer, and what waits around it.
+pub(crate) struct Layered {
+    pub(crate) layer: Box<dyn Layer>,
+    /// Encoded, or written before there was a layer.
+    pub(crate) wire: Output,
+    /// To be decoded before anything else.
+    pub(crate) early: Vec<u8>,
+    /// Decoded when the protocol had paused reading, and what came after it.
+    pub(crate) held: Vec<u8>,
+    pub(crate) held_end: Option<io::Result<()>>,
+    /// The end of the output has been encoded.
+    pub(crate) finished: bool,
+}
+
+impl Layered {
+    pub(crate) fn new(layer: Box<dyn Layer>, wire: Output, early: Vec<u8>) -> Self {
+        Self { layer, wire, early, held: Vec::new(), held_end: None, finished: false }
+    }
+
+    /// Decodes `data`, after what waits. Gives all there is for the protocol.
+    pub(crate) fn decode(&mut self, data: &[u8], mut plain: Vec<u8>) -> (Vec<u8>, Decoded) {
+        plain.append(&mut self.held);
+        let mut decoded = if self.early.is_empty() {
+            self.layer.decode(data, &mut plain)
+        } else {
+            let mut early = std::mem::take(&mut self.early);
+            early.extend_from_slice(data);
+            self.layer.decode(&early, &mut plain)
+        };
+        decoded.end = self.held_end.take().or(decoded.end);
+        (plain, decoded)
+    }
+
+    /// Something waits that a protocol which reads would get.
+    pub(crate) fn holds(&self) -> bool {
+        !self.early.is_empty() || !self.held.is_empty() || self.held_end.is_some()
+    }
+}

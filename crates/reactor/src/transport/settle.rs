@@ -1,0 +1,339 @@
+//! The medium's side of a transport. It calls the protocol, and only from the top of the loop.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use warren_hub::contain;
+
+use super::{Close, Inner, Medium, State, Transport, WriteHalf};
+use crate::layer::{Layer, Layered};
+use crate::output::{pooled, recycle};
+use crate::protocol::{PeerAddr, Protocol, Reason};
+
+impl Transport {
+    pub(crate) fn new(
+        peer: PeerAddr,
+        host: PeerAddr,
+        protocol: Box<dyn Protocol>,
+        medium: Box<dyn Medium>,
+    ) -> Self {
+        thread_local! {
+            static LAST_ID: Cell<u64> = const { Cell::new(0) };
+        }
+        let id = LAST_ID.get() + 1;
+        LAST_ID.set(id);
+        Self(Rc::new(Inner {
+            id,
+            peer,
+            host,
+            state: Cell::new(State::Open),
+            reading: Cell::new(true),
+            read_ended: Cell::new(false),
+            write_half: Cell::new(WriteHalf::Open),
+            losing: Cell::new(false),
+            producing: Cell::new(true),
+            scheduled: Cell::new(false),
+            limits: Cell::default(),
+            failure: RefCell::default(),
+            output: RefCell::default(),
+            producer: RefCell::default(),
+            layer: RefCell::default(),
+            protocol: RefCell::new(Some(protocol)),
+            medium,
+        }))
+    }
+
+    pub(crate) fn made(&self) {
+        self.tell(|protocol| protocol.connection_made(self));
+    }
+
+    /// Whether the protocol wants bytes now.
+    pub(crate) fn wants_data(&self) -> bool {
+        self.0.reading.get() && self.hears()
+    }
+
+    /// Whether the protocol may be told of input at all.
+    fn hears(&self) -> bool {
+        self.0.state.get() == State::Open && !self.0.losing.get()
+    }
+
+    /// The medium has brought bytes.
+    pub(crate) fn received(&self, data: &[u8]) {
+        if self.0.layer.borrow().is_none() {
+            self.tell(|protocol| protocol.data_received(self, data));
+        } else {
+            self.decode(data);
+        }
+    }
+
+    /// The medium has come to the end of its input.
+    pub(crate) fn input_ended(&self) {
+        let layer_ended = match self.0.layer.borrow_mut().as_mut() {
+            Some(layered) => layered.layer.input_ended(),
+            None => Ok(()),
+        };
+        match layer_ended {
+            Ok(()) => self.end_input(),
+            Err(error) => self.fail(Reason::Error(error)),
+        }
+    }
+
+    fn end_input(&self) {
+        if !self.0.read_ended.replace(true) && self.hears() {
+            self.tell(|protocol| protocol.read_connection_lost(self));
+            self.end_both();
+        }
+    }
+
+    /// Both directions have ended, so the connection has.
+    fn end_both(&self) {
+        if self.0.read_ended.get() && self.0.write_half.get() == WriteHalf::Ended {
+            self.lose_connection();
+        }
+    }
+
+    /// Whether the peer has said that it will send no more.
+    pub(crate) fn has_input_ended(&self) -> bool {
+        self.0.read_ended.get()
+    }
+
+    /// The end of a turn: writes, tells the producers where the water stands, ends what was asked to end.
+    pub(crate) fn settle(&self) {
+        self.0.scheduled.set(false);
+        if self.0.layer.borrow().is_some() {
+            self.decode_held();
+        }
+        let failure = self.0.failure.take();
+        match self.0.state.get() {
+            State::Lost => return,
+            State::Aborting if failure.is_none() => return self.end(Close::Reset, Reason::Aborted),
+            _ => {}
+        }
+        if let Some(reason) = failure {
+            let how = match &reason {
+                Reason::Panicked(_) => Close::Reset,
+                // What the layer has to say of it, such as a TLS alert, is worth a try.
+                Reason::Error(_) if self.has_layer() && self.flush().is_ok() => Close::Gracefully,
+                _ => Close::AtOnce,
+            };
+            return self.end(how, reason);
+        }
+        if let Err(error) = self.flush() {
+            return self.end(Close::AtOnce, Reason::Error(error));
+        }
+        let waiting = self.buffered();
+        if waiting == 0 && !self.end_output() {
+            return;
+        }
+        self.tell_producers(waiting);
+    }
+
+    /// All output is written: ends what was to end then. False when the connection is gone.
+    fn end_output(&self) -> bool {
+        let closing = self.0.state.get() == State::Closing;
+        let ending =
+            self.0.write_half.get() == WriteHalf::Ending && self.0.producer.borrow().is_none();
+        if !closing && !ending {
+            return true;
+        }
+        if self.finish_layer() && self.buffered() > 0 {
+            match self.flush() {
+                Err(error) => {
+                    self.end(Close::AtOnce, Reason::Error(error));
+                    return false;
+                }
+                // The layer's last word waits for room: the medium will call again.
+                Ok(()) if self.buffered() > 0 => return true,
+                Ok(()) => {}
+            }
+        }
+        if closing {
+            // With the peer's end seen there is nothing to wait for.
+            let read_ended = self.0.read_ended.get();
+            let how = if read_ended { Close::AtOnce } else { Close::Gracefully };
+            self.end(how, if read_ended { Reason::Done } else { Reason::Closed });
+            return false;
+        }
+        if let Err(error) = self.0.medium.end_writing() {
+            self.end(Close::AtOnce, Reason::Error(error));
+            return false;
+        }
+        self.0.write_half.set(WriteHalf::Ended);
+        self.tell(|protocol| protocol.write_connection_lost(self));
+        self.end_both();
+        true
+    }
+
+    fn tell_producers(&self, waiting: usize) {
+        let limits = self.0.limits.get();
+        let producer = self.0.producer.borrow().as_deref().cloned();
+        if let Some(pull) = producer.as_ref().filter(|producer| !producer.streaming)
+            && waiting == 0
+            && self.0.state.get() == State::Open
+        {
+            pull.tell(|producer| producer.resume_producing());
+        }
+        let push = producer.filter(|producer| producer.streaming);
+        if self.0.producing.get() && limits.high_bytes < waiting {
+            self.0.producing.set(false);
+            self.tell(|protocol| protocol.pause_producing(self));
+            if let Some(push) = push {
+                push.tell(|producer| producer.pause_producing());
+            }
+        } else if !self.0.producing.get() && waiting <= limits.low_bytes {
+            self.0.producing.set(true);
+            self.tell(|protocol| protocol.resume_producing(self));
+            if let Some(push) = push {
+                push.tell(|producer| producer.resume_producing());
+            }
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let mut output = self.0.output.borrow_mut();
+        match self.0.layer.borrow_mut().as_deref_mut() {
+            None => self.0.medium.write(&mut output),
+            Some(Layered { layer, wire, .. }) => {
+                let encoded = layer.encode(&mut output, wire);
+                // Also what it has to say of an error.
+                self.0.medium.write(wire)?;
+                encoded
+            }
+        }
+    }
+
+    fn end(&self, how: Close, reason: Reason) {
+        self.0.medium.close(how);
+        self.lost(reason);
+    }
+
+    /// The end: the protocol hears why, and is dropped. The medium has been closed.
+    pub(crate) fn lost(&self, reason: Reason) {
+        self.0.state.set(State::Lost);
+        self.0.output.borrow_mut().clear();
+        let layer = self.0.layer.take();
+        drop(layer);
+        let producer = self.0.producer.take();
+        if let Some(producer) = producer {
+            producer.tell(|producer| producer.stop_producing());
+        }
+        let protocol = self.0.protocol.borrow_mut().take();
+        if let Some(mut protocol) = protocol {
+            // What has gone wrong is in the log, and nobody is left to be told.
+            let _ = contain("a protocol", move || {
+                protocol.connection_lost(&reason);
+                drop(protocol);
+            });
+        }
+    }
+
+    /// There may be room for output again.
+    pub(crate) fn settle_later(&self) {
+        self.schedule();
+    }
+
+    pub(crate) fn close_medium(&self) {
+        self.0.medium.close(Close::AtOnce);
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.state.get() == State::Lost
+    }
+
+    /// Ends the connection for `reason` at the end of this turn.
+    fn fail(&self, reason: Reason) {
+        if matches!(self.0.state.get(), State::Open | State::Closing) {
+            self.0.state.set(State::Aborting);
+            *self.0.failure.borrow_mut() = Some(reason);
+            self.schedule();
+        }
+    }
+
+    fn tell(&self, call: impl FnOnce(&mut dyn Protocol)) {
+        let told = match self.0.protocol.borrow_mut().as_mut() {
+            Some(protocol) => contain("a protocol", || call(protocol.as_mut())),
+            None => Ok(()),
+        };
+        if let Err(text) = told {
+            self.fail(Reason::Panicked(text));
+        }
+    }
+}
+
+/// With a layer between protocol and medium.
+impl Transport {
+    /// Puts `layer` between protocol and medium. What was written before leaves as it is, what comes in from now on
+    /// passes through the layer, `rest` first: bytes that were received already. `None` when there is one already.
+    #[allow(dead_code)]
+    pub(crate) fn add_layer(&self, layer: Box<dyn Layer>, rest: &[u8]) -> Option<()> {
+        let mut place = self.0.layer.borrow_mut();
+        if place.is_some() {
+            return None;
+        }
+        let wire = self.0.output.take();
+        *place = Some(Box::new(Layered::new(layer, wire, rest.to_vec())));
+        drop(place);
+        self.schedule();
+        Some(())
+    }
+
+    /// Calls `f` with the layer, if there is one.
+    #[allow(dead_code)]
+    pub(crate) fn with_layer<R>(&self, f: impl FnOnce(&dyn Layer) -> R) -> Option<R> {
+        self.0.layer.borrow().as_ref().map(|layered| f(layered.layer.as_ref()))
+    }
+
+    fn has_layer(&self) -> bool {
+        self.0.layer.borrow().is_some()
+    }
+
+    /// What was kept when it could not be decoded or told.
+    fn decode_held(&self) {
+        let holds = self.0.layer.borrow().as_ref().is_some_and(|layered| layered.holds());
+        if holds && self.wants_data() {
+            self.decode(&[]);
+        }
+    }
+
+    fn decode(&self, data: &[u8]) {
+        let decoded = match self.0.layer.borrow_mut().as_mut() {
+            Some(layered) => layered.decode(data, pooled()),
+            None => return,
+        };
+        let (plain, decoded) = decoded;
+        // The layer may have something to say.
+        self.schedule();
+        if decoded.opened && self.hears() {
+            self.tell(|protocol| protocol.handshake_completed(self));
+        }
+        if !plain.is_empty() && self.hears() {
+            if !self.0.reading.get()
+                && let Some(layered) = self.0.layer.borrow_mut().as_mut()
+            {
+                (layered.held, layered.held_end) = (plain, decoded.end);
+                return;
+            }
+            self.tell(|protocol| protocol.data_received(self, &plain));
+        }
+        recycle(plain);
+        match decoded.end {
+            None => {}
+            Some(Ok(())) => self.end_input(),
+            Some(Err(error)) => self.fail(Reason::Error(error)),
+        }
+    }
+
+    /// The layer's last word. False without a layer, and when it was said before.
+    fn finish_layer(&self) -> bool {
+        match self.0.layer.borrow_mut().as_mut() {
+            Some(layered) if !layered.finished => {
+                layered.finished = true;
+                let Layered { layer, wire, .. } = &mut **layered;
+                layer.finish(wire);
+                true
+            }
+            _ => false,
+        }
+    }
+}
