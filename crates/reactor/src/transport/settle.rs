@@ -265,7 +265,7 @@ impl Transport {
 impl Transport {
     /// Puts `layer` between protocol and medium. What was written before leaves as it is, what comes in from now on
     /// passes through the layer, `rest` first: bytes that were received already. `None` when there is one already.
-    #[allow(dead_code)]
+    #[allow(dead_code)] // Until TLS uses it.
     pub(crate) fn add_layer(&self, layer: Box<dyn Layer>, rest: &[u8]) -> Option<()> {
         let mut place = self.0.layer.borrow_mut();
         if place.is_some() {
@@ -279,7 +279,7 @@ impl Transport {
     }
 
     /// Calls `f` with the layer, if there is one.
-    #[allow(dead_code)]
+    #[allow(dead_code)] // Until TLS uses it.
     pub(crate) fn with_layer<R>(&self, f: impl FnOnce(&dyn Layer) -> R) -> Option<R> {
         self.0.layer.borrow().as_ref().map(|layered| f(layered.layer.as_ref()))
     }
