@@ -56,6 +56,20 @@ pub(crate) struct Listen {
     pub(crate) only_v6: bool,
 }
 
+/// How a datagram socket is bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bind {
+    /// Several sockets of this user may be bound to the address (`SO_REUSEPORT`).
+    pub(crate) reuse_port: bool,
+    /// So may those of other programs that ask for it in the older way (`SO_REUSEADDR`).
+    pub(crate) reuse_addr: bool,
+    /// `[::]` leaves `0.0.0.0` to others; else that is as the system is set up.
+    pub(crate) only_v6: bool,
+    /// It hears the groups it has joined. Without this, Linux lets a socket on the unspecified address hear those that
+    /// anybody on the machine has joined (`IP_MULTICAST_ALL`).
+    pub(crate) only_own_groups: bool,
+}
+
 /// Where a hub gets time, readiness, sockets, files, chance and threads from.
 ///
 /// None of the methods parks a fiber or waits, but for [`wait`](Self::wait).
@@ -149,14 +163,9 @@ pub(crate) trait Driver {
         kernel::pair()
     }
 
-    /// A datagram socket; unbound without an address, for the family of `like`.
-    fn datagram(&self, bind: &Addr) -> io::Result<Source> {
-        kernel::datagram(bind, false)
-    }
-
-    /// As [`datagram`](Self::datagram), for one of several sockets that share an address (`SO_REUSEPORT`).
-    fn datagram_shared(&self, bind: &Addr) -> io::Result<Source> {
-        kernel::datagram(bind, true)
+    /// A datagram socket; unbound without a name.
+    fn datagram(&self, bind: &Addr, how: Bind) -> io::Result<Source> {
+        kernel::datagram(bind, how)
     }
 
     /// What a host's name stands for; `None`: the network's name servers are to be asked.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::driver;
 use crate::hub::{self, Hub};
 
+mod datagram;
 mod source;
 pub(crate) mod wait_fd;
 

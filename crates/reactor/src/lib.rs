@@ -20,6 +20,7 @@
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
 
 mod connect;
+mod datagram;
 #[allow(dead_code)] // Until TLS uses all of it.
 mod layer;
 mod listen;
@@ -30,12 +31,21 @@ mod socket;
 pub mod testing;
 mod time;
 mod transport;
+mod udp;
+mod unix_datagram;
 
 pub use connect::{
     ConnectOptions, Connector, ConnectorState, connect_tcp, connect_tcp_with, connect_unix,
+};
+pub use datagram::{
+    ConnectedDatagramProtocol, DatagramAddr, DatagramError, DatagramPort, DatagramProtocol,
+    DatagramTransport, UnixAddr,
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use time::{DelayedCall, call_later, now};
 pub use transport::{Transport, WriteLimits};
+pub use udp::multicast::{Interface, MulticastOptions, listen_multicast};
+pub use udp::{UdpPort, connect_udp, listen_udp};
+pub use unix_datagram::{UnixDatagramPort, connect_unix_datagram, listen_unix_datagram};

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketAddrAny, SocketFlags};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::{Addr, Listen, Source};
+use super::{Addr, Bind, Listen, Source};
 
 fn sock_addr(addr: &Addr) -> io::Result<SockAddr> {
     match addr {
@@ -86,9 +86,23 @@ pub(super) fn connect(to: &Addr, from: Option<&Addr>) -> io::Result<Source> {
     Ok(Source::Kernel(OwnedFd::from(socket)))
 }
 
-pub(super) fn datagram(bind: &Addr, reuse_port: bool) -> io::Result<Source> {
+pub(super) fn datagram(bind: &Addr, how: Bind) -> io::Result<Source> {
     let socket = Socket::new(domain(bind), Type::DGRAM.nonblocking(), None)?;
-    if reuse_port {
+    if how.only_v6 && bind.as_ip().is_some_and(|addr| addr.is_ipv6()) {
+        socket.set_only_v6(true)?;
+    }
+    if how.only_own_groups {
+        match bind.as_ip() {
+            Some(SocketAddr::V4(_)) => socket.set_multicast_all_v4(false)?,
+            // Since Linux 4.20; before that there is no way.
+            Some(SocketAddr::V6(_)) => drop(socket.set_multicast_all_v6(false)),
+            None => {}
+        }
+    }
+    if how.reuse_addr {
+        socket.set_reuse_address(true)?;
+    }
+    if how.reuse_port {
         socket.set_reuse_port(true)?;
     }
     let named = match bind {

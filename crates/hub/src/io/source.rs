@@ -14,7 +14,7 @@ use crate::io::{Addr, IoHandler, Registration};
 /// What the reactor is built on. Clones are the same socket, which is closed when the last one and its registration
 /// are gone.
 #[derive(Clone)]
-pub struct Source(Rc<driver::Source>);
+pub struct Source(pub(super) Rc<driver::Source>);
 
 impl Source {
     /// A socket that accepts connections on `addr`; `backlog` of them may wait, if the system allows so many. An address
@@ -46,7 +46,7 @@ impl Source {
         Self::of(driver::Source::Kernel(fd))
     }
 
-    fn of(source: driver::Source) -> Self {
+    pub(super) fn of(source: driver::Source) -> Self {
         Self(Rc::new(source))
     }
 

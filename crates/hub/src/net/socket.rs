@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::driver::{Addr, Listen, Source};
+use crate::driver::{Addr, Bind, Listen, Source};
 use crate::fiber::{WaitsFor, Woke};
 use crate::hub;
 use crate::io::{IoHandler, Readiness};
@@ -116,12 +116,13 @@ impl Socket {
 
     /// A datagram socket.
     pub(crate) fn datagram(bind: &Addr) -> io::Result<Self> {
-        Self::new(hub::with(|hub| hub.driver.datagram(bind))?)
+        Self::new(hub::with(|hub| hub.driver.datagram(bind, Bind::default()))?)
     }
 
     /// A datagram socket that shares its address with others.
     pub(crate) fn datagram_shared(bind: &Addr) -> io::Result<Self> {
-        Self::new(hub::with(|hub| hub.driver.datagram_shared(bind))?)
+        let how = Bind { reuse_port: true, ..Bind::default() };
+        Self::new(hub::with(|hub| hub.driver.datagram(bind, how))?)
     }
 
     pub(crate) fn source(&self) -> &Source {

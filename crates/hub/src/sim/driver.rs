@@ -10,7 +10,7 @@ use super::disk::Storage;
 use super::node::Process;
 use super::trace::{Step, digest};
 use super::world::Core;
-use crate::driver::{Addr, Bell, Completion, Driver, Event, FileOp, Job, Listen, Source};
+use crate::driver::{Addr, Bell, Bind, Completion, Driver, Event, FileOp, Job, Listen, Source};
 use crate::threadpool::ThreadPool;
 
 /// The world as one program sees it.
@@ -120,12 +120,8 @@ impl Driver for SimDriver {
         self.core.network.pair(&self.core, &self.process)
     }
 
-    fn datagram(&self, bind: &Addr) -> io::Result<Source> {
-        self.core.network.datagram(&self.core, &self.process, bind, false)
-    }
-
-    fn datagram_shared(&self, bind: &Addr) -> io::Result<Source> {
-        self.core.network.datagram(&self.core, &self.process, bind, true)
+    fn datagram(&self, bind: &Addr, how: Bind) -> io::Result<Source> {
+        self.core.network.datagram(&self.core, &self.process, bind, how.reuse_port)
     }
 
     fn file(&self, op: FileOp, done: Completion) {
