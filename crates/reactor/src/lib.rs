@@ -45,7 +45,7 @@ pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, list
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use time::{DelayedCall, call_later, now};
-pub use transport::{Transport, WriteLimits};
+pub use transport::{Transport, WeakTransport, WriteLimits};
 pub use udp::multicast::{Interface, MulticastOptions, listen_multicast};
 pub use udp::{UdpPort, connect_udp, listen_udp};
 pub use unix_datagram::{UnixDatagramPort, connect_unix_datagram, listen_unix_datagram};

@@ -3,11 +3,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use warren_hub::io::{IoHandler, Readiness, Registration, Source};
-use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, hub_local, on_turn_end};
+use warren_hub::{
+    Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, hub_local, on_turn_end,
+};
 
 use crate::output::{Output, SLICES_MAX};
 use crate::protocol::{PeerAddr, Protocol, Reason};
@@ -69,6 +71,7 @@ struct Socket {
     /// There may be bytes that were not read because reading was paused.
     readable: Cell<bool>,
     lingering: Cell<bool>,
+    linger_timer: Cell<Option<Timer>>,
 }
 
 /// Hands a connected, non-blocking socket to `protocol`.
@@ -85,26 +88,32 @@ pub(crate) fn adopt(
         source: RefCell::default(),
         readable: Cell::new(false),
         lingering: Cell::new(false),
+        linger_timer: Cell::default(),
     });
     let registration = source.watch(socket.clone())?;
     *socket.registration.borrow_mut() = Some(registration);
     *socket.source.borrow_mut() = Some(source);
-    let transport = Transport::new(peer, host, protocol, Box::new(SocketMedium(socket.clone())));
+    let transport =
+        Transport::new(peer, host, protocol, Box::new(SocketMedium(Rc::downgrade(&socket))));
     let _ = socket.transport.set(transport.clone());
     transport.set_tcp_nodelay(true)?;
     transport.made();
     Ok(transport)
 }
 
-struct SocketMedium(Rc<Socket>);
+/// The hub owns the socket, for as long as it watches it, and the socket its transport.
+struct SocketMedium(Weak<Socket>);
 
 impl Medium for SocketMedium {
     fn schedule(&self, transport: &Transport) {
-        self.0.reactor.scheduled.borrow_mut().push(transport.clone());
+        if let Some(socket) = self.0.upgrade() {
+            socket.reactor.scheduled.borrow_mut().push(transport.clone());
+        }
     }
 
     fn write(&self, output: &mut Output) -> io::Result<()> {
-        let source = self.0.source.borrow();
+        let Some(socket) = self.0.upgrade() else { return Ok(()) };
+        let source = socket.source.borrow();
         let Some(source) = source.as_ref() else { return Ok(()) };
         while !output.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
@@ -125,30 +134,32 @@ impl Medium for SocketMedium {
     }
 
     fn resume_reading(&self) {
-        if self.0.readable.get()
-            && let Some(registration) = &*self.0.registration.borrow()
+        if let Some(socket) = self.0.upgrade()
+            && socket.readable.get()
+            && let Some(registration) = &*socket.registration.borrow()
         {
             registration.again(Readiness::READABLE);
         }
     }
 
     fn end_writing(&self) -> io::Result<()> {
-        match &*self.0.source.borrow() {
+        match self.source() {
             Some(source) => source.shutdown(Shutdown::Write),
             None => Ok(()),
         }
     }
 
     fn close(&self, how: Close) {
+        let Some(socket) = self.0.upgrade() else { return };
         match how {
-            Close::Gracefully => self.0.linger(),
-            Close::AtOnce => self.0.close(),
-            Close::Reset => self.0.reset(),
+            Close::Gracefully => socket.linger(),
+            Close::AtOnce => socket.close(),
+            Close::Reset => socket.reset(),
         }
     }
 
     fn source(&self) -> Option<Source> {
-        self.0.source.borrow().clone()
+        self.0.upgrade().and_then(|socket| socket.source.borrow().clone())
     }
 }
 
@@ -160,6 +171,10 @@ impl IoHandler for Socket {
         let Some(transport) = self.transport.get() else { return };
         if ready.contains(Readiness::WRITABLE) && transport.buffered() > 0 {
             transport.settle_later();
+        }
+        if ready.contains(Readiness::ERROR) && transport.has_input_ended() {
+            // Nothing is read any more that would tell.
+            return self.fail(transport);
         }
         if ready.intersects(Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR) {
             self.readable.set(true);
@@ -226,6 +241,16 @@ impl Socket {
         None
     }
 
+    /// The system has an error for us, such as that the peer is gone for good.
+    fn fail(&self, transport: &Transport) {
+        let error = match self.source.borrow().as_ref().map(Source::take_error) {
+            Some(Ok(Some(error)) | Err(error)) => error,
+            _ => return,
+        };
+        self.close();
+        transport.lost(Reason::Error(error));
+    }
+
     /// Nothing more will be written; waits a little for the peer to read and to close.
     fn linger(&self) {
         let shut = match &*self.source.borrow() {
@@ -237,8 +262,13 @@ impl Socket {
             return self.close();
         }
         self.lingering.set(true);
-        let kept = transport.clone();
-        call_later(LINGER, move || kept.close_medium());
+        let weak = transport.downgrade();
+        let timer = call_later(LINGER, move || {
+            if let Some(transport) = weak.upgrade() {
+                transport.close_medium();
+            }
+        });
+        self.linger_timer.set(Some(timer));
         // Bytes that were not read while reading was paused are no news.
         if let Some(registration) = &*self.registration.borrow() {
             registration.again(Readiness::READABLE);
@@ -290,5 +320,8 @@ impl Socket {
         drop(registration);
         let source = self.source.take();
         drop(source);
+        if let Some(timer) = self.linger_timer.take() {
+            timer.cancel();
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use warren_hub::io::Source;
@@ -101,6 +101,17 @@ enum WriteHalf {
 /// [`connection_lost`](Protocol::connection_lost) later.
 #[derive(Clone)]
 pub struct Transport(Rc<Inner>);
+
+/// A [`Transport`] that does not keep the connection's memory once it is lost.
+#[derive(Clone)]
+pub struct WeakTransport(Weak<Inner>);
+
+impl WeakTransport {
+    /// The transport, until the connection is lost and nobody else has it any more.
+    pub fn upgrade(&self) -> Option<Transport> {
+        self.0.upgrade().map(Transport)
+    }
+}
 
 struct Inner {
     id: u64,
@@ -322,6 +333,11 @@ impl Transport {
         matches!(self.0.host, PeerAddr::Tcp(_)).then(|| self.with_socket(f)).flatten()
     }
 
+    /// A handle that does not keep the connection's memory once it is lost.
+    pub fn downgrade(&self) -> WeakTransport {
+        WeakTransport(Rc::downgrade(&self.0))
+    }
+
     /// The other end.
     pub fn peer(&self) -> &PeerAddr {
         &self.0.peer
@@ -376,6 +392,12 @@ impl Producer for Transport {
 
     fn stop_producing(&self) {
         self.lose_connection();
+    }
+}
+
+impl fmt::Debug for WeakTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakTransport").field(&self.upgrade()).finish()
     }
 }
 

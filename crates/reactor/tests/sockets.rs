@@ -233,6 +233,36 @@ fn answers_reach_a_peer_that_only_ended_its_output() {
 }
 
 #[test]
+fn a_reset_is_seen_though_the_peer_had_ended_its_output() {
+    struct Stays(Log);
+    impl Protocol for Stays {
+        fn connection_made(&mut self, _transport: &Transport) {}
+        fn data_received(&mut self, _transport: &Transport, _data: &[u8]) {}
+        fn read_connection_lost(&mut self, _transport: &Transport) {
+            self.0.put("read lost".into()).unwrap();
+        }
+        fn connection_lost(&mut self, reason: &Reason) {
+            self.0.put(format!("lost: {reason}")).unwrap();
+        }
+    }
+    run(|| {
+        let log = Log::new(Queue::unbounded());
+        let kept = log.clone();
+        let factory = move |_: &PeerAddr| Some(Box::new(Stays(kept.clone())) as Box<dyn Protocol>);
+        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), Box::new(factory)).unwrap();
+        let PeerAddr::Tcp(addr) = port.addr() else { unreachable!("a TCP port") };
+        let stream = TcpStream::connect(*addr).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(log.get().unwrap(), "read lost");
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        // Which of its errors the system reports depends on who had ended what.
+        let lost = log.get().unwrap();
+        assert!(lost.contains("reset") || lost.contains("Broken pipe"), "{lost}");
+    });
+}
+
+#[test]
 fn a_callback_that_panics_ends_its_own_connection_only() {
     run(|| {
         let server = Server::start();
@@ -279,5 +309,23 @@ fn a_unix_socket_that_nobody_serves_is_replaced_and_a_live_one_is_not() {
         drop(port);
         assert!(!path.exists());
         sleep(Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_lost_connection_leaves_nothing_behind() {
+    run(|| {
+        let server = Server::start();
+        let mut stream = server.connect();
+        let transport = server.transports.borrow_mut().remove(0);
+        let weak = transport.downgrade();
+        drop(transport);
+        stream.write_all(b"q").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        drop(stream);
+        assert_eq!(server.log.get().unwrap(), "lost: closed here");
+        while weak.upgrade().is_some() {
+            sleep(Duration::from_millis(1));
+        }
     });
 }
