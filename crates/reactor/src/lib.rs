@@ -21,6 +21,7 @@
 
 mod connect;
 mod datagram;
+pub mod deferred;
 #[allow(dead_code)] // Until TLS uses all of it.
 mod layer;
 mod listen;
@@ -40,6 +41,9 @@ pub use connect::{
 pub use datagram::{
     ConnectedDatagramProtocol, DatagramAddr, DatagramError, DatagramPort, DatagramProtocol,
     DatagramTransport, UnixAddr,
+};
+pub use deferred::{
+    AnyError, Canceller, Deferred, Failure, Outcome, Resolver, Unhandled, UnhandledFailures,
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use producer::{Consumer, Producer};
