@@ -50,34 +50,22 @@ pub(crate) struct Layered {
     pub(crate) wire: Output,
     /// To be decoded before anything else.
     pub(crate) early: Vec<u8>,
-    /// Decoded when the protocol had paused reading, and what came after it.
-    pub(crate) held: Vec<u8>,
-    pub(crate) held_end: Option<io::Result<()>>,
     /// The end of the output has been encoded.
     pub(crate) finished: bool,
 }
 
 impl Layered {
     pub(crate) fn new(layer: Box<dyn Layer>, wire: Output, early: Vec<u8>) -> Self {
-        Self { layer, wire, early, held: Vec::new(), held_end: None, finished: false }
+        Self { layer, wire, early, finished: false }
     }
 
-    /// Decodes `data`, after what waits. Gives all there is for the protocol.
-    pub(crate) fn decode(&mut self, data: &[u8], mut plain: Vec<u8>) -> (Vec<u8>, Decoded) {
-        plain.append(&mut self.held);
-        let mut decoded = if self.early.is_empty() {
-            self.layer.decode(data, &mut plain)
-        } else {
-            let mut early = std::mem::take(&mut self.early);
-            early.extend_from_slice(data);
-            self.layer.decode(&early, &mut plain)
-        };
-        decoded.end = self.held_end.take().or(decoded.end);
-        (plain, decoded)
-    }
-
-    /// Something waits that a protocol which reads would get.
-    pub(crate) fn holds(&self) -> bool {
-        !self.early.is_empty() || !self.held.is_empty() || self.held_end.is_some()
+    /// Decodes `data`, after what waits.
+    pub(crate) fn decode(&mut self, data: &[u8], plain: &mut Vec<u8>) -> Decoded {
+        if self.early.is_empty() {
+            return self.layer.decode(data, plain);
+        }
+        let mut early = std::mem::take(&mut self.early);
+        early.extend_from_slice(data);
+        self.layer.decode(&early, plain)
     }
 }

@@ -12,6 +12,7 @@
 //! What moves the bytes is a [`Medium`]: a socket, a pipe, or a test's memory. Between the two may lie a
 //! [`Layer`](crate::layer::Layer): TLS.
 
+mod input;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::layer::Layered;
 use crate::output::Output;
 use crate::producer::{Consumer, Producer, Registered};
 use crate::protocol::{PeerAddr, Protocol, Reason};
+use crate::transport::input::Input;
 
 /// Output beyond this is offered to the system at once: the memory is still warm, and the peer gets on.
 const WRITE_EARLY_BYTES: usize = 256 * 1024;
@@ -130,6 +132,7 @@ struct Inner {
     limits: Cell<WriteLimits>,
     /// Why it is over, until `settle` tells.
     failure: RefCell<Option<Reason>>,
+    input: Input,
     output: RefCell<Output>,
     producer: RefCell<Option<Box<Registered>>>,
     layer: RefCell<Option<Box<Layered>>>,
@@ -249,6 +252,7 @@ impl Transport {
     pub fn resume_reading(&self) {
         if !self.0.reading.replace(true) {
             self.0.medium.resume_reading();
+            self.input_resumed();
             if self.0.layer.borrow().is_some() {
                 // It may hold bytes that were decoded before the pause.
                 self.schedule();

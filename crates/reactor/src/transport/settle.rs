@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use warren_hub::contain;
 
+use super::input::Input;
 use super::{Close, Inner, Medium, State, Transport, WriteHalf};
 use crate::layer::{Layer, Layered};
 use crate::output::{pooled, recycle};
@@ -36,6 +37,7 @@ impl Transport {
             scheduled: Cell::new(false),
             limits: Cell::default(),
             failure: RefCell::default(),
+            input: Input::default(),
             output: RefCell::default(),
             producer: RefCell::default(),
             layer: RefCell::default(),
@@ -48,20 +50,15 @@ impl Transport {
         self.tell(|protocol| protocol.connection_made(self));
     }
 
-    /// Whether the protocol wants bytes now.
-    pub(crate) fn wants_data(&self) -> bool {
-        self.0.reading.get() && self.hears()
-    }
-
     /// Whether the protocol may be told of input at all.
-    fn hears(&self) -> bool {
+    pub(super) fn hears(&self) -> bool {
         self.0.state.get() == State::Open && !self.0.losing.get()
     }
 
     /// The medium has brought bytes.
     pub(crate) fn received(&self, data: &[u8]) {
         if self.0.layer.borrow().is_none() {
-            self.tell(|protocol| protocol.data_received(self, data));
+            self.deliver(data);
         } else {
             self.decode(data);
         }
@@ -73,21 +70,13 @@ impl Transport {
             Some(layered) => layered.layer.input_ended(),
             None => Ok(()),
         };
-        match layer_ended {
-            Ok(()) => self.end_input(),
-            Err(error) => self.fail(Reason::Error(error)),
-        }
-    }
-
-    fn end_input(&self) {
-        if !self.0.read_ended.replace(true) && self.hears() {
-            self.tell(|protocol| protocol.read_connection_lost(self));
-            self.end_both();
+        if !self.has_input_ended() {
+            self.end_input(layer_ended);
         }
     }
 
     /// Both directions have ended, so the connection has.
-    fn end_both(&self) {
+    pub(super) fn end_both(&self) {
         if self.0.read_ended.get() && self.0.write_half.get() == WriteHalf::Ended {
             self.lose_connection();
         }
@@ -95,15 +84,16 @@ impl Transport {
 
     /// Whether the peer has said that it will send no more.
     pub(crate) fn has_input_ended(&self) -> bool {
-        self.0.read_ended.get()
+        self.0.read_ended.get() || self.holds_end()
     }
 
     /// The end of a turn: writes, tells the producers where the water stands, ends what was asked to end.
     pub(crate) fn settle(&self) {
         self.0.scheduled.set(false);
         if self.0.layer.borrow().is_some() {
-            self.decode_held();
+            self.decode_early();
         }
+        self.deliver_held();
         let failure = self.0.failure.take();
         match self.0.state.get() {
             State::Lost => return,
@@ -212,6 +202,7 @@ impl Transport {
     pub(crate) fn lost(&self, reason: Reason) {
         self.0.state.set(State::Lost);
         self.0.output.borrow_mut().clear();
+        self.drop_input();
         let layer = self.0.layer.take();
         drop(layer);
         let producer = self.0.producer.take();
@@ -242,7 +233,7 @@ impl Transport {
     }
 
     /// Ends the connection for `reason` at the end of this turn.
-    fn fail(&self, reason: Reason) {
+    pub(super) fn fail(&self, reason: Reason) {
         if matches!(self.0.state.get(), State::Open | State::Closing) {
             self.0.state.set(State::Aborting);
             *self.0.failure.borrow_mut() = Some(reason);
@@ -250,7 +241,7 @@ impl Transport {
         }
     }
 
-    fn tell(&self, call: impl FnOnce(&mut dyn Protocol)) {
+    pub(super) fn tell(&self, call: impl FnOnce(&mut dyn Protocol)) {
         let told = match self.0.protocol.borrow_mut().as_mut() {
             Some(protocol) => contain("a protocol", || call(protocol.as_mut())),
             None => Ok(()),
@@ -272,7 +263,8 @@ impl Transport {
             return None;
         }
         let wire = self.0.output.take();
-        *place = Some(Box::new(Layered::new(layer, wire, rest.to_vec())));
+        let early = [rest, &self.take_input()].concat();
+        *place = Some(Box::new(Layered::new(layer, wire, early)));
         drop(place);
         self.schedule();
         Some(())
@@ -288,39 +280,36 @@ impl Transport {
         self.0.layer.borrow().is_some()
     }
 
-    /// What was kept when it could not be decoded or told.
-    fn decode_held(&self) {
-        let holds = self.0.layer.borrow().as_ref().is_some_and(|layered| layered.holds());
+    /// Decodes what came before the layer did.
+    fn decode_early(&self) {
+        let holds = self.0.layer.borrow().as_ref().is_some_and(|layered| !layered.early.is_empty());
         if holds && self.wants_data() {
             self.decode(&[]);
         }
     }
 
+    /// Keeps bytes for the layer.
+    pub(super) fn decode_later(&self, data: &[u8]) {
+        if let Some(layered) = self.0.layer.borrow_mut().as_mut() {
+            layered.early.extend_from_slice(data);
+        }
+    }
+
     fn decode(&self, data: &[u8]) {
+        let mut plain = pooled();
         let decoded = match self.0.layer.borrow_mut().as_mut() {
-            Some(layered) => layered.decode(data, pooled()),
+            Some(layered) => layered.decode(data, &mut plain),
             None => return,
         };
-        let (plain, decoded) = decoded;
         // The layer may have something to say.
         self.schedule();
         if decoded.opened && self.hears() {
             self.tell(|protocol| protocol.handshake_completed(self));
         }
-        if !plain.is_empty() && self.hears() {
-            if !self.0.reading.get()
-                && let Some(layered) = self.0.layer.borrow_mut().as_mut()
-            {
-                (layered.held, layered.held_end) = (plain, decoded.end);
-                return;
-            }
-            self.tell(|protocol| protocol.data_received(self, &plain));
-        }
+        self.deliver(&plain);
         recycle(plain);
-        match decoded.end {
-            None => {}
-            Some(Ok(())) => self.end_input(),
-            Some(Err(error)) => self.fail(Reason::Error(error)),
+        if let Some(end) = decoded.end {
+            self.end_input(end);
         }
     }
 

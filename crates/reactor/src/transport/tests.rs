@@ -257,3 +257,80 @@ fn a_layer_knows_an_end_from_a_cut() {
     assert!(connection.is_lost());
     assert_eq!(*log.borrow(), ["handshake", "lost: unexpected end of file"]);
 }
+
+/// Takes one letter at a time and hands the rest back; `p` pauses, `t` starts the cipher.
+struct Letters(Log);
+
+impl Protocol for Letters {
+    fn connection_made(&mut self, _transport: &Transport) {}
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        self.0.borrow_mut().push(format!("{} of {}", char::from(data[0]), data.len()));
+        match data[0] {
+            b'p' => transport.pause_reading(),
+            b'q' => transport.lose_connection(),
+            b't' => transport.add_layer(Box::new(Caesar::default()), b"").unwrap(),
+            _ => {}
+        }
+        transport.unread(data.len() - 1);
+    }
+
+    fn read_connection_lost(&mut self, _transport: &Transport) {
+        self.0.borrow_mut().push("read lost".into());
+    }
+
+    fn connection_lost(&mut self, _reason: &Reason) {}
+}
+
+fn letters() -> (TestConnection, Log) {
+    let log = Log::default();
+    (TestConnection::new(Box::new(Letters(log.clone()))), log)
+}
+
+#[test]
+fn what_is_handed_back_is_told_again_before_anything_else() {
+    let (mut connection, log) = letters();
+    connection.feed(b"apb");
+    connection.half_close();
+    assert_eq!(*log.borrow(), ["a of 3", "p of 2"]);
+    connection.transport().push_input(b"c");
+    connection.transport().resume_reading();
+    connection.feed(b"d");
+    connection.half_close();
+    assert_eq!(log.borrow()[2..], ["b of 3", "c of 2", "d of 1", "read lost"]);
+}
+
+#[test]
+fn the_end_of_the_input_waits_for_what_was_handed_back() {
+    let log = Log::default();
+    let mut connection = TestConnection::new(Box::new(Letters(log.clone())));
+    connection.transport().add_layer(Box::new(Caesar::default()), b"").unwrap();
+    connection.feed(b"!bqc$");
+    assert_eq!(*log.borrow(), ["a of 3", "p of 2"]);
+    connection.transport().resume_reading();
+    assert!(!connection.is_lost());
+    assert_eq!(log.borrow()[2..], ["b of 1", "read lost"]);
+}
+
+#[test]
+fn what_is_handed_back_by_a_protocol_that_closes_is_dropped() {
+    let (mut connection, log) = letters();
+    connection.feed(b"qa");
+    assert!(connection.is_lost());
+    assert_eq!(*log.borrow(), ["q of 2"]);
+}
+
+#[test]
+fn what_is_handed_back_when_a_layer_was_added_is_decoded() {
+    let (mut connection, log) = letters();
+    connection.feed(b"at!bc");
+    connection.feed(b"d");
+    assert_eq!(*log.borrow(), ["a of 5", "t of 4", "a of 2", "b of 1", "c of 1"]);
+    // The same when it was added while reading was paused.
+    let (mut connection, log) = letters();
+    connection.feed(b"p!bc");
+    connection.transport().add_layer(Box::new(Caesar::default()), b"").unwrap();
+    connection.transport().resume_reading();
+    assert!(!connection.is_lost());
+    assert_eq!(*log.borrow(), ["p of 4", "a of 2", "b of 1"]);
+}
