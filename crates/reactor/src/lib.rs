@@ -28,6 +28,7 @@ mod listen;
 mod output;
 mod producer;
 mod protocol;
+pub mod protocols;
 mod socket;
 pub mod testing;
 mod time;
