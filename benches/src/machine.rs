@@ -88,12 +88,17 @@ impl ProcessGroup {
     }
 
     /// Processor time of its processes and of those of their children that have ended: their own and the kernel's on
-    /// their behalf. In steps of 10 ms for each.
+    /// their behalf.
     pub fn processor_time(self) -> Duration {
-        // From utime to cstime, the 12th to the 15th field after the name.
-        let ticks: u64 =
-            self.processes().flat_map(|(_, fields)| fields.into_iter().skip(11).take(4)).sum();
-        Duration::from_millis(1000 * ticks / rustix::param::clock_ticks_per_second())
+        self.processes()
+            .map(|(path, fields)| {
+                // utime and stime, the 12th and 13th field after the name; then the same of children.
+                let times = |at: usize| ticks(fields.iter().skip(at).take(2).sum());
+                // Those steps of 10 ms are too coarse for many processes that do little each, and what the scheduler
+                // has noted of the threads that live knows nothing of those that have ended.
+                times(11).max(scheduled(&path)) + times(13)
+            })
+            .sum()
     }
 
     /// Memory of its processes; what some of them share counts for each.
@@ -109,6 +114,20 @@ impl ProcessGroup {
     fn sum(self, file: &str, name: &str) -> f64 {
         self.processes().map(|(path, _)| bytes_in(&path.join(file), name)).sum()
     }
+}
+
+fn ticks(count: u64) -> Duration {
+    Duration::from_millis(1000 * count / rustix::param::clock_ticks_per_second())
+}
+
+/// How long the threads of a process have had a processor.
+fn scheduled(process: &Path) -> Duration {
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    let time = |thread: fs::DirEntry| -> Option<u64> {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    Duration::from_nanos(threads.filter_map(time).sum())
 }
 
 /// The number of KiB behind a name in a file of `/proc`, in bytes. 0 when it is not there.

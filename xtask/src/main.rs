@@ -48,8 +48,8 @@ enum Task {
     },
     /// Measure against the peers, in release builds, and print tables.
     Bench {
-        /// `broker`, `runtime` or `reactor`.
-        #[arg(value_parser = ["broker", "runtime", "reactor"])]
+        /// `broker`, `runtime`, `reactor` or `models`.
+        #[arg(value_parser = ["broker", "runtime", "reactor", "models"])]
         name: String,
         /// For the program.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -2,6 +2,6 @@
 //!
 //! `cargo xtask bench models` builds them and runs this; what is measured is in `models::SUITE`.
 
-fn main() -> std::io::Result<()> {
+fn main() -> std::process::ExitCode {
     warren_benches::harness::main(&warren_benches::models::SUITE)
 }

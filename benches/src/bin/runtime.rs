@@ -2,6 +2,6 @@
 //!
 //! `cargo xtask bench runtime` installs the peers and runs this; what is measured is in `runtime::SUITE`.
 
-fn main() -> std::io::Result<()> {
+fn main() -> std::process::ExitCode {
     warren_benches::harness::main(&warren_benches::runtime::SUITE)
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -65,10 +66,17 @@ enum Part {
 }
 
 /// What a program of one suite does.
-///
-/// # Errors
-/// When a report cannot be written, or a server does not behave.
-pub fn main(suite: &Suite) -> std::io::Result<()> {
+pub fn main(suite: &Suite) -> ExitCode {
+    match act(suite) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(suite: &Suite) -> std::io::Result<()> {
     let arguments = Arguments::parse();
     let kind_of = |scenario: &str| {
         suite.scenarios.iter().find(|known| known.name == scenario).map(|found| found.kind)

@@ -57,14 +57,17 @@ fn heading(suite: &Suite, plan: &Plan) -> String {
     format!(
         "# {}\n\n\
          Written by\n\n```sh\ncargo xtask bench {}\n```\n\n\
-         {quick}{}. {}. Release builds.\n\n\
+         {quick}{}. {}Release builds.\n\n\
          Each measurement is made in a process of its own, by the peers in turn. A figure is the median {rounds}. \
          {} Below the tables of a scenario is how far apart the measurements of one cell were at most. Bold is the \
          best of a row.\n\n",
         suite.title,
         suite.name,
         machine::description(),
-        versions(suite, plan).join(", "),
+        match versions(suite, plan) {
+            versions if versions.is_empty() => String::new(),
+            versions => format!("{}. ", versions.join(", ")),
+        },
         suite.story,
     )
 }
