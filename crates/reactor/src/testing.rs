@@ -1,12 +1,30 @@
-//! Connections in memory: a test feeds a protocol bytes and reads what it wrote, without a socket or a hub.
+//! Protocols without a network.
+//!
+//! | what is tested | with |
+//! |---|---|
+//! | one protocol, byte by byte | [`TestConnection`] (Twisted's `StringTransport`) |
+//! | that it does not matter where its input is cut | [`cut_everywhere`] |
+//! | two protocols with each other: latency, fragments, a peer that does not read | [`connect`] (Twisted's `iosim`) |
+//! | that nothing hangs wherever the connection is lost | [`lose_everywhere`] |
+//! | timeouts | [`Clock`] (Twisted's `task.Clock`) |
+//! | what listens and connects: factories, connectors, fibers, many nodes, chance | [`warren_hub::sim`], and [`serve`] in it |
+//!
+//! All but the last need no hub and no time. A simulation runs the whole program, sockets included, and finds by its seeds
+//! what nobody thought of; so Twisted's `MemoryReactor`, which only notes who wanted to listen, has no counterpart here.
 
 pub(crate) mod clock;
+mod cuts;
+mod pump;
+mod simulated;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 pub use clock::Clock;
+pub use cuts::{Lost, cut_everywhere, lose_everywhere};
+pub use pump::{Fragmentation, Loss, Pump, Side, connect};
+pub use simulated::serve;
 
 use crate::output::Output;
 use crate::protocol::{PeerAddr, Protocol, Reason};
@@ -41,6 +59,17 @@ pub enum End {
     Graceful,
     /// By [`Transport::abort_connection`], or after an error.
     Abrupt,
+}
+
+/// The transport as a producer of what the peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerState {
+    /// The protocol receives.
+    Producing,
+    /// By [`Transport::pause_reading`].
+    Paused,
+    /// The connection is being closed, or is gone.
+    Stopped,
 }
 
 struct Memory(Rc<Shared>);
@@ -107,6 +136,17 @@ impl TestConnection {
         std::mem::take(&mut *self.shared.written.borrow_mut())
     }
 
+    /// What has been written and not been [taken](Self::take_output).
+    pub fn value(&self) -> Vec<u8> {
+        self.settle();
+        self.shared.written.borrow().clone()
+    }
+
+    /// Forgets what has been written.
+    pub fn clear(&mut self) {
+        self.take_output();
+    }
+
     /// The peer stops reading (`true`) or reads on.
     pub fn stall(&mut self, stalled: bool) {
         self.shared.stalled.set(stalled);
@@ -146,6 +186,26 @@ impl TestConnection {
     pub fn closed(&self) -> Option<End> {
         self.settle();
         self.shared.end.get()
+    }
+
+    /// Whether the protocol has asked for the end of the connection, which may wait for output or a producer.
+    pub fn disconnecting(&self) -> bool {
+        self.transport.is_closing()
+    }
+
+    /// Whether the protocol wants input.
+    pub fn producer_state(&self) -> ProducerState {
+        match self.transport.is_reading() {
+            _ if self.disconnecting() => ProducerState::Stopped,
+            true => ProducerState::Producing,
+            false => ProducerState::Paused,
+        }
+    }
+
+    /// Whether a producer is registered with the transport: a streaming one (`Some(true)`) or one that is asked for each
+    /// piece (`Some(false)`).
+    pub fn producer(&self) -> Option<bool> {
+        self.transport.has_producer()
     }
 
     /// Whether the connection is gone, whoever closed it.

@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
 use warren_hub::net::TcpStream;
-use warren_hub::sync::Event;
 use warren_hub::{sim, sleep};
-use warren_reactor::{PeerAddr, Protocol, Reason, Transport, listen_tcp};
+use warren_reactor::testing::serve;
+use warren_reactor::{PeerAddr, Protocol, Reason, Transport};
 
 /// Answers each line with its length.
 #[derive(Default)]
@@ -31,10 +31,9 @@ impl Protocol for Lengths {
     fn connection_lost(&mut self, _reason: &Reason) {}
 }
 
-fn serve() {
-    let factory = |_: &PeerAddr| Some(Box::new(Lengths::default()) as Box<dyn Protocol>);
-    let _port = listen_tcp("0.0.0.0:7".parse().unwrap(), Box::new(factory)).unwrap();
-    Event::new().wait();
+/// The port's factory.
+fn lengths(_: &PeerAddr) -> Option<Box<dyn Protocol>> {
+    Some(Box::new(Lengths::default()))
 }
 
 /// One conversation, or the error that ended it.
@@ -52,17 +51,9 @@ fn ask(lengths: &[usize]) -> std::io::Result<Vec<usize>> {
 fn a_protocol_gets_every_byte_however_they_are_cut() {
     sim::check(0..40, |world| {
         world.net().latency(Duration::from_millis(1)..=Duration::from_millis(80));
-        world.node("server", serve);
-        sleep(Duration::from_millis(1));
-        let lengths = [0, 1, 5000, 17];
-        let answers = loop {
-            // Refused until the server's first turn has come.
-            match ask(&lengths) {
-                Ok(answers) => break answers,
-                Err(_) => sleep(Duration::from_millis(5)),
-            }
-        };
-        assert_eq!(answers, lengths);
+        serve(world, "server", 7, || lengths);
+        let asked = [0, 1, 5000, 17];
+        assert_eq!(ask(&asked).unwrap(), asked);
     });
 }
 
@@ -70,17 +61,17 @@ fn a_protocol_gets_every_byte_however_they_are_cut() {
 fn connections_that_are_cut_harm_no_other() {
     sim::check(0..40, |world| {
         world.net().cuts(0.05);
-        world.node("server", serve);
-        let lengths = [3, 200, 40];
+        serve(world, "server", 7, || lengths);
+        let asked = [3, 200, 40];
         let mut whole = 0;
         while whole < 5 {
-            match ask(&lengths) {
-                Ok(answers) if answers.len() == lengths.len() => {
-                    assert_eq!(answers, lengths);
+            match ask(&asked) {
+                Ok(answers) if answers.len() == asked.len() => {
+                    assert_eq!(answers, asked);
                     whole += 1;
                 }
                 // The connection was cut.
-                Ok(answers) => assert!(lengths.starts_with(&answers)),
+                Ok(answers) => assert!(asked.starts_with(&answers)),
                 Err(_) => sleep(Duration::from_millis(5)),
             }
         }

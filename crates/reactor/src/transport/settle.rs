@@ -50,6 +50,16 @@ impl Transport {
         self.tell(|protocol| protocol.connection_made(self));
     }
 
+    /// Whether reading is not paused.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.0.reading.get()
+    }
+
+    /// Whether a producer is registered, and a streaming one.
+    pub(crate) fn has_producer(&self) -> Option<bool> {
+        self.0.producer.borrow().as_ref().map(|registered| registered.streaming)
+    }
+
     /// Whether the protocol may be told of input at all.
     pub(super) fn hears(&self) -> bool {
         self.0.state.get() == State::Open && !self.0.losing.get()
