@@ -10,7 +10,7 @@ use warren_reactor::protocols::{
     StatefulProtocol, StatefulReceiver, StatefulStringProtocol, StatefulStrings, StringProtocol,
     StringState, StringTransport,
 };
-use warren_reactor::testing::TestConnection;
+use warren_reactor::testing::{TestConnection, cut_everywhere};
 use warren_reactor::{Protocol, Reason, Transport};
 
 /// What a protocol was told, shared with the test.
@@ -56,15 +56,8 @@ fn check_written(
     written: &[u8],
 ) {
     let want: Vec<String> = want.iter().map(|said| (*said).to_owned()).collect();
-    let want = (want, written.to_vec());
-    assert_eq!(feed(make, [stream]), want, "whole");
-    assert_eq!(feed(make, stream.chunks(1)), want, "byte by byte");
-    for first in 0..=stream.len() {
-        for second in first..=stream.len() {
-            let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
-            assert_eq!(feed(make, pieces), want, "cut at {first} and {second}");
-        }
-    }
+    let said = cut_everywhere(stream, |pieces| feed(make, pieces.iter().copied()));
+    assert_eq!(said, (want, written.to_vec()));
 }
 
 /// Does what lines say.
