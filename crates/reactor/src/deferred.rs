@@ -34,9 +34,13 @@
 //! takes. `callback`, `errback` are the resolver's, so nobody else fires it, and never twice. An exception is a
 //! [`Failure`]. `trap` is [`Failure::trap`]. `inlineCallbacks` are fibers.
 
+mod calls;
 mod chain;
 mod failure;
+mod list;
+mod lock;
 mod outcome;
+mod queue;
 mod resolver;
 mod unhandled;
 
@@ -48,9 +52,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use calls::{defer_later, ensure_deferred, execute, maybe_deferred, spawn_deferred};
 pub use failure::{AnyError, Failure};
+pub use list::{DeferredList, FailureGroup, FirstError, gather_results, race};
+pub use lock::{DeferredLock, DeferredPermit, DeferredSemaphore};
 pub use outcome::Outcome;
-pub use resolver::{Canceller, Resolver};
+pub use queue::{DeferredQueue, QueueOverflow, QueueUnderflow};
+pub use resolver::{Canceller, Pause, Resolver};
 pub use unhandled::{Unhandled, UnhandledFailures};
 
 use crate::time::call_later;
@@ -199,6 +207,25 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
         })
     }
 
+    /// Holds the result back from the callbacks that are added to what this gives, until the other is released or
+    /// dropped. Cancelling what this gives reaches what is waited for; when the result is there, it lets it go on.
+    ///
+    /// ```
+    /// use warren_reactor::Deferred;
+    ///
+    /// let (paused, pause) = Deferred::<i32>::succeed(1).pause();
+    /// let two = paused.add_callback(|n| Ok(n + 1));
+    /// assert!(!two.has_fired());
+    /// pause.unpause();
+    /// assert_eq!(two.wait().unwrap(), 2);
+    /// ```
+    #[track_caller]
+    pub fn pause(self) -> (Self, Pause) {
+        let (gate, open) = Deferred::<(), E>::pending();
+        let paused = self.add_both(move |result| gate.add_both(move |_| result));
+        (paused, Pause(Box::new(move || open.callback(()))))
+    }
+
     /// Fires `resolver` with the result.
     pub fn chain(self, resolver: Resolver<T, E>) {
         let Some(node) = resolver.into_node() else { return };
@@ -263,6 +290,29 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
         }
     }
 
+    /// Of what `call` gives, or of its panic.
+    #[track_caller]
+    fn of_call<R: Outcome<E, Value = T>>(call: impl FnOnce() -> R) -> Self {
+        let callback = |_: Settled<(), E>| call().into_deferred().into();
+        Self::of_next(chain::call_in_place(callback, ()))
+    }
+
+    #[track_caller]
+    fn of_next(next: Next<T, E>) -> Self {
+        Self(match next {
+            Next::Now(Ok(value)) => Repr::Value(value),
+            Next::Now(result) => Repr::Node(Source::fired(result, Location::caller())),
+            Next::Later(node) => Repr::Node(node),
+        })
+    }
+
+    /// What a cancellation of the source calls.
+    fn on_cancel(&self, canceller: impl FnOnce() + 'static) {
+        if let Repr::Node(node) = &self.0 {
+            node.chain().set_canceller(Box::new(canceller));
+        }
+    }
+
     #[track_caller]
     fn link<U, F, C>(self, callback: C) -> Deferred<U, F>
     where
@@ -270,15 +320,11 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
         F: fmt::Debug + 'static,
         C: FnOnce(Settled<T, E>) -> Next<U, F> + 'static,
     {
-        Deferred(match self.0 {
-            Repr::Value(value) => match chain::call_in_place(callback, value) {
-                Next::Now(Ok(value)) => Repr::Value(value),
-                Next::Now(result) => Repr::Node(Source::fired(result, Location::caller())),
-                Next::Later(node) => Repr::Node(node),
-            },
-            Repr::Node(node) => Repr::Node(chain::link(node, callback)),
-            Repr::Taken => unreachable!("the result has been taken, by a poll"),
-        })
+        match self.0 {
+            Repr::Value(value) => Deferred::of_next(chain::call_in_place(callback, value)),
+            Repr::Node(node) => Deferred(Repr::Node(chain::link(node, callback))),
+            Repr::Taken => panic!("the result of this Deferred was taken by a poll"),
+        }
     }
 }
 

@@ -44,7 +44,10 @@ pub use datagram::{
     DatagramTransport, UnixAddr,
 };
 pub use deferred::{
-    AnyError, Canceller, Deferred, Failure, Outcome, Resolver, Unhandled, UnhandledFailures,
+    AnyError, Canceller, Deferred, DeferredList, DeferredLock, DeferredPermit, DeferredQueue,
+    DeferredSemaphore, Failure, FailureGroup, FirstError, Outcome, Pause, QueueOverflow,
+    QueueUnderflow, Resolver, Unhandled, UnhandledFailures, defer_later, ensure_deferred, execute,
+    gather_results, maybe_deferred, race, spawn_deferred,
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use producer::{Consumer, Producer};

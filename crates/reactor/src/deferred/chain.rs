@@ -79,6 +79,8 @@ enum WaitsFor {
     #[default]
     Nothing,
     Source(Option<Box<dyn FnOnce()>>),
+    /// The source's canceller runs.
+    Cancelling,
     /// A Deferred that a callback gave.
     Inner(Weak<dyn Root>),
 }
@@ -151,6 +153,13 @@ impl<T, E> Slot<T, E> {
 }
 
 impl Chain {
+    pub(super) fn is_cancelling(&self) -> bool {
+        let waits_for = self.waits_for.take();
+        let cancelling = matches!(waits_for, WaitsFor::Cancelling);
+        self.waits_for.set(waits_for);
+        cancelling
+    }
+
     pub(super) fn set_canceller(&self, canceller: Box<dyn FnOnce()>) {
         let before = self.waits_for.take();
         self.waits_for.set(match before {
@@ -332,6 +341,7 @@ pub(super) fn cancel(mut root: Rc<dyn Root>) {
     loop {
         match root.chain().waits_for.take() {
             WaitsFor::Nothing => return,
+            WaitsFor::Cancelling => return root.chain().waits_for.set(WaitsFor::Cancelling),
             WaitsFor::Inner(inner) => {
                 root.chain().waits_for.set(WaitsFor::Inner(inner.clone()));
                 match inner.upgrade() {
@@ -341,6 +351,7 @@ pub(super) fn cancel(mut root: Rc<dyn Root>) {
             }
             WaitsFor::Source(canceller) => {
                 if let Some(canceller) = canceller {
+                    root.chain().waits_for.set(WaitsFor::Cancelling);
                     // What has gone wrong is in the log.
                     let _ = without_waits(|| contain("a canceller", canceller));
                 }

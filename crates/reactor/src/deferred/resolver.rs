@@ -7,7 +7,7 @@ use super::chain::{self, Node, Root};
 use super::failure::Failure;
 
 /// Fires a [`Deferred`](crate::Deferred), once. Dropped unused, it fires it with [`Failure::Dropped`], so that nobody
-/// waits for ever. What is fired after a cancellation is dropped silently.
+/// waits for ever; a canceller may drop it, which fires it with [`Failure::Cancelled`]. What is fired after a cancellation is dropped silently.
 #[must_use = "dropping it fails the Deferred"]
 pub struct Resolver<T, E = super::AnyError> {
     /// Until it has fired.
@@ -57,7 +57,8 @@ impl<T, E> Resolver<T, E> {
 
 impl<T, E> Drop for Resolver<T, E> {
     fn drop(&mut self) {
-        if let Some(source) = self.source.take() {
+        // A canceller may well drop it: then it has been cancelled.
+        if let Some(source) = self.source.take().filter(|source| !source.chain().is_cancelling()) {
             chain::fire(source, Err(Failure::Dropped));
         }
     }
@@ -80,6 +81,23 @@ impl Canceller {
         if let Some(root) = self.0.as_ref().and_then(Weak::upgrade) {
             chain::cancel(root);
         }
+    }
+}
+
+/// Holds the result of a [`Deferred`](crate::Deferred) back, from [`Deferred::pause`](crate::Deferred::pause).
+#[must_use = "dropping it lets the result go on"]
+pub struct Pause(pub(super) Box<dyn FnOnce()>);
+
+impl Pause {
+    /// Lets the result go on, as dropping this does.
+    pub fn unpause(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pause").finish_non_exhaustive()
     }
 }
 

@@ -1,3 +1,6 @@
+mod groups;
+mod model;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
