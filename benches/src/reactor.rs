@@ -4,6 +4,7 @@
 //!
 //! Start at [`SUITE`].
 
+mod chains;
 mod requests;
 mod servers;
 mod timers;
@@ -44,6 +45,7 @@ const SCENARIOS: &[&Scenario] = &[
     &servers::IDLE,
     &timers::CANCELLED,
     &timers::FIRED,
+    &chains::SCENARIO,
 ];
 
 const PEERS: &[Peer] = &[Peer::Protocol, Peer::Tokio, Peer::Twisted, Peer::Uvloop];
