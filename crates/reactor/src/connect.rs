@@ -95,6 +95,8 @@ struct Inner {
     factory: RefCell<Box<dyn ClientFactory>>,
     started: Cell<bool>,
     state: Cell<ConnectorState>,
+    /// The connection was to be closed before its transport was known.
+    leaving: Cell<bool>,
     /// Counts the attempts, so that what was started for one does not concern the next.
     attempt: Cell<u64>,
     pending: RefCell<Option<Pending>>,
@@ -120,6 +122,7 @@ impl Connector {
             factory: RefCell::new(factory),
             started: Cell::new(false),
             state: Cell::new(ConnectorState::Disconnected),
+            leaving: Cell::new(false),
             attempt: Cell::new(0),
             pending: RefCell::default(),
             transport: RefCell::default(),
@@ -144,17 +147,19 @@ impl Connector {
         match self.0.state.get() {
             ConnectorState::Disconnected => {}
             ConnectorState::Connecting => self.stop_connecting(),
-            ConnectorState::Connected => {
-                if let Some(transport) = &*self.0.transport.borrow() {
-                    transport.lose_connection();
-                }
-            }
+            ConnectorState::Connected => match &*self.0.transport.borrow() {
+                Some(transport) => transport.lose_connection(),
+                // It is just being made.
+                None => self.0.leaving.set(true),
+            },
         }
     }
 
     /// Gives up the connection that is being made: the factory hears [`Reason::Aborted`]. Does nothing otherwise.
     pub fn stop_connecting(&self) {
         if self.0.state.get() == ConnectorState::Connecting {
+            // At once: the answer may be there already.
+            self.forget_pending();
             self.soon(|connector| connector.failed(Reason::Aborted));
         }
     }
@@ -220,6 +225,7 @@ impl Connector {
 
     fn connected(&self, source: Source) {
         self.0.state.set(ConnectorState::Connected);
+        self.0.leaving.set(false);
         let peer = self.destination();
         let host = source.local_addr().map_or(PeerAddr::Unix(None), PeerAddr::from);
         let mut built = None;
@@ -229,6 +235,9 @@ impl Connector {
         match adopt(source, peer, host, Box::new(client)) {
             // Unless it has been lost meanwhile.
             Ok(transport) if !transport.is_lost() => {
+                if self.0.leaving.get() {
+                    transport.lose_connection();
+                }
                 *self.0.transport.borrow_mut() = Some(transport);
             }
             Ok(_) => {}
@@ -237,11 +246,15 @@ impl Connector {
     }
 
     fn failed(&self, reason: Reason) {
+        self.forget_pending();
+        self.ended(|factory, connector| factory.client_connection_failed(connector, &reason));
+    }
+
+    fn forget_pending(&self) {
         if let Some(pending) = self.0.pending.take() {
             pending.timeout.cancel();
             drop(pending.registration);
         }
-        self.ended(|factory, connector| factory.client_connection_failed(connector, &reason));
     }
 
     fn lost(&self, reason: &Reason) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
-use warren_hub::{call_later, contain};
+use warren_hub::{call_later, call_soon, contain};
 
 use crate::protocol::{Factory, PeerAddr};
 use crate::socket::adopt;
@@ -149,9 +149,12 @@ impl Drop for ListeningPort {
         drop(registration);
         let source = self.0.source.take();
         drop(source);
-        // Dropped by the factory itself, a port cannot tell it.
-        if let Ok(mut factory) = self.0.factory.try_borrow_mut() {
-            let _ = contain("a factory", || factory.stop_factory());
+        if self.0.factory.try_borrow_mut().is_ok() {
+            self.0.stop_factory();
+        } else {
+            // Dropped by the factory itself, which is told when it has returned.
+            let listener = self.0.clone();
+            call_soon(move || listener.stop_factory());
         }
         if let PeerAddr::Unix(Some(path)) = &self.0.addr {
             // It may have been removed by someone else.
@@ -207,6 +210,10 @@ impl Listener {
         if let Err(error) = adopt(source, peer, host, protocol) {
             tracing::warn!(%error, "a connection could not be served");
         }
+    }
+
+    fn stop_factory(&self) {
+        let _ = contain("a factory", || self.factory.borrow_mut().stop_factory());
     }
 
     fn accept_again(&self) {

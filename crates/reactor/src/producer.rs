@@ -3,9 +3,12 @@
 //! A *push* producer (streaming) writes on its own account, until it is paused, and again when it is resumed. A *pull*
 //! producer writes one piece each time it is resumed.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use warren_hub::contain;
+
+use crate::transport::WriteLimits;
 
 /// Makes bytes for a [`Consumer`]. Calls come from the loop and must not wait.
 pub trait Producer {
@@ -22,7 +25,7 @@ pub trait Producer {
 /// Takes bytes from a [`Producer`].
 pub trait Consumer {
     /// Lets `producer` hear when to go on: above the high-water mark a push producer (`streaming`) is paused, at the
-    /// low-water mark it is resumed; a pull producer is resumed whenever nothing waits. A consumer that is gone calls
+    /// low-water mark it is resumed; a pull producer is resumed when nothing waits, once for each time it writes. A consumer that is gone calls
     /// `stop_producing` at once.
     ///
     /// # Panics
@@ -37,13 +40,41 @@ pub trait Consumer {
 }
 
 /// Who has been registered.
-#[derive(Clone)]
 pub(crate) struct Registered {
-    pub(crate) producer: Rc<dyn Producer>,
+    producer: Rc<dyn Producer>,
     pub(crate) streaming: bool,
+    /// A push producer has been told to pause; a pull producer has been asked and has not written yet.
+    waits: Cell<bool>,
 }
 
 impl Registered {
+    pub(crate) fn new(producer: Rc<dyn Producer>, streaming: bool) -> Rc<Self> {
+        Rc::new(Self { producer, streaming, waits: Cell::new(false) })
+    }
+
+    /// The consumer has been written to.
+    pub(crate) fn wrote(&self) {
+        if !self.streaming {
+            self.waits.set(false);
+        }
+    }
+
+    /// So many bytes wait at the consumer.
+    pub(crate) fn settle(&self, waiting: usize, limits: WriteLimits) {
+        let waits = self.waits.get();
+        if !self.streaming {
+            if waiting == 0 && !self.waits.replace(true) {
+                self.tell(|producer| producer.resume_producing());
+            }
+        } else if !waits && limits.high_bytes < waiting {
+            self.waits.set(true);
+            self.tell(|producer| producer.pause_producing());
+        } else if waits && waiting <= limits.low_bytes {
+            self.waits.set(false);
+            self.tell(|producer| producer.resume_producing());
+        }
+    }
+
     /// Calls the producer. Its panic is logged and harms nobody else.
     pub(crate) fn tell(&self, call: impl FnOnce(&dyn Producer)) {
         let _ = contain("a producer", || call(self.producer.as_ref()));

@@ -68,8 +68,8 @@ struct Socket {
     reactor: Rc<Reactor>,
     registration: RefCell<Option<Registration>>,
     source: RefCell<Option<Source>>,
-    /// There may be bytes that were not read because reading was paused.
-    readable: Cell<bool>,
+    /// What may be read: bytes that were not because reading was paused, and the end, which is news only once.
+    news: Cell<Readiness>,
     lingering: Cell<bool>,
     linger_timer: Cell<Option<Timer>>,
 }
@@ -86,7 +86,7 @@ pub(crate) fn adopt(
         reactor: reactor(),
         registration: RefCell::default(),
         source: RefCell::default(),
-        readable: Cell::new(false),
+        news: Cell::new(Readiness::empty()),
         lingering: Cell::new(false),
         linger_timer: Cell::default(),
     });
@@ -96,7 +96,8 @@ pub(crate) fn adopt(
     let transport =
         Transport::new(peer, host, protocol, Box::new(SocketMedium(Rc::downgrade(&socket))));
     let _ = socket.transport.set(transport.clone());
-    transport.set_tcp_nodelay(true)?;
+    // A peer that has gone already is told of by reading.
+    let _ = transport.set_tcp_nodelay(true);
     transport.made();
     Ok(transport)
 }
@@ -135,10 +136,10 @@ impl Medium for SocketMedium {
 
     fn resume_reading(&self) {
         if let Some(socket) = self.0.upgrade()
-            && socket.readable.get()
+            && !socket.news.get().is_empty()
             && let Some(registration) = &*socket.registration.borrow()
         {
-            registration.again(Readiness::READABLE);
+            registration.again(socket.news.get());
         }
     }
 
@@ -176,19 +177,20 @@ impl IoHandler for Socket {
             // Nothing is read any more that would tell.
             return self.fail(transport);
         }
-        if ready.intersects(Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR) {
-            self.readable.set(true);
-            self.read(transport, ready);
+        let news = ready & (Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR);
+        if !news.is_empty() {
+            self.news.set(self.news.get() | news);
+            self.read(transport);
         }
     }
 }
 
 impl Socket {
     /// Reads until nothing is left, the protocol has had enough, or it is another's turn.
-    fn read(&self, transport: &Transport, ready: Readiness) {
+    fn read(&self, transport: &Transport) {
         let mut buffer = self.reactor.buffer.take();
         buffer.resize(READ_BYTES, 0);
-        let end = self.read_into(&mut buffer, transport, ready);
+        let end = self.read_into(&mut buffer, transport);
         self.reactor.buffer.set(buffer);
         if let Some(reason) = end {
             self.close();
@@ -196,12 +198,9 @@ impl Socket {
         }
     }
 
-    fn read_into(
-        &self,
-        buffer: &mut [u8],
-        transport: &Transport,
-        ready: Readiness,
-    ) -> Option<Reason> {
+    fn read_into(&self, buffer: &mut [u8], transport: &Transport) -> Option<Reason> {
+        // That there is nothing left to read does not undo the end.
+        let emptied = || self.news.set(self.news.get() - Readiness::READABLE);
         for _ in 0..READS_PER_TURN {
             if !transport.wants_data() || transport.has_input_ended() {
                 return None;
@@ -212,23 +211,22 @@ impl Socket {
             };
             match read {
                 Ok(0) => {
-                    self.readable.set(false);
+                    self.news.set(Readiness::empty());
                     transport.input_ended();
                     return None;
                 }
                 Ok(count) => {
                     transport.received(&buffer[..count]);
                     // A short read has emptied the socket: the next bytes, or the end, are news again. Unless
-                    // the end was part of this news.
-                    if count < buffer.len()
-                        && !ready.intersects(Readiness::CLOSED | Readiness::ERROR)
-                    {
-                        self.readable.set(false);
+                    // the end has been announced.
+                    let over = Readiness::CLOSED | Readiness::ERROR;
+                    if count < buffer.len() && !self.news.get().intersects(over) {
+                        emptied();
                         return None;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable.set(false);
+                    emptied();
                     return None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -236,7 +234,7 @@ impl Socket {
             }
         }
         if let Some(registration) = &*self.registration.borrow() {
-            registration.again(ready);
+            registration.again(self.news.get());
         }
         None
     }
@@ -307,9 +305,8 @@ impl Socket {
 
     /// Throws away what the system still holds for the peer, who sees a reset.
     fn reset(&self) {
-        if let Some(socket) = self.source.borrow().as_ref().and_then(Source::kernel) {
-            // On other than TCP it has no effect.
-            let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        if let Some(source) = &*self.source.borrow() {
+            source.reset_on_close();
         }
         self.close();
     }

@@ -134,7 +134,7 @@ struct Inner {
     failure: RefCell<Option<Reason>>,
     input: Input,
     output: RefCell<Output>,
-    producer: RefCell<Option<Box<Registered>>>,
+    producer: RefCell<Option<Rc<Registered>>>,
     layer: RefCell<Option<Box<Layered>>>,
     /// Borrowed during its callbacks; `None` once the connection is lost.
     protocol: RefCell<Option<Box<dyn Protocol>>>,
@@ -185,10 +185,19 @@ impl Transport {
     }
 
     fn takes_output(&self) -> bool {
-        self.0.state.get() == State::Open && self.0.write_half.get() == WriteHalf::Open
+        let takes = match self.0.write_half.get() {
+            WriteHalf::Open => true,
+            // A producer goes on until it has finished.
+            WriteHalf::Ending => self.0.producer.borrow().is_some(),
+            WriteHalf::Ended => false,
+        };
+        takes && self.0.state.get() == State::Open
     }
 
     fn appended(&self, output: &mut Output) {
+        if let Some(registered) = &*self.0.producer.borrow() {
+            registered.wrote();
+        }
         if WRITE_EARLY_BYTES < output.len()
             && self.0.producing.get()
             && self.0.failure.borrow().is_none()
@@ -220,8 +229,8 @@ impl Transport {
         self.schedule();
     }
 
-    /// Ends the output once all of it has been written, and goes on reading. The protocol hears
-    /// [`write_connection_lost`](Protocol::write_connection_lost).
+    /// Ends the output once all of it has been written, and goes on reading. A producer that is registered goes on until it
+    /// has finished. The protocol hears [`write_connection_lost`](Protocol::write_connection_lost).
     pub fn lose_write_connection(&self) {
         if self.takes_output() {
             self.0.write_half.set(WriteHalf::Ending);
@@ -365,7 +374,7 @@ impl Consumer for Transport {
         }
         let mut place = self.0.producer.borrow_mut();
         assert!(place.is_none(), "a producer is registered already: unregister it first");
-        *place = Some(Box::new(Registered { producer, streaming }));
+        *place = Some(Registered::new(producer, streaming));
         drop(place);
         self.schedule();
     }

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddr;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
@@ -108,6 +109,9 @@ pub(crate) trait Endpoint {
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(None)
     }
+
+    /// Lets the peer see a reset when this is dropped.
+    fn reset_on_close(&self) {}
 }
 
 /// What can be read, written, accepted from, and waited for.
@@ -231,6 +235,16 @@ impl Source {
         match self {
             Self::Kernel(fd) | Self::Pipe(fd) => kernel::shutdown(fd.as_fd(), how),
             Self::Simulated(endpoint) => endpoint.shutdown(how),
+        }
+    }
+
+    pub(crate) fn reset_on_close(&self) {
+        match self {
+            Self::Kernel(fd) | Self::Pipe(fd) => {
+                // On other than TCP it has no effect, or is refused.
+                let _ = net::sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+            }
+            Self::Simulated(endpoint) => endpoint.reset_on_close(),
         }
     }
 

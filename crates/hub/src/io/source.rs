@@ -105,6 +105,12 @@ impl Source {
         self.0.shutdown(how)
     }
 
+    /// Lets the close be a reset: what the system still holds for the peer is thrown away (`SO_LINGER` of no time). No
+    /// effect on other than TCP.
+    pub fn reset_on_close(&self) {
+        self.0.reset_on_close();
+    }
+
     /// The error that waits on the socket, which this takes off.
     ///
     /// # Errors

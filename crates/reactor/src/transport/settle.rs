@@ -167,26 +167,16 @@ impl Transport {
 
     fn tell_producers(&self, waiting: usize) {
         let limits = self.0.limits.get();
-        let producer = self.0.producer.borrow().as_deref().cloned();
-        if let Some(pull) = producer.as_ref().filter(|producer| !producer.streaming)
-            && waiting == 0
-            && self.0.state.get() == State::Open
-        {
-            pull.tell(|producer| producer.resume_producing());
-        }
-        let push = producer.filter(|producer| producer.streaming);
         if self.0.producing.get() && limits.high_bytes < waiting {
             self.0.producing.set(false);
             self.tell(|protocol| protocol.pause_producing(self));
-            if let Some(push) = push {
-                push.tell(|producer| producer.pause_producing());
-            }
         } else if !self.0.producing.get() && waiting <= limits.low_bytes {
             self.0.producing.set(true);
             self.tell(|protocol| protocol.resume_producing(self));
-            if let Some(push) = push {
-                push.tell(|producer| producer.resume_producing());
-            }
+        }
+        let registered = self.0.producer.borrow().clone();
+        if let Some(registered) = registered.filter(|_| self.0.state.get() == State::Open) {
+            registered.settle(waiting, limits);
         }
     }
 

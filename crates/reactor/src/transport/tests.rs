@@ -1,5 +1,7 @@
 //! Half-open connections, producers and layers, in memory.
 
+mod producers;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::io;

@@ -69,6 +69,8 @@ struct End {
     starved: Cell<bool>,
     /// The program sends no more.
     finished: Cell<bool>,
+    /// It is to be closed by a reset.
+    resets: Cell<bool>,
     /// Has not been told yet.
     error: Cell<Option<Errno>>,
     broken: Cell<bool>,
@@ -93,6 +95,7 @@ impl End {
             unread: Cell::new(0),
             starved: Cell::new(false),
             finished: Cell::new(false),
+            resets: Cell::new(false),
             error: Cell::new(None),
             broken: Cell::new(false),
         }
@@ -332,7 +335,7 @@ impl Connection {
         let unread = !end.received.take().is_empty();
         let made = self.ends[1].process.borrow().is_some();
         if made && !end.broken.get() {
-            if unread {
+            if unread || end.resets.get() {
                 self.dispatch(core, side, Segment::Reset);
             } else if !end.finished.replace(true) {
                 self.dispatch(core, side, Segment::End);
@@ -520,6 +523,10 @@ impl Endpoint for StreamEnd {
         } else {
             Err(Errno::NOTCONN.into())
         }
+    }
+
+    fn reset_on_close(&self) {
+        self.end().resets.set(matches!(self.end().addr, Addr::Ip(_)));
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
