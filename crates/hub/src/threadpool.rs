@@ -43,7 +43,6 @@ struct Owner(Arc<Workers>);
 
 struct Workers {
     name: Box<str>,
-    threads_max: usize,
     state: Mutex<State>,
     /// Rung for a job, and at the end.
     work: Condvar,
@@ -54,6 +53,7 @@ struct Workers {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    threads_max: usize,
     threads: usize,
     idle: usize,
     /// Jobs that wait or run.
@@ -79,9 +79,9 @@ impl ThreadPool {
         assert!(threads_max > 0, "a pool needs a thread");
         let done = SharedEvent::new();
         done.set();
-        let state = Mutex::default();
+        let state = Mutex::new(State { threads_max, ..State::default() });
         let work = Condvar::new();
-        let workers = Workers { name: name.into(), threads_max, state, work, done };
+        let workers = Workers { name: name.into(), state, work, done };
         Self(Arc::new(Owner(Arc::new(workers))))
     }
 
@@ -168,6 +168,30 @@ impl ThreadPool {
         self.0.0.end();
     }
 
+    /// Changes how many threads there may be at most. Of those above it, idle ones end now, the others after their job.
+    ///
+    /// # Panics
+    /// When `threads_max` is 0.
+    pub fn set_threads_max(&self, threads_max: usize) {
+        assert!(threads_max > 0, "a pool needs a thread");
+        let workers = &self.0.0;
+        let mut state = workers.lock();
+        state.threads_max = threads_max;
+        let wanted = state.jobs.len().saturating_sub(state.idle);
+        for _ in state.threads..threads_max.min(state.threads + wanted) {
+            if workers.start(&mut state).is_err() {
+                break;
+            }
+        }
+        drop(state);
+        workers.work.notify_all();
+    }
+
+    /// How many threads there may be at most.
+    pub fn threads_max(&self) -> usize {
+        self.0.0.lock().threads_max
+    }
+
     /// Jobs that wait or run.
     pub fn len(&self) -> usize {
         self.0.0.lock().unfinished
@@ -195,19 +219,11 @@ impl ThreadPool {
         state.jobs.push_back(job);
         state.unfinished += 1;
         workers.done.clear();
-        if state.jobs.len() <= state.idle || state.threads == workers.threads_max {
+        if state.jobs.len() <= state.idle || state.threads >= state.threads_max {
             workers.work.notify_one();
             return Ok(());
         }
-        state.threads += 1;
-        let thread = thread::Builder::new().name(workers.name.to_string());
-        let started = thread.spawn({
-            let workers = workers.clone();
-            move || workers.run()
-        });
-        let Err(error) = started else { return Ok(()) };
-        state.threads -= 1;
-        tracing::error!(%error, threads = state.threads, "cannot start a thread of a pool");
+        let Err(error) = workers.start(&mut state) else { return Ok(()) };
         if state.threads > 0 {
             return Ok(());
         }
@@ -221,6 +237,21 @@ impl ThreadPool {
 }
 
 impl Workers {
+    fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let thread = thread::Builder::new().name(self.name.to_string());
+        let workers = self.clone();
+        match thread.spawn(move || workers.run()) {
+            Ok(_) => {
+                state.threads += 1;
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, threads = state.threads, "cannot start a thread of a pool");
+                Err(error)
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,8 +283,11 @@ impl Workers {
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.lock();
                 self.finished(&mut state, 1);
+                if state.threads > state.threads_max {
+                    break;
+                }
             }
-            if state.ended {
+            if state.ended || state.threads > state.threads_max {
                 break;
             }
             state.idle += 1;

@@ -65,6 +65,38 @@ fn no_more_threads_than_said() {
 }
 
 #[test]
+fn a_pool_can_be_made_larger_and_smaller() {
+    let pool = ThreadPool::new(1);
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let (started, has_started) = mpsc::channel();
+    let spawn = |n: u32| {
+        let (gate, started) = (gate.clone(), started.clone());
+        pool.spawn(move || {
+            started.send(n).unwrap();
+            drop(gate.lock().map(|gate| gate.recv()));
+        })
+    };
+    let jobs: Vec<_> = (0..3).map(spawn).collect();
+    assert_eq!(has_started.recv(), Ok(0));
+    assert_eq!((pool.threads(), pool.threads_max()), (1, 1));
+    // Those that wait already begin.
+    pool.set_threads_max(3);
+    let mut others = [has_started.recv().unwrap(), has_started.recv().unwrap()];
+    others.sort_unstable();
+    assert_eq!((others, pool.threads()), ([1, 2], 3));
+    pool.set_threads_max(1);
+    drop(release);
+    jobs.into_iter().for_each(|job| job.join().unwrap());
+    // Two of the threads end, by themselves.
+    while pool.threads() > 1 {
+        thread::yield_now();
+    }
+    assert_eq!(pool.apply(|| 7), 7);
+    assert_eq!(pool.threads(), 1);
+}
+
+#[test]
 fn results_keep_the_order_of_the_items_and_panics_reach_the_caller() {
     run(|| {
         let pool = ThreadPool::new(4);
