@@ -22,6 +22,8 @@
 mod connect;
 mod datagram;
 pub mod deferred;
+pub mod events;
+mod home;
 #[allow(dead_code)] // Until TLS uses all of it.
 mod layer;
 mod listen;
@@ -31,6 +33,7 @@ mod protocol;
 pub mod protocols;
 mod socket;
 pub mod testing;
+mod threads;
 mod time;
 mod transport;
 mod udp;
@@ -52,6 +55,10 @@ pub use deferred::{
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
+pub use threads::{
+    ReactorHandle, call_from_thread, call_in_thread, call_multiple_in_thread, defer_to_thread,
+    defer_to_thread_pool, reactor_handle, suggest_thread_pool_size, thread_pool,
+};
 pub use time::{DelayedCall, call_later, now};
 pub use transport::{Transport, WeakTransport, WriteLimits};
 pub use udp::multicast::{Interface, MulticastOptions, listen_multicast};

@@ -45,6 +45,15 @@ pub fn call_later(delay: Duration, callback: impl FnOnce() + 'static) -> Delayed
     call
 }
 
+/// Calls `callback` in the next turn of the loop; by a test's clock, when that advances. A panic is logged.
+pub(crate) fn call_soon(callback: impl FnOnce() + 'static) {
+    if clock::installed().is_some() {
+        call_later(Duration::ZERO, callback);
+    } else {
+        warren_hub::call_soon(move || drop(contain("a call of the loop", callback)));
+    }
+}
+
 /// A call that waits for its time, or has had it. Clones are the same call.
 #[derive(Clone)]
 pub struct DelayedCall(Rc<dyn Delayed>);
