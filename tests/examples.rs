@@ -102,3 +102,51 @@ fn stream_server() {
     assert!(server.line().starts_with("New connection from 127.0.0.1:"));
     server.expect(&["echoed hello", "echoed once more", "client quit"]);
 }
+
+#[test]
+fn task_timeline() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("timeline.svg");
+    let text = output("task_timeline", &[file.to_str().unwrap()]);
+    // The numbers of a line: total, longest task, worked, at once, waited, at once.
+    let numbers = |way: &str| -> Vec<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(way)).unwrap();
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    };
+    let single = numbers("single-threaded:");
+    let [total, longest, worked, running, waited, waiting] = single[..] else { panic!("{text}") };
+    assert_eq!((running, waiting), (1, 1), "{text}");
+    // Whole milliseconds are rounded down.
+    assert!(worked + waited <= total + 2 && longest < total, "{text}");
+    for way in ["multi-threaded:", "event-driven, protocols:", "event-driven, fibers:"] {
+        let [total, longest, _, running, waited, waiting] = numbers(way)[..] else {
+            panic!("{text}")
+        };
+        assert_eq!(waiting, 3, "{text}");
+        assert!(way.starts_with("multi") || running == 1, "{text}");
+        // However slow the machine is: the whole is no sum, for what delays it delays all that wait.
+        assert!(total < waited && longest <= total && total < 2 * longest, "{text}");
+    }
+    let picture = std::fs::read_to_string(file).unwrap();
+    let colors = ["#D95F02", "#1F5FA8", "#4D9A4D"].map(|color| picture.matches(color).count());
+    // In each of four runs a name, and three times running and twice waiting.
+    assert_eq!(colors, [4 * 6; 3]);
+    check_well_formed(&picture);
+}
+
+/// Every element of an XML text is closed, in the order of nesting, and there is one root.
+fn check_well_formed(xml: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut roots = 0;
+    for tag in xml.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').expect("a tag ends");
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else {
+            roots += usize::from(open.is_empty());
+            open.extend((!tag.ends_with('/')).then_some(name));
+        }
+    }
+    assert_eq!((open.len(), roots), (0, 1), "{open:?}");
+}
