@@ -314,3 +314,78 @@ impl Client {
 fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers each of what `request` recognizes, on a thread for each connection.
+    fn serve(request: &'static [u8], answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                thread::spawn(move || {
+                    let mut buffer = vec![0; request.len()];
+                    while stream.read_exact(&mut buffer).is_ok() && buffer == request {
+                        if stream.write_all(answer).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        addr
+    }
+
+    #[track_caller]
+    fn check(style: Style, server: SocketAddr) {
+        let group = rustix::process::getpgrp().as_raw_nonzero().get().try_into().unwrap();
+        let time = Duration::from_millis(50);
+        let figures = load(style, server, group, 3, time).unwrap();
+        assert_eq!(figures.len(), Served::MibAll as usize + 1);
+        assert!(figures[Served::PerSecond as usize] > 0.0, "{figures:?}");
+        assert!(figures[Served::MibAll as usize] > 0.0, "{figures:?}");
+    }
+
+    #[test]
+    fn an_echo_is_loaded_in_every_style() {
+        const REQUEST: &[u8] = &[b'x'; REQUEST_BYTES];
+        for style in [
+            Style::Echo { bytes: REQUEST_BYTES },
+            Style::Echo { bytes: 100 * REQUEST_BYTES },
+            Style::Pipelined { depth: 5 },
+            Style::Connect(Job::Echo),
+            Style::Idle,
+        ] {
+            check(style, serve(REQUEST, REQUEST));
+        }
+    }
+
+    #[test]
+    fn an_http_server_is_loaded() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: it\r\ncontent-length: 5\r\n\r\nhello";
+        for style in [Style::Http, Style::Connect(Job::Http)] {
+            check(style, serve(HTTP_REQUEST, ANSWER));
+        }
+    }
+
+    #[test]
+    fn a_server_that_behaves_badly_is_an_error() {
+        let load = |style, server| {
+            load(style, server, 0, 1, Duration::from_millis(50)).unwrap_err().to_string()
+        };
+        let refuses = serve(HTTP_REQUEST, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        assert!(load(Style::Http, refuses).starts_with("the answer was http/1.1 404"));
+        let closes = serve(b"something else", b"");
+        assert_eq!(load(Style::Idle, closes), "the server closed a connection");
+        const LONG: &[u8] = &[b'x'; 2 * REQUEST_BYTES];
+        let talks = serve(&[b'x'; REQUEST_BYTES], LONG);
+        let error = load(Style::Connect(Job::Echo), talks);
+        assert_eq!(error, "the server answers more than it was asked");
+    }
+}

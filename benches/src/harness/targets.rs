@@ -127,3 +127,14 @@ fn ratios(suite: &Suite, outcomes: &[Outcome]) -> String {
 fn times_better(more_is_better: bool, ours: f64, theirs: f64) -> f64 {
     if more_is_better { ours / theirs } else { theirs / ours }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_above_one_is_in_our_favour() {
+        assert_eq!(times_better(true, 30.0, 10.0), 3.0);
+        assert_eq!(times_better(false, 10.0, 30.0), 3.0);
+    }
+}
