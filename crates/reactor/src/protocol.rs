@@ -132,6 +132,8 @@ pub enum PeerAddr {
     Tcp(SocketAddr),
     /// A Unix socket; the path is known at the listening end only.
     Unix(Option<PathBuf>),
+    /// Pipes, terminals or files: standard input and output, a child process.
+    Pipe,
     /// In memory, in tests.
     Memory,
 }
@@ -150,7 +152,7 @@ impl PeerAddr {
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
-            Self::Unix(_) | Self::Memory => true,
+            Self::Unix(_) | Self::Pipe | Self::Memory => true,
         }
     }
 }
@@ -161,6 +163,7 @@ impl fmt::Display for PeerAddr {
             Self::Tcp(addr) => addr.fmt(f),
             Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
             Self::Unix(None) => f.write_str("unix:"),
+            Self::Pipe => f.write_str("pipe"),
             Self::Memory => f.write_str("memory"),
         }
     }

@@ -1,7 +1,7 @@
 //! Sockets as a transport's medium, and the reactor of a thread: one read buffer for all, one flush per turn.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::Shutdown;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -11,23 +11,30 @@ use warren_hub::{
     Phase, Timer, TurnHook, TurnHookGuard, call_later, call_soon, hub_local, on_turn_end,
 };
 
-use crate::output::{Output, SLICES_MAX};
+use crate::output::Output;
 use crate::protocol::{PeerAddr, Protocol, Reason};
 use crate::transport::{Close, Medium, Transport};
 
 /// The buffer that all connections of a thread read into.
-const READ_BYTES: usize = 128 * 1024;
+pub(crate) const READ_BYTES: usize = 128 * 1024;
 /// Reads of one connection in one turn. Then others have theirs.
-const READS_PER_TURN: usize = 4;
+pub(crate) const READS_PER_TURN: usize = 4;
 /// How long a closed connection may take to read what we sent last. Closing at once could make the kernel throw
 /// that away on the other side, when bytes we have not read are on their way (RFC 1122 §4.2.2.13).
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What the connections of a thread share.
-struct Reactor {
+pub(crate) struct Reactor {
     /// Those with something to flush or to close, in the order in which they asked.
     scheduled: RefCell<Vec<Transport>>,
-    buffer: Cell<Vec<u8>>,
+    pub(crate) buffer: Cell<Vec<u8>>,
+}
+
+impl Reactor {
+    /// Lets `transport` settle at the end of this turn.
+    pub(crate) fn schedule(&self, transport: &Transport) {
+        self.scheduled.borrow_mut().push(transport.clone());
+    }
 }
 
 impl TurnHook for Reactor {
@@ -48,7 +55,7 @@ impl TurnHook for Reactor {
 }
 
 /// The reactor of this thread's hub, which lives as long as the hub.
-fn reactor() -> Rc<Reactor> {
+pub(crate) fn reactor() -> Rc<Reactor> {
     struct Hooked {
         reactor: Rc<Reactor>,
         /// For as long as the hub runs: the hook costs a glance per turn.
@@ -108,7 +115,7 @@ struct SocketMedium(Weak<Socket>);
 impl Medium for SocketMedium {
     fn schedule(&self, transport: &Transport) {
         if let Some(socket) = self.0.upgrade() {
-            socket.reactor.scheduled.borrow_mut().push(transport.clone());
+            socket.reactor.schedule(transport);
         }
     }
 
@@ -116,22 +123,11 @@ impl Medium for SocketMedium {
         let Some(socket) = self.0.upgrade() else { return Ok(()) };
         let source = socket.source.borrow();
         let Some(source) = source.as_ref() else { return Ok(()) };
-        while !output.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = output.slices(&mut slices);
-            let written = match &slices[..count] {
-                // Spares the kernel the reading of a list.
-                [one] => source.write(one),
-                many => source.write_vectored(many),
-            };
-            match written {
-                Ok(written) => output.consume(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        output.write_by(|slices| match slices {
+            // Spares the kernel the reading of a list.
+            [one] => source.write(one),
+            many => source.write_vectored(many),
+        })
     }
 
     fn resume_reading(&self) {
