@@ -23,11 +23,13 @@
 //! other parts of the program are left alone. One that nobody waits for is reaped all the same, as long as the hub runs.
 
 mod child;
+mod descriptors;
 mod exit;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +43,10 @@ pub struct Command {
     /// What was set by hand; the rest goes by what is done with the child.
     set: [bool; 3],
     kill_on_drop: bool,
+    /// What the program finds under other numbers than those of the three streams.
+    descriptors: Vec<(i32, OwnedFd)>,
+    /// Whether its standard input is the terminal that it obeys.
+    controlled: bool,
 }
 
 /// The three streams, as indices.
@@ -52,7 +58,13 @@ impl From<std::process::Command> for Command {
     /// Takes all settings over. Streams that were set there must be set here again, if [`output`](Self::output) is to
     /// leave them alone.
     fn from(std: std::process::Command) -> Self {
-        Self { std, set: [false; 3], kill_on_drop: false }
+        Self {
+            std,
+            set: [false; 3],
+            kill_on_drop: false,
+            descriptors: Vec::new(),
+            controlled: false,
+        }
     }
 }
 
@@ -146,6 +158,25 @@ impl Command {
         self
     }
 
+    /// Gives the program a descriptor under the number `number`, beyond the three streams. It is closed here once a
+    /// program was started, and not given to a second one.
+    ///
+    /// # Panics
+    /// When the number is one of a stream, or below 0.
+    pub fn child_fd(&mut self, number: i32, fd: impl Into<OwnedFd>) -> &mut Self {
+        assert!(2 < number, "descriptor {number} is a stream: use stdin, stdout or stderr");
+        self.descriptors.retain(|(other, _)| *other != number);
+        self.descriptors.push((number, fd.into()));
+        self
+    }
+
+    /// Starts a session of its own for the program, whose terminal is its standard input: keys such as Control-C are
+    /// signals to it, and its end is a hang-up. Standard input must be a terminal that is nobody else's.
+    pub fn controlling_terminal(&mut self, controlled: bool) -> &mut Self {
+        self.controlled = controlled;
+        self
+    }
+
     /// Whether the program is killed when its [`Child`] is dropped before it has ended. Not unless said so.
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
         self.kill_on_drop = kill;
@@ -160,7 +191,16 @@ impl Command {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn spawn(&mut self) -> io::Result<Child> {
-        Child::new(self.std.spawn()?, self.kill_on_drop)
+        Child::new(self.start()?, self.kill_on_drop)
+    }
+
+    fn start(&mut self) -> io::Result<std::process::Child> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        if descriptors.is_empty() && !self.controlled {
+            // By `posix_spawn`, which copies no page table.
+            return self.std.spawn();
+        }
+        descriptors::spawn(&mut self.std, descriptors, self.controlled)
     }
 
     fn spawn_for(&mut self, defaults: [fn() -> Stdio; 3]) -> io::Result<Child> {
@@ -174,7 +214,7 @@ impl Command {
             self.std.stderr(defaults[STDERR]());
         }
         // Nobody else could wait for it.
-        Child::new(self.std.spawn()?, true)
+        Child::new(self.start()?, true)
     }
 
     /// Starts the program and waits until it ends. When this fiber is killed meanwhile, so is the program.

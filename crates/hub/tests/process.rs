@@ -241,3 +241,53 @@ fn fibers_wait_for_signals() {
         assert!(signal::wait(&[Signal::KILL]).is_err());
     });
 }
+
+#[test]
+fn descriptors_beyond_the_streams() {
+    run(|| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (input, mut feed) = std::io::pipe().unwrap();
+        let mut command = shell("cat <&3 >&8");
+        command.child_fd(3, input).child_fd(8, writer);
+        let mut child = command.spawn().unwrap();
+        feed.write_all(b"through").unwrap();
+        drop(feed);
+        assert!(child.wait().unwrap().success());
+        let mut text = String::new();
+        // All its writing ends are closed.
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        // A second program has no such descriptors.
+        assert!(!command.stderr(Stdio::null()).status().unwrap().success());
+    });
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_also_with_descriptors() {
+    run(|| {
+        for number in 3..20 {
+            let mut command = Command::new("/no/such/program");
+            command.child_fd(number, std::io::pipe().unwrap().0);
+            assert_eq!(command.spawn().unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    });
+}
+
+#[test]
+fn an_end_is_told_on_the_loop() {
+    run(|| {
+        let told = std::rc::Rc::new(warren_hub::sync::Queue::unbounded());
+        let tell = |child: &warren_hub::process::Child| {
+            let told = told.clone();
+            child.on_end(move |status| told.put(status.unwrap().code()).unwrap());
+        };
+        let mut child = shell("exit 3").spawn().unwrap();
+        tell(&child);
+        assert_eq!(told.get().unwrap(), Some(3));
+        // Also when it has ended before, and when nobody keeps the handle.
+        child.wait().unwrap();
+        tell(&child);
+        drop(child);
+        assert_eq!(told.get().unwrap(), Some(3));
+    });
+}

@@ -86,6 +86,12 @@ impl Child {
         self.exit.try_wait()
     }
 
+    /// Calls `told` on the loop once the program has ended, and no more than once: for those who have no fiber to
+    /// [`wait`](Self::wait) on. It replaces what was given before. The hub keeps it, also when this handle is dropped.
+    pub fn on_end(&self, told: impl FnOnce(io::Result<ExitStatus>) + 'static) {
+        self.exit.on_end(Box::new(told));
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

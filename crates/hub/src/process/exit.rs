@@ -23,26 +23,46 @@ pub(super) struct Exit {
     fd: OwnedFd,
     status: Cell<Option<ExitStatus>>,
     waiting: WaitList,
+    /// Who is called when it has ended.
+    told: Cell<Option<Told>>,
 }
+
+/// Hears on the loop how a child has ended, once.
+pub(super) type Told = Box<dyn FnOnce(io::Result<ExitStatus>)>;
 
 impl Exit {
     /// Takes a child over. Its streams must have been taken.
     pub(super) fn new(child: Child) -> io::Result<Rc<Self>> {
-        let fd = descriptor(pid(&child), false)?;
+        let fd = descriptor(pid(&child), false);
         Self::watch(child, fd)
     }
 
-    fn watch(child: Child, fd: OwnedFd) -> io::Result<Rc<Self>> {
+    fn watch(mut child: Child, fd: io::Result<OwnedFd>) -> io::Result<Rc<Self>> {
+        let fd = match fd {
+            Ok(fd) => fd,
+            Err(error) => {
+                reap(&mut child);
+                return Err(error);
+            }
+        };
         let exit = Rc::new(Self {
             child: RefCell::new(child),
             registration: RefCell::default(),
             fd,
             status: Cell::new(None),
             waiting: WaitList::new(),
+            told: Cell::new(None),
         });
-        let registration = register(exit.fd.as_fd(), exit.clone())?;
-        exit.registration.replace(Some(registration));
-        Ok(exit)
+        match register(exit.fd.as_fd(), exit.clone()) {
+            Ok(registration) => {
+                exit.registration.replace(Some(registration));
+                Ok(exit)
+            }
+            Err(error) => {
+                reap(&mut exit.child.borrow_mut());
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -70,6 +90,24 @@ impl Exit {
         }
     }
 
+    /// Calls `told` on the loop when it has ended; soon, if it has.
+    pub(super) fn on_end(self: &Rc<Self>, told: Told) {
+        self.told.set(Some(told));
+        if self.registration.borrow().is_none() {
+            let this = self.clone();
+            crate::call_soon(move || this.tell());
+        }
+    }
+
+    fn tell(&self) {
+        let Some(told) = self.told.take() else { return };
+        match self.try_wait() {
+            Ok(None) => self.told.set(Some(told)),
+            Ok(Some(status)) => told(Ok(status)),
+            Err(error) => told(Err(error)),
+        }
+    }
+
     /// Sends a signal, unless it has ended: then its number may be another's.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match self.try_wait()? {
@@ -88,7 +126,15 @@ impl IoHandler for Exit {
         let registration = self.registration.take();
         self.waiting.wake_all();
         drop(registration);
+        self.tell();
     }
+}
+
+/// Nobody would hear of its end: it must not stay as a zombie.
+fn reap(child: &mut Child) {
+    // It is there, and ours.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn pid(child: &Child) -> Pid {
@@ -119,7 +165,7 @@ mod tests {
     fn without_pidfd_a_thread_waits() {
         crate::run(|| {
             let child = std::process::Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
-            let fd = descriptor(pid(&child), true).unwrap();
+            let fd = descriptor(pid(&child), true);
             let exit = Exit::watch(child, fd).unwrap();
             assert_eq!(exit.wait(None).unwrap().unwrap().code(), Some(3));
             // The thread may tell it later than the system.
