@@ -29,6 +29,7 @@ mod layer;
 mod listen;
 mod output;
 mod pipe;
+mod process;
 mod producer;
 mod protocol;
 pub mod protocols;
@@ -55,6 +56,11 @@ pub use deferred::{
     gather_results, maybe_deferred, race, spawn_deferred,
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
+pub use process::{
+    ChildFd, ErrorOutput, ProcessCommand, ProcessDone, ProcessError, ProcessOutput,
+    ProcessProtocol, ProcessReason, ProcessTerminated, ProcessTransport, ToSignal,
+    get_process_output, get_process_output_and_value, get_process_value, spawn_process,
+};
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use threads::{

@@ -43,20 +43,13 @@ pub struct DatagramTransport<A: DatagramAddr = std::net::SocketAddr>(Rc<Port<A>>
 #[must_use = "dropping it stops listening"]
 pub struct DatagramPort<A: DatagramAddr = std::net::SocketAddr>(DatagramTransport<A>);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Listening,
-    /// Nothing is received or sent any more; the protocol will be told.
-    Stopping,
-    Stopped,
-}
-
 struct Port<A: DatagramAddr> {
     this: Weak<Self>,
     host: RefCell<A>,
     /// The one peer of a connected socket.
     peer: RefCell<Option<A>>,
-    state: Cell<State>,
+    /// Until it is stopped. The protocol is told later.
+    listening: Cell<bool>,
     /// Whether `connection_refused` is about to be called.
     refused: Cell<bool>,
     waiting: RefCell<Waiting<A>>,
@@ -110,15 +103,15 @@ impl<A: DatagramAddr> DatagramTransport<A> {
         self.0.peer.borrow().clone()
     }
 
-    /// Receives no more. [`stop_protocol`](DatagramProtocol::stop_protocol) is called in the next turn; what waits to be
-    /// sent is dropped.
+    /// Closes the socket; what waits to be sent is dropped. [`stop_protocol`](DatagramProtocol::stop_protocol) is called
+    /// in the next turn.
     pub fn stop_listening(&self) {
         self.0.stop();
     }
 
     /// Whether the port has not been stopped.
     pub fn is_listening(&self) -> bool {
-        self.0.state.get() == State::Listening
+        self.0.listening.get()
     }
 
     /// Datagrams that were given to [`write`](Self::write) and could not be sent.
@@ -182,7 +175,7 @@ impl<A: DatagramAddr> DatagramPort<A> {
             this: this.clone(),
             host: RefCell::new(host),
             peer: RefCell::new(peer),
-            state: Cell::new(State::Listening),
+            listening: Cell::new(true),
             refused: Cell::new(false),
             waiting: RefCell::new(Waiting { datagrams: VecDeque::new(), bytes: 0 }),
             dropped: Cell::new(0),
@@ -214,7 +207,7 @@ impl<A: DatagramAddr> DatagramPort<A> {
         self.0.host()
     }
 
-    /// Receives no more, as [`DatagramTransport::stop_listening`].
+    /// Closes the socket, as [`DatagramTransport::stop_listening`].
     pub fn stop_listening(self) {}
 }
 
@@ -232,7 +225,7 @@ fn host<A: DatagramAddr>(source: &Source) -> Result<A, DatagramError> {
 
 impl<A: DatagramAddr> Port<A> {
     fn write(&self, data: &[u8], addr: Option<A>) -> Result<(), DatagramError> {
-        if self.state.get() != State::Listening {
+        if !self.listening.get() {
             return Err(DatagramError::Stopped);
         }
         let to = match (&*self.peer.borrow(), addr) {
@@ -339,7 +332,7 @@ impl<A: DatagramAddr> Port<A> {
     }
 
     fn connect(&self, to: A) -> Result<(), DatagramError> {
-        if self.state.get() != State::Listening {
+        if !self.listening.get() {
             return Err(DatagramError::Stopped);
         }
         if let Some(peer) = &*self.peer.borrow() {
@@ -363,34 +356,31 @@ impl<A: DatagramAddr> Port<A> {
     }
 
     fn tell_refused(&self) {
-        if self.refused.replace(false) && self.state.get() == State::Listening {
+        if self.refused.replace(false) && self.listening.get() {
             self.tell_with(|protocol, transport| protocol.connection_refused(transport));
         }
     }
 
     fn stop(&self) {
-        if self.state.get() != State::Listening {
+        if !self.listening.replace(false) {
             return;
         }
-        self.state.set(State::Stopping);
-        let registration = self.registration.take();
-        drop(registration);
-        match self.this.upgrade() {
-            Some(this) if is_running() => call_soon(move || this.finish()),
-            // No loop is left to tell the protocol from.
-            _ => self.close(),
+        self.close();
+        // Else no loop is left to tell the protocol from.
+        if let Some(this) = self.this.upgrade().filter(|_| is_running()) {
+            call_soon(move || this.finish());
         }
     }
 
     fn finish(&self) {
         self.tell(|protocol| protocol.stop_protocol());
-        self.close();
         let protocol = self.protocol.take();
         drop(protocol);
     }
 
     fn close(&self) {
-        self.state.set(State::Stopped);
+        let registration = self.registration.take();
+        drop(registration);
         let waiting = std::mem::take(&mut self.waiting.borrow_mut().datagrams);
         drop(waiting);
         self.waiting.borrow_mut().bytes = 0;
@@ -439,7 +429,7 @@ impl<A: DatagramAddr> Port<A> {
     fn receive(&self, buffer: &mut [u8]) {
         for _ in 0..DATAGRAMS_PER_TURN {
             let received = match &*self.source.borrow() {
-                Some(source) if self.state.get() == State::Listening => source.receive_from(buffer),
+                Some(source) if self.listening.get() => source.receive_from(buffer),
                 _ => return,
             };
             match received {
