@@ -25,8 +25,8 @@ pub trait Producer {
 /// Takes bytes from a [`Producer`].
 pub trait Consumer {
     /// Lets `producer` hear when to go on: above the high-water mark a push producer (`streaming`) is paused, at the
-    /// low-water mark it is resumed; a pull producer is resumed when nothing waits, once for each time it writes. A consumer that is gone calls
-    /// `stop_producing` at once.
+    /// low-water mark it is resumed; a pull producer is resumed when nothing waits, once for each time it writes. A consumer that
+    /// takes nothing more, for it is being closed or is gone, calls `stop_producing` at once.
     ///
     /// # Panics
     /// When one is registered already.

@@ -369,7 +369,7 @@ impl Transport {
 
 impl Consumer for Transport {
     fn register_producer(&self, producer: Rc<dyn Producer>, streaming: bool) {
-        if self.0.state.get() == State::Lost {
+        if self.0.state.get() != State::Open || self.0.write_half.get() == WriteHalf::Ended {
             return producer.stop_producing();
         }
         let mut place = self.0.producer.borrow_mut();
