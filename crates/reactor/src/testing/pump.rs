@@ -3,25 +3,26 @@
 mod link;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use crate::output::{Output, SLICES_MAX};
 use crate::protocol::{PeerAddr, Protocol, Reason};
 use crate::time::call_later;
-use crate::transport::{Close, Medium, Transport};
+use crate::transport::Transport;
 use link::{Link, Segment};
+use wire::Wire;
 
 /// Bytes of a direction that may be on their way or wait to be read. Beyond that, what is written waits.
 const WINDOW_BYTES: usize = 64 * 1024;
 /// Steps of one [`Pump::flush`]. Protocols that need more talk for ever.
-const STEPS_MAX: usize = 1_000_000;
+const STEPS_MAX: usize = if cfg!(test) { 20_000 } else { 1_000_000 };
 /// Lines of the log that are kept.
 const LOG_LINES_MAX: usize = 1000;
 /// Bytes of a piece that the log shows.
@@ -538,88 +539,4 @@ impl End {
         let reads = !self.stalled.get() && !self.closed.get() && !self.ended.get();
         reads && self.transport.wants_data()
     }
-}
-
-/// The medium of one side.
-struct Wire {
-    core: Weak<Core>,
-    side: Side,
-}
-
-impl Medium for Wire {
-    fn schedule(&self, _transport: &Transport) {
-        // Not while it is being made: what is wanted then is looked at in the first step.
-        if let Some(core) = self.core.upgrade() {
-            core.end(self.side).scheduled.set(true);
-            core.arm();
-        }
-    }
-
-    fn write(&self, output: &mut Output) -> io::Result<()> {
-        let Some(core) = self.core.upgrade() else { return Ok(()) };
-        let end = core.end(self.side);
-        if output.is_empty() {
-            return Ok(());
-        }
-        if end.mute.get() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let mut out = end.out.borrow_mut();
-        if out.finished {
-            // Cut on the way, which it cannot know.
-            output.clear();
-            return Ok(());
-        }
-        let room = out.room();
-        out.starved |= room < output.len();
-        let data = first(output, room);
-        if !data.is_empty() {
-            out.send(data, core.now());
-        }
-        Ok(())
-    }
-
-    fn end_writing(&self) -> io::Result<()> {
-        let Some(core) = self.core.upgrade() else { return Ok(()) };
-        if core.end(self.side).mute.get() {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        core.note(|| format!("{} ends its output", self.side.name()));
-        core.end(self.side).out.borrow_mut().finish(core.now());
-        core.arm();
-        Ok(())
-    }
-
-    fn resume_reading(&self) {
-        if let Some(core) = self.core.upgrade() {
-            core.arm();
-        }
-    }
-
-    fn close(&self, how: Close) {
-        let Some(core) = self.core.upgrade() else { return };
-        let end = core.end(self.side);
-        core.note(|| format!("{} closes: {how:?}", self.side.name()));
-        end.closed.set(true);
-        match how {
-            Close::Gracefully | Close::AtOnce => end.out.borrow_mut().finish(core.now()),
-            Close::Reset => end.out.borrow_mut().reset(core.now()),
-        }
-        core.arm();
-    }
-}
-
-/// Takes the first `count` bytes, or what there is.
-fn first(output: &mut Output, count: usize) -> Vec<u8> {
-    let mut data = Vec::with_capacity(count.min(output.len()));
-    while data.len() < count && !output.is_empty() {
-        let before = data.len();
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let filled = output.slices(&mut slices);
-        for slice in &slices[..filled] {
-            data.extend_from_slice(&slice[..slice.len().min(count - data.len())]);
-        }
-        output.consume(data.len() - before);
-    }
-    data
 }
