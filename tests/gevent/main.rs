@@ -6,6 +6,8 @@
 //! says the same lines.
 
 #[macro_use]
+#[path = "../support/compared.rs"]
+mod compared;
 mod said;
 
 mod ending;
@@ -19,7 +21,8 @@ mod queues;
 mod timeouts;
 mod waiting;
 
-use said::{expected, names};
+/// What gevent said.
+pub(crate) const EXPECTED: &str = include_str!("expected.txt");
 
 /// The scenarios that are here, module by module as there.
 const SCENARIOS: &[(&str, &[&str])] = &[
@@ -37,12 +40,5 @@ const SCENARIOS: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_scenario_of_gevent_is_here() {
-    let here: Vec<String> = SCENARIOS
-        .iter()
-        .flat_map(|(module, names)| names.iter().map(move |name| format!("{module}.{name}")))
-        .collect();
-    let missing: Vec<&str> = names().filter(|name| !here.iter().any(|here| here == name)).collect();
-    assert_eq!(missing, [""; 0], "scenarios of gevent's that are not here");
-    let unknown = here.iter().filter(|name| expected(name).is_empty());
-    assert_eq!(unknown.collect::<Vec<_>>(), [""; 0], "scenarios that gevent does not have");
+    compared::check_names(SCENARIOS);
 }

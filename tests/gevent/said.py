@@ -1,43 +1,15 @@
-"""What the running scenario has said, and small things that many of them need."""
+"""What scenarios have in common, and small things that many of them need."""
 
-import inspect
+import pathlib
+import sys
 
 import gevent
 
-LINES = []
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 
+from compared import SHOWN, finish, say, scenarios_of, take
 
-def say(*words):
-    LINES.append(" ".join(show(word) for word in words))
-
-
-def show(word):
-    """As Rust shows it."""
-    if word is None:
-        return "none"
-    if isinstance(word, bool):
-        return "yes" if word else "no"
-    if isinstance(word, gevent.GreenletExit):
-        return "killed"
-    if isinstance(word, (list, tuple)):
-        return "[" + ", ".join(show(each) for each in word) + "]"
-    return str(word)
-
-
-def take():
-    said = LINES[:]
-    LINES.clear()
-    return said
-
-
-def scenarios_of(module):
-    """The functions of a module that have no underscore in front, in the order in which they stand there."""
-    functions = [
-        each for name, each in vars(module).items()
-        if inspect.isfunction(each) and each.__module__ == module.__name__ and name[0] != "_"
-    ]
-    return sorted(functions, key=lambda each: each.__code__.co_firstlineno)
-
+SHOWN.append((gevent.GreenletExit, lambda _: "killed"))
 
 # A wait that is over before `LONG`, and one that no scenario waits for to the end.
 SHORT = 0.01

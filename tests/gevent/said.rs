@@ -1,39 +1,12 @@
-//! What the running scenario has said, and small things that many of them need.
+//! How scenarios run, and small things that many of them need.
 
-use std::cell::RefCell;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use warren_hub::{JoinHandle, sleep, yield_now};
 
-thread_local! {
-    /// A scenario, and all its fibers, run on the thread of its test.
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Says a line.
-macro_rules! say {
-    ($($words:tt)*) => { $crate::said::say(format!($($words)*)) };
-}
-
-/// The scenarios of a module, in the order of gevent's: a test for each, run `on_hub` or `here`.
-macro_rules! scenarios {
-    ($run:ident: $($name:ident)*) => {
-        /// What this module has.
-        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
-
-        mod tests {
-            $(
-                #[test]
-                fn $name() {
-                    $crate::said::$run(super::$name);
-                    $crate::said::check(module_path!(), stringify!($name));
-                }
-            )*
-        }
-    };
-}
+pub(crate) use crate::compared::{list, yes};
 
 /// A wait that is over before [`LONG`] is.
 pub(crate) const SHORT: Duration = Duration::from_millis(10);
@@ -51,51 +24,8 @@ pub(crate) fn here(scenario: fn()) {
     scenario();
 }
 
-pub(crate) fn say(line: String) {
-    LINES.with_borrow_mut(|lines| lines.push(line));
-}
-
-/// Compares what was said with what gevent said.
-#[track_caller]
-pub(crate) fn check(module: &str, name: &str) {
-    // `gevent::fibers::tests`, say.
-    let module = module.rsplit("::").nth(1).unwrap_or(module);
-    let said = LINES.take();
-    assert_eq!(said, expected(&format!("{module}.{name}")), "left: ours, right: gevent's");
-}
-
-/// What gevent said in a scenario.
-pub(crate) fn expected(name: &str) -> Vec<&'static str> {
-    sections()
-        .find_map(|(found, lines)| (found == name).then(|| lines.lines().collect()))
-        .unwrap_or_default()
-}
-
-/// The names of gevent's scenarios.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    sections().map(|(name, _)| name)
-}
-
-/// Names and lines.
-fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let sections = include_str!("expected.txt").split("\n== ").skip(1);
-    sections.filter_map(|section| {
-        let (name, lines) = section.split_once('\n')?;
-        Some((name, lines.trim_end()))
-    })
-}
-
-pub(crate) fn yes(answer: bool) -> &'static str {
-    if answer { "yes" } else { "no" }
-}
-
 pub(crate) fn optional<T: Display>(value: Option<T>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
-}
-
-pub(crate) fn list<T: Display>(values: impl IntoIterator<Item = T>) -> String {
-    let words: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
-    format!("[{}]", words.join(", "))
 }
 
 /// gevent's `value`: of a killed fiber it is a `GreenletExit`.

@@ -8,10 +8,6 @@ files; both must say what stands in expected.txt.
     scenarios.py --write    writes expected.txt
 """
 
-import difflib
-import pathlib
-import sys
-
 import gevent
 import greenlet
 
@@ -25,12 +21,11 @@ import pools
 import queues
 import timeouts
 import waiting
-from said import scenarios_of, take
+from said import finish, scenarios_of, take
 
 MODULES = [
     fibers, ending, links, waiting, timeouts, locks, queues, pools, greenlets, generators,
 ]
-EXPECTED = pathlib.Path(__file__).with_name("expected.txt")
 
 
 def run():
@@ -45,24 +40,5 @@ def run():
     return "\n".join(lines) + "\n"
 
 
-def main():
-    text = run()
-    match sys.argv[1:]:
-        case []:
-            print(text, end="")
-        case ["--write"]:
-            EXPECTED.write_text(text)
-        case ["--check"]:
-            expected = EXPECTED.read_text()
-            if text != expected:
-                difference = difflib.unified_diff(
-                    expected.splitlines(), text.splitlines(), "expected.txt", "gevent", lineterm="")
-                print("\n".join(difference))
-                sys.exit(1)
-            print(f"gevent does what expected.txt says, {text.count('== ')} scenarios")
-        case _:
-            sys.exit(__doc__)
-
-
 if __name__ == "__main__":
-    main()
+    finish("gevent", run())

@@ -38,11 +38,17 @@ pub(crate) const VALGRIND: Package =
 const GO: Package = Package { name: "golang-go", is_there: || runs("go", &["version"]) };
 
 /// Python packages, with the versions that the tests were written with.
-const PYTHON_PACKAGES: &[&str] =
-    &["gevent==26.9.0", "greenlet==3.5.6", "pika==1.4.4", "pytest==9.2.0"];
+const PYTHON_PACKAGES: &[&str] = &[
+    "gevent==26.9.0",
+    "greenlet==3.5.6",
+    "pika==1.4.4",
+    "pytest==9.2.0",
+    // With what its TLS needs.
+    "Twisted[tls]==26.10.0",
+];
 
-/// What `bench reactor` compares with.
-const REACTORS: &[&str] = &["Twisted==26.10.0", "uvloop==0.23.0"];
+/// What `bench reactor` compares with, beside Twisted.
+const UVLOOP: &str = "uvloop==0.23.0";
 
 /// Installs what the tests need. An error names what is missing and cannot be installed.
 pub(crate) fn install() -> Result<(), String> {
@@ -60,9 +66,9 @@ pub(crate) fn install_gevent() -> Result<(), String> {
 pub(crate) fn install_reactors() -> Result<(), String> {
     install_gevent()?;
     let python = python();
-    if !runs(&python.to_string_lossy(), &["-c", "import twisted, uvloop"]) {
-        println!("installing into {}: {}", venv().display(), REACTORS.join(", "));
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(REACTORS))?;
+    if !runs(&python.to_string_lossy(), &["-c", "import uvloop"]) {
+        println!("installing into {}: {UVLOOP}", venv().display());
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", UVLOOP]))?;
     }
     Ok(())
 }
@@ -80,7 +86,8 @@ pub(crate) fn install_missing(packages: &[Package]) -> Result<(), String> {
 
 fn install_python() -> Result<(), String> {
     let python = python();
-    if !runs(&python.to_string_lossy(), &["-c", "import gevent, pika, pytest"]) {
+    let imports = "import gevent, pika, pytest, twisted, OpenSSL, service_identity";
+    if !runs(&python.to_string_lossy(), &["-c", imports]) {
         println!("installing into {}: {}", venv().display(), PYTHON_PACKAGES.join(", "));
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
         run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;

@@ -71,7 +71,7 @@ const SUITES: &[Suite] = &[
         package: "warren-reactor",
         switches: "warren-hub",
         tests: "crates/reactor/tests",
-        named: &[],
+        named: &["twisted"],
         without: &[],
         without_in_valgrind: &[],
     },

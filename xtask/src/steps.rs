@@ -19,8 +19,8 @@ pub(crate) fn test(local: bool) -> Tally {
     let mut tally = Tally::default();
     if local {
         println!(
-            "left out: the tests that need RabbitMQ, Python with gevent, pika and pytest, or a C++ compiler; those \
-             that need Redis, MariaDB or PostgreSQL run where it is installed"
+            "left out: the tests that need RabbitMQ, Python with gevent, Twisted, pika and pytest, or a C++ compiler; \
+             those that need Redis, MariaDB or PostgreSQL run where it is installed"
         );
     } else if let Err(error) = install() {
         println!("cannot install what the tests need: {error}");
@@ -36,7 +36,8 @@ pub(crate) fn test(local: bool) -> Tally {
     tally.add(runner("unit, property, doc and end-to-end tests", cargo(&tests)));
     tally.add(sanitize::quick());
     if !local {
-        tally.add(check("gevent does what the scenarios expect", gevent_scenarios()));
+        tally.add(check("gevent does what the scenarios expect", scenarios("gevent")));
+        tally.add(check("Twisted does what the scenarios expect", scenarios("twisted")));
         tally.add(brokers());
         tally.add(patched_libraries());
         tally.add(bridged_libraries());
@@ -45,11 +46,11 @@ pub(crate) fn test(local: bool) -> Tally {
     tally
 }
 
-/// The scenarios in real gevent. The same ones in Rust are tests of the hub.
-fn gevent_scenarios() -> Command {
+/// The scenarios in the real library. The same ones in Rust are tests of the hub and of the reactor.
+fn scenarios(library: &str) -> Command {
     let mut command = Command::new(python());
     command
-        .args(["tests/gevent/scenarios.py", "--check"])
+        .args([&format!("tests/{library}/scenarios.py"), "--check"])
         .current_dir(root())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command

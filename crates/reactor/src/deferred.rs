@@ -320,7 +320,7 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
         F: fmt::Debug + 'static,
         C: FnOnce(Settled<T, E>) -> Next<U, F> + 'static,
     {
-        match self.0 {
+        match self.into_repr() {
             Repr::Value(value) => Deferred::of_next(chain::call_in_place(callback, value)),
             Repr::Node(node) => Deferred(Repr::Node(chain::link(node, callback))),
             Repr::Taken => panic!("the result of this Deferred was taken by a poll"),
@@ -329,6 +329,10 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
 }
 
 impl<T, E> Deferred<T, E> {
+    fn into_repr(mut self) -> Repr<T, E> {
+        std::mem::replace(&mut self.0, Repr::Taken)
+    }
+
     /// The result, if it is there.
     fn take(&mut self) -> Option<Settled<T, E>> {
         match std::mem::replace(&mut self.0, Repr::Taken) {
@@ -342,6 +346,15 @@ impl<T, E> Deferred<T, E> {
                 }
             },
             Repr::Taken => panic!("a Deferred was polled after it had given its result"),
+        }
+    }
+}
+
+impl<T, E> Drop for Deferred<T, E> {
+    fn drop(&mut self) {
+        // The node may live on, by a resolver that has not heard of a cancellation.
+        if let Repr::Node(node) = &self.0 {
+            node.abandon();
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) trait Node<T, E> {
     fn slot(&self) -> &Slot<T, E>;
     fn chain(&self) -> &Chain;
     fn root(self: Rc<Self>) -> Rc<dyn Root>;
+    /// Nobody will take the result any more: a failure is reported.
+    fn abandon(&self);
 }
 
 /// A source of any type.
@@ -113,7 +115,7 @@ pub(super) enum Next<T, E> {
 
 impl<T, E> From<Deferred<T, E>> for Next<T, E> {
     fn from(deferred: Deferred<T, E>) -> Self {
-        match deferred.0 {
+        match deferred.into_repr() {
             Repr::Value(value) => Self::Now(Ok(value)),
             Repr::Node(node) => match node.slot().take() {
                 State::Fired(result) => Self::Now(result),
@@ -141,6 +143,21 @@ impl<T, E> Slot<T, E> {
         let fired = matches!(state, State::Fired(_));
         self.set(state);
         fired
+    }
+
+    /// A result that is there is dropped, and reported if it is a failure.
+    fn abandon(&self, chain: &Chain)
+    where
+        E: fmt::Debug,
+    {
+        match self.take() {
+            State::Fired(Ok(_)) => self.set(State::Passed),
+            State::Fired(Err(failure)) => {
+                self.set(State::Passed);
+                unhandled::report(&failure, chain.created);
+            }
+            state => self.set(state),
+        }
     }
 
     /// Whether a result would be welcome.
@@ -206,6 +223,10 @@ impl<T: 'static, E: fmt::Debug + 'static> Node<T, E> for Source<T, E> {
     fn root(self: Rc<Self>) -> Rc<dyn Root> {
         self
     }
+
+    fn abandon(&self) {
+        self.slot.abandon(&self.chain);
+    }
 }
 
 impl<T: 'static, E: fmt::Debug + 'static> Root for Source<T, E> {
@@ -233,6 +254,10 @@ where
 
     fn root(self: Rc<Self>) -> Rc<dyn Root> {
         self.root.clone()
+    }
+
+    fn abandon(&self) {
+        self.slot.abandon(self.root.chain());
     }
 }
 
@@ -273,17 +298,13 @@ where
 
 impl<T, E: fmt::Debug> Drop for Source<T, E> {
     fn drop(&mut self) {
-        if let State::Fired(Err(failure)) = self.slot.take() {
-            unhandled::report(&failure, self.chain.created);
-        }
+        self.slot.abandon(&self.chain);
     }
 }
 
 impl<T, E, U, F: fmt::Debug, C> Drop for Link<T, E, U, F, C> {
     fn drop(&mut self) {
-        if let State::Fired(Err(failure)) = self.slot.take() {
-            unhandled::report(&failure, self.root.chain().created);
-        }
+        self.slot.abandon(self.root.chain());
     }
 }
 

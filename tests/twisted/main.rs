@@ -1,0 +1,35 @@
+//! Our reactor beside Twisted.
+//!
+//! Each scenario is a function that says lines. The same function in Python, under the same name, is in the file of
+//! the same name beside these; `scenarios.py` ran it in the real Twisted and wrote what it said to `expected.txt`,
+//! and `cargo xtask test` runs it again. Where ours is made otherwise on purpose, the scenario says so.
+
+#[macro_use]
+#[path = "../support/compared.rs"]
+mod compared;
+mod said;
+
+mod cancelling;
+mod chains;
+mod lists;
+mod locks;
+mod queues;
+mod timeouts;
+
+/// What Twisted said.
+pub(crate) const EXPECTED: &str = include_str!("expected.txt");
+
+/// The scenarios that are here, module by module as there.
+const SCENARIOS: &[(&str, &[&str])] = &[
+    ("chains", chains::NAMES),
+    ("cancelling", cancelling::NAMES),
+    ("timeouts", timeouts::NAMES),
+    ("lists", lists::NAMES),
+    ("locks", locks::NAMES),
+    ("queues", queues::NAMES),
+];
+
+#[test]
+fn every_scenario_of_twisted_is_here() {
+    compared::check_names(SCENARIOS);
+}
