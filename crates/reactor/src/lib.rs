@@ -19,7 +19,9 @@
 //! - All that is written during a turn leaves in as few system calls as possible.
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
 
+mod completion;
 mod connect;
+mod cooperator;
 mod datagram;
 pub mod deferred;
 pub mod events;
@@ -27,6 +29,7 @@ mod home;
 #[allow(dead_code)] // Until TLS uses all of it.
 mod layer;
 mod listen;
+mod looping;
 mod output;
 mod pipe;
 mod process;
@@ -42,9 +45,11 @@ mod transport;
 mod udp;
 mod unix_datagram;
 
+pub use completion::Completion;
 pub use connect::{
     ConnectOptions, Connector, ConnectorState, connect_tcp, connect_tcp_with, connect_unix,
 };
+pub use cooperator::{CooperativeTask, Cooperator, TaskError, coiterate, cooperate};
 pub use datagram::{
     ConnectedDatagramProtocol, DatagramAddr, DatagramError, DatagramPort, DatagramProtocol,
     DatagramTransport, UnixAddr,
@@ -56,6 +61,7 @@ pub use deferred::{
     gather_results, maybe_deferred, race, spawn_deferred,
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
+pub use looping::{AlreadyLooping, LoopingCall};
 pub use process::{
     ChildFd, ErrorOutput, ProcessCommand, ProcessDone, ProcessError, ProcessOutput,
     ProcessProtocol, ProcessReason, ProcessTerminated, ProcessTransport, ToSignal,

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use warren_hub::{Timer, contain};
@@ -111,6 +111,10 @@ impl<F: FnOnce() + 'static> Delayed for Call<F> {
 }
 
 impl DelayedCall {
+    pub(crate) fn downgrade(&self) -> WeakDelayedCall {
+        WeakDelayedCall(Rc::downgrade(&self.0))
+    }
+
     /// Takes the call back. False when it has been made or cancelled already.
     pub fn cancel(&self) -> bool {
         let active = self.0.forget();
@@ -184,6 +188,18 @@ impl DelayedCall {
             return self.arm();
         }
         self.0.call();
+    }
+}
+
+/// A [`DelayedCall`] that is kept by the loop only, for what the call itself keeps.
+#[derive(Clone)]
+pub(crate) struct WeakDelayedCall(Weak<dyn Delayed>);
+
+impl WeakDelayedCall {
+    pub(crate) fn cancel(&self) {
+        if let Some(call) = self.0.upgrade() {
+            DelayedCall(call).cancel();
+        }
     }
 }
 
