@@ -21,7 +21,7 @@ use warren_hub::{call_soon, contain};
 use crate::protocol::{ClientFactory, PeerAddr, Protocol, Reason};
 use crate::socket::adopt;
 use crate::time::{DelayedCall, call_later};
-use crate::transport::Transport;
+use crate::transport::{Transport, WeakTransport};
 
 /// How a connection is to be made.
 #[derive(Clone, Debug)]
@@ -100,7 +100,24 @@ struct Inner {
     /// Counts the attempts, so that what was started for one does not concern the next.
     attempt: Cell<u64>,
     pending: RefCell<Option<Pending>>,
-    transport: RefCell<Option<Transport>>,
+    /// Weak: the transport owns the protocol, which has this.
+    transport: RefCell<Option<WeakTransport>>,
+}
+
+impl Inner {
+    fn transport(&self) -> Option<Transport> {
+        self.transport.borrow().as_ref()?.upgrade()
+    }
+}
+
+/// A [`Connector`], for what its factory holds.
+#[derive(Clone)]
+pub(crate) struct WeakConnector(Weak<Inner>);
+
+impl WeakConnector {
+    pub(crate) fn upgrade(&self) -> Option<Connector> {
+        self.0.upgrade().map(Connector)
+    }
 }
 
 /// A connection that is being made.
@@ -131,6 +148,10 @@ impl Connector {
         connector
     }
 
+    pub(crate) fn downgrade(&self) -> WeakConnector {
+        WeakConnector(Rc::downgrade(&self.0))
+    }
+
     /// Makes a new connection. Does nothing while there is one.
     ///
     /// # Panics
@@ -147,7 +168,7 @@ impl Connector {
         match self.0.state.get() {
             ConnectorState::Disconnected => {}
             ConnectorState::Connecting => self.stop_connecting(),
-            ConnectorState::Connected => match &*self.0.transport.borrow() {
+            ConnectorState::Connected => match self.0.transport() {
                 Some(transport) => transport.lose_connection(),
                 // It is just being made.
                 None => self.0.leaving.set(true),
@@ -238,7 +259,7 @@ impl Connector {
                 if self.0.leaving.get() {
                     transport.lose_connection();
                 }
-                *self.0.transport.borrow_mut() = Some(transport);
+                *self.0.transport.borrow_mut() = Some(transport.downgrade());
             }
             Ok(_) => {}
             Err(error) => self.lost(&Reason::Error(error)),

@@ -19,6 +19,7 @@
 //! - All that is written during a turn leaves in as few system calls as possible.
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
 
+mod chance;
 mod completion;
 mod connect;
 mod cooperator;
@@ -36,6 +37,7 @@ mod process;
 mod producer;
 mod protocol;
 pub mod protocols;
+mod reconnecting;
 mod socket;
 pub mod stdio;
 pub mod testing;
@@ -69,6 +71,7 @@ pub use process::{
 };
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
+pub use reconnecting::{NothingToRetry, ReconnectPolicy, Reconnecting, ReconnectingClientFactory};
 pub use threads::{
     ReactorHandle, call_from_thread, call_in_thread, call_multiple_in_thread, defer_to_thread,
     defer_to_thread_pool, reactor_handle, suggest_thread_pool_size, thread_pool,
