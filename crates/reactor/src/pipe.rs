@@ -43,8 +43,8 @@ struct Pipe {
     reactor: Rc<Reactor>,
     input: RefCell<Option<Watched<Input>>>,
     outlet: RefCell<Option<Watched<Outlet>>>,
-    /// There may be bytes that were not read because reading was paused.
-    readable: Cell<bool>,
+    /// What may be read: bytes that were not because reading was paused, and the end, which is news only once.
+    news: Cell<Readiness>,
     /// What a thread has read while reading was paused.
     held: RefCell<Option<io::Result<Vec<u8>>>>,
     /// Whether a thread reads.
@@ -73,7 +73,8 @@ pub(crate) fn adopt(
         reactor: reactor(),
         input: RefCell::default(),
         outlet: RefCell::default(),
-        readable: Cell::new(true),
+        // The end of a pipe whose writers have gone before is no news.
+        news: Cell::new(Readiness::READABLE),
         held: RefCell::default(),
         thread_reads: Cell::new(false),
         thread_writes: Cell::new(false),
@@ -103,7 +104,6 @@ pub(crate) fn adopt(
     open.0.borrow_mut().insert(transport.id(), pipe.clone());
     // Also from a fiber, which must not wait in a callback any more than the loop.
     no_wait(|| transport.made());
-    // The end of a pipe whose writers have gone before is no news.
     pipe.resume();
     Ok(transport)
 }
@@ -172,9 +172,10 @@ struct Incoming(Rc<Pipe>);
 
 impl IoHandler for Incoming {
     fn io_ready(&self, ready: Readiness) {
-        if ready.intersects(Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR) {
-            self.0.readable.set(true);
-            self.0.read(ready);
+        let news = ready & (Readiness::READABLE | Readiness::CLOSED | Readiness::ERROR);
+        if !news.is_empty() {
+            self.0.news.set(self.0.news.get() | news);
+            self.0.read();
         }
     }
 }
@@ -205,8 +206,11 @@ impl Pipe {
         let input = self.input.borrow();
         let Some(input) = input.as_ref() else { return };
         match &input.registration {
-            Some(registration) if self.readable.get() => registration.again(Readiness::READABLE),
-            Some(_) => {}
+            Some(registration) => {
+                if !self.news.get().is_empty() {
+                    registration.again(self.news.get());
+                }
+            }
             None => {
                 let this = self.clone();
                 call_soon(move || this.read_by_thread());
@@ -215,11 +219,11 @@ impl Pipe {
     }
 
     /// Reads until nothing is left, the protocol has had enough, or it is another's turn.
-    fn read(&self, ready: Readiness) {
+    fn read(&self) {
         let Some(transport) = self.transport.borrow().clone() else { return };
         let mut buffer = self.reactor.buffer.take();
         buffer.resize(READ_BYTES, 0);
-        let end = self.read_into(&mut buffer, &transport, ready);
+        let end = self.read_into(&mut buffer, &transport);
         self.reactor.buffer.set(buffer);
         if let Some(reason) = end {
             self.close();
@@ -227,12 +231,9 @@ impl Pipe {
         }
     }
 
-    fn read_into(
-        &self,
-        buffer: &mut [u8],
-        transport: &Transport,
-        ready: Readiness,
-    ) -> Option<Reason> {
+    fn read_into(&self, buffer: &mut [u8], transport: &Transport) -> Option<Reason> {
+        // That there is nothing left to read does not undo the end.
+        let emptied = || self.news.set(self.news.get() - Readiness::READABLE);
         for _ in 0..READS_PER_TURN {
             if !transport.wants_data() {
                 return None;
@@ -248,15 +249,16 @@ impl Pipe {
                 }
                 Ok(count) => {
                     transport.received(&buffer[..count]);
-                    // A short read has emptied a pipe; of a terminal it is a line. The end, if it was not part of this
-                    // news, is news.
-                    if is_pipe && count < buffer.len() && !ready.contains(Readiness::CLOSED) {
-                        self.readable.set(false);
+                    // A short read has emptied a pipe; of a terminal it is a line. The end is news again, unless it
+                    // was among this.
+                    let ended = self.news.get().contains(Readiness::CLOSED);
+                    if is_pipe && count < buffer.len() && !ended {
+                        emptied();
                         return None;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable.set(false);
+                    emptied();
                     return None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -264,7 +266,7 @@ impl Pipe {
             }
         }
         if let Some(Watched { registration: Some(registration), .. }) = &*self.input.borrow() {
-            registration.again(ready);
+            registration.again(self.news.get());
         }
         None
     }

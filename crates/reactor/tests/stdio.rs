@@ -157,6 +157,25 @@ fn either_half_may_end_alone() {
 }
 
 #[test]
+fn an_end_that_comes_in_a_pause_is_told_after_it() {
+    run(|| {
+        let (input, output) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let (transport, log) = start(input.0, output.1, false);
+        // Until what is ready at first has been looked at.
+        sleep(Duration::from_millis(1));
+        transport.pause_reading();
+        let mut writer = input.1;
+        writer.write_all(b"last").unwrap();
+        drop(writer);
+        sleep(Duration::from_millis(5));
+        assert!(log.is_empty());
+        transport.resume_reading();
+        expect(&log, &["read lost", "lost: closed by the peer"]);
+        assert_eq!(read_all(output.0), "LAST");
+    });
+}
+
+#[test]
 fn it_ends_once_whoever_ends_it() {
     run(|| {
         for (word, answer, reason) in [
