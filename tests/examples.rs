@@ -150,3 +150,85 @@ fn check_well_formed(xml: &str) {
     }
     assert_eq!((open.len(), roots), (0, 1), "{open:?}");
 }
+
+#[test]
+fn udp_time() {
+    let server = Program::start(example("udp_time_server").arg("127.0.0.1:0"));
+    let line = server.line();
+    let addr = line.strip_prefix("listening on ").unwrap();
+    let time = output("udp_time_client", &[addr]);
+    assert!(time.ends_with(" UTC (asked once)\n"), "{time}");
+    // The day may have ended between the two.
+    let today = || std::process::Command::new("date").args(["-u", "+%Y-%m-%d"]).output().unwrap();
+    let today = String::from_utf8(today().stdout).unwrap();
+    let told = &time[..10];
+    assert!(told == today.trim() || time[11..].starts_with("23:59"), "{time} is not {today}");
+    assert!(server.line().starts_with("told 127.0.0.1:"));
+
+    // Nobody is there, as the port that was bound a moment ago.
+    drop(server);
+    let failed = example("udp_time_client").args([addr, "20"]).output().unwrap();
+    let text = String::from_utf8(failed.stderr).unwrap();
+    assert!(!failed.status.success());
+    assert!(text.contains(&format!("{addr} has refused")), "{text}");
+    assert!(text.contains("start udp_time_server there"), "{text}");
+
+    // Somebody is, and says nothing.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = silent.local_addr().unwrap().to_string();
+    let failed = example("udp_time_client").args([&addr, "20"]).output().unwrap();
+    let text = String::from_utf8(failed.stderr).unwrap();
+    assert!(!failed.status.success());
+    assert!(text.starts_with(&format!("no answer from {addr} to 3 questions in ")), "{text}");
+
+    // The answer to somebody else's question, then none, then the right one.
+    let late = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    late.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let addr = late.local_addr().unwrap().to_string();
+    let client = std::thread::spawn(move || output("udp_time_client", &[&addr, "300"]));
+    let mut question = [0; 20];
+    let (_, from) = late.recv_from(&mut question).unwrap();
+    late.send_to(&[7; 20], from).unwrap();
+    late.recv(&mut question).unwrap();
+    question[8..16].copy_from_slice(&951_782_400u64.to_be_bytes());
+    question[16..].copy_from_slice(&5_000_000u32.to_be_bytes());
+    late.send_to(&question, from).unwrap();
+    assert_eq!(client.join().unwrap(), "2000-02-29 00:00:00.005 UTC (asked 2 times)\n");
+}
+
+#[test]
+fn standard_io() {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+
+    let mut folder = std::env::temp_dir();
+    folder.push(format!("warren standard_io {}", std::process::id()));
+    std::fs::write(&folder, "one\ntwo\nquit\nnot read\n").unwrap();
+    let from = std::fs::File::open(&folder).unwrap();
+    let ended = example("standard_io").stdin(from).output().unwrap();
+    std::fs::remove_file(&folder).unwrap();
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "say something\neno\nowt\ntiuq\n");
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "3 lines, then it was closed here\n");
+
+    let mut program = example("standard_io");
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut said = [0; 14];
+    stdout.read_exact(&mut said).unwrap();
+    stdin.write_all(b"abc\n").unwrap();
+    let mut answer = [0; 4];
+    stdout.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"cba\n");
+    drop(stdin);
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(text, "1 lines, then it was closed by the peer\n");
+
+    let nothing = example("standard_io").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(nothing.stdout, b"say something\n");
+}
