@@ -130,6 +130,16 @@ impl Medium for SocketMedium {
         })
     }
 
+    fn write_through(&self, data: &[u8]) -> io::Result<usize> {
+        let Some(socket) = self.0.upgrade() else { return Ok(0) };
+        let source = socket.source.borrow();
+        let Some(source) = source.as_ref() else { return Ok(0) };
+        match source.write(data) {
+            Err(error) if is_passing(&error) => Ok(0),
+            other => other,
+        }
+    }
+
     fn resume_reading(&self) {
         if let Some(socket) = self.0.upgrade()
             && !socket.news.get().is_empty()
@@ -160,6 +170,11 @@ impl Medium for SocketMedium {
     }
 }
 
+/// No room now, or a signal came: there is another time.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 impl IoHandler for Socket {
     fn io_ready(&self, ready: Readiness) {
         if self.lingering.get() {
@@ -188,9 +203,12 @@ impl Socket {
         buffer.resize(READ_BYTES, 0);
         let end = self.read_into(&mut buffer, transport);
         self.reactor.buffer.set(buffer);
-        if let Some(reason) = end {
-            self.close();
-            transport.lost(reason);
+        match end {
+            None => transport.answered(),
+            Some(reason) => {
+                self.close();
+                transport.lost(reason);
+            }
         }
     }
 

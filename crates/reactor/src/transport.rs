@@ -34,6 +34,9 @@ use crate::transport::input::Input;
 
 /// Output beyond this is offered to the system at once: the memory is still warm, and the peer gets on.
 const WRITE_EARLY_BYTES: usize = 256 * 1024;
+/// A write of so much is offered to the system as it is, when nothing waits before it: below, gathering the writes of a
+/// turn saves more than the copy costs.
+const WRITE_THROUGH_BYTES: usize = 8 * 1024;
 
 /// What carries a transport's bytes.
 pub(crate) trait Medium {
@@ -41,6 +44,11 @@ pub(crate) trait Medium {
     fn schedule(&self, transport: &Transport);
     /// Writes what the system takes now.
     fn write(&self, output: &mut Output) -> io::Result<()>;
+    /// Writes what the system takes now of `data`, and tells how much that was: for writes that are not worth a copy.
+    fn write_through(&self, data: &[u8]) -> io::Result<usize> {
+        let _ = data;
+        Ok(0)
+    }
     /// Tells the peer that no more will be written. All output has been.
     fn end_writing(&self) -> io::Result<()>;
     /// Reading has been resumed: bytes may wait.
@@ -144,7 +152,33 @@ struct Inner {
 impl Transport {
     /// Appends `data` to the output.
     pub fn write(&self, data: &[u8]) {
+        let data = match data.len() < WRITE_THROUGH_BYTES {
+            true => data,
+            false => self.write_through(data),
+        };
+        if data.is_empty() {
+            // A producer may wait to hear that all has gone.
+            return self.schedule();
+        }
         self.write_with(|output| output.extend_from_slice(data));
+    }
+
+    /// Offers `data` to the system without a copy, unless something goes before it. Gives what is left.
+    fn write_through<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        if !self.takes_output()
+            || !self.0.output.borrow().is_empty()
+            || self.0.failure.borrow().is_some()
+            || self.0.layer.borrow().is_some()
+        {
+            return data;
+        }
+        match self.0.medium.write_through(data) {
+            Ok(count) => &data[count..],
+            Err(error) => {
+                *self.0.failure.borrow_mut() = Some(Reason::Error(error));
+                data
+            }
+        }
     }
 
     /// Appends each of `pieces` to the output.

@@ -157,6 +157,41 @@ fn a_slow_reader_pauses_the_producer() {
 }
 
 #[test]
+fn writes_of_all_sizes_leave_in_their_order() {
+    struct Writes(Vec<Vec<u8>>);
+    impl Protocol for Writes {
+        fn connection_made(&mut self, _transport: &Transport) {}
+        fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+            let each = self.0.iter().enumerate();
+            each.for_each(|(n, piece)| match n % 3 {
+                0 | 1 => transport.write(piece),
+                _ => transport.write_bytes(piece.clone().into()),
+            });
+            transport.write(data);
+            transport.lose_connection();
+        }
+        fn connection_lost(&mut self, _reason: &Reason) {}
+    }
+    // The large ones first, while the system still takes them as they are; together more than it holds.
+    let sizes = [20_000, 9_000, 8_192, 3, 8_191, 5_000, 100, 300_000, 10_000, 4_000_000, 1, 30_000];
+    let pieces: Vec<Vec<u8>> =
+        sizes.iter().enumerate().map(|(n, &size)| vec![n as u8; size]).collect();
+    let mut wanted = pieces.concat();
+    wanted.push(b'.');
+    run(move || {
+        let factory =
+            move |_: &PeerAddr| Some(Box::new(Writes(pieces.clone())) as Box<dyn Protocol>);
+        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), Box::new(factory)).unwrap();
+        let PeerAddr::Tcp(addr) = port.addr() else { unreachable!("a TCP port") };
+        let mut stream = TcpStream::connect(*addr).unwrap();
+        stream.write_all(b".").unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        assert!(got == wanted);
+    });
+}
+
+#[test]
 fn reading_can_be_paused_and_resumed() {
     run(|| {
         let server = Server::start();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use warren_hub::contain;
 
 use super::input::Input;
-use super::{Close, Inner, Medium, State, Transport, WriteHalf};
+use super::{Close, Inner, Medium, State, Transport, WRITE_THROUGH_BYTES, WriteHalf};
 use crate::layer::{Layer, Layered};
 use crate::output::{pooled, recycle};
 use crate::protocol::{PeerAddr, Protocol, Reason};
@@ -190,6 +190,19 @@ impl Transport {
                 self.0.medium.write(wire)?;
                 encoded
             }
+        }
+    }
+
+    /// The protocol has been told all that was read. Large answers leave now: at the end of the turn their bytes, and what
+    /// the system holds of the connection, would no longer be in the processor's cache. For small ones, it is better to
+    /// read from many connections and then to write to many: the cache holds that code instead.
+    pub(crate) fn answered(&self) {
+        if WRITE_THROUGH_BYTES <= self.0.output.borrow().len()
+            && matches!(self.0.state.get(), State::Open | State::Closing)
+            && self.0.failure.borrow().is_none()
+            && let Err(error) = self.flush()
+        {
+            *self.0.failure.borrow_mut() = Some(Reason::Error(error));
         }
     }
 
