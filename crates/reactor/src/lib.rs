@@ -40,6 +40,7 @@ pub mod protocols;
 mod reconnecting;
 mod socket;
 pub mod stdio;
+mod system;
 pub mod testing;
 mod threads;
 mod time;
@@ -72,6 +73,11 @@ pub use process::{
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use reconnecting::{NothingToRetry, ReconnectPolicy, Reconnecting, ReconnectingClientFactory};
+pub use system::{
+    ReactorNotRunning, RunError, Runner, StopCause, Stopped, SystemEvent, TriggerId, TriggerPhase,
+    add_system_event_trigger, call_when_running, fire_system_event, is_running, react,
+    remove_system_event_trigger, run, stop,
+};
 pub use threads::{
     ReactorHandle, call_from_thread, call_in_thread, call_multiple_in_thread, defer_to_thread,
     defer_to_thread_pool, reactor_handle, suggest_thread_pool_size, thread_pool,
