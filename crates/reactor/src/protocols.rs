@@ -1,6 +1,6 @@
 //! Ready-made protocols: lines, netstrings, strings with a length before them, states, files, forwarded ports.
 //!
-//! A *receiver* is a [`Protocol`](crate::Protocol) that cuts frames out of a stream, wherever the network has cut the
+//! A *receiver* is a [`Protocol`] that cuts frames out of a stream, wherever the network has cut the
 //! stream itself, and hands each to a protocol of one's own:
 //!
 //! | Twisted | here | implements |
@@ -10,6 +10,8 @@
 //! | `Int8StringReceiver` and its kin | [`Int8StringReceiver`], [`Int16StringReceiver`], [`Int32StringReceiver`] | [`StringProtocol`] |
 //! | `StatefulStringProtocol` | [`StatefulStrings`] in one of these | [`StatefulStringProtocol`] |
 //! | `StatefulProtocol` | [`StatefulReceiver`] | [`StatefulProtocol`] |
+//! | `protocols.wire`, `protocols.portforward` | [`wire`], [`portforward`] | |
+//! | `Factory.forProtocol` | [`for_protocol`] | |
 //!
 //! What holds for all receivers:
 //!
@@ -26,8 +28,12 @@ mod body;
 mod intn;
 mod line;
 mod netstring;
+pub mod portforward;
 mod stateful;
 mod strings;
+pub mod wire;
+
+use crate::{PeerAddr, Protocol};
 
 pub use intn::{Int8StringReceiver, Int16StringReceiver, Int32StringReceiver, IntNStringReceiver};
 pub use line::{LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport};
@@ -37,6 +43,22 @@ pub use stateful::{
     StatefulStringProtocol, StatefulStrings, StringState,
 };
 pub use strings::{StringProtocol, StringTooLongError, StringTransport};
+
+/// A factory whose protocols are all made alike.
+///
+/// ```
+/// use warren_reactor::protocols::{for_protocol, wire};
+///
+/// # warren_hub::run(|| {
+/// let port = warren_reactor::listen_tcp("127.0.0.1:0".parse().unwrap(), Box::new(for_protocol(|| wire::Echo)));
+/// # let _ = port;
+/// # });
+/// ```
+pub fn for_protocol<P: Protocol + 'static>(
+    mut make: impl FnMut() -> P + 'static,
+) -> impl FnMut(&PeerAddr) -> Option<Box<dyn Protocol>> + 'static {
+    move |_peer| Some(Box::new(make()))
+}
 
 /// The longest string that is accepted unless told otherwise, in bytes, as with Twisted.
 const MAX_STRING_LENGTH: usize = 99_999;
