@@ -33,6 +33,7 @@ mod listen;
 mod looping;
 mod output;
 mod pipe;
+pub mod policies;
 mod process;
 mod producer;
 mod protocol;

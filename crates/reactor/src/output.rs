@@ -69,6 +69,11 @@ impl Output {
         &mut self.tail
     }
 
+    /// What has been appended to [`tail`](Self::tail) and not been written yet.
+    pub(crate) fn last(&self) -> &[u8] {
+        &self.tail
+    }
+
     /// Appends a shared body, by reference when it is large.
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_BYTES_MIN {

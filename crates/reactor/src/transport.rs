@@ -16,6 +16,7 @@ mod input;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -31,6 +32,7 @@ use crate::output::Output;
 use crate::producer::{Consumer, Producer, Registered};
 use crate::protocol::{PeerAddr, Protocol, Reason};
 use crate::transport::input::Input;
+use crate::transport::watch::Watched;
 
 /// Output beyond this is offered to the system at once: the memory is still warm, and the peer gets on.
 const WRITE_EARLY_BYTES: usize = 256 * 1024;
@@ -144,6 +146,7 @@ struct Inner {
     output: RefCell<Output>,
     producer: RefCell<Option<Rc<Registered>>>,
     layer: RefCell<Option<Box<Layered>>>,
+    watched: Watched,
     /// Borrowed during its callbacks; `None` once the connection is lost.
     protocol: RefCell<Option<Box<dyn Protocol>>>,
     medium: Box<dyn Medium>,
@@ -169,6 +172,7 @@ impl Transport {
             || !self.0.output.borrow().is_empty()
             || self.0.failure.borrow().is_some()
             || self.0.layer.borrow().is_some()
+            || self.0.watched.is_by_any()
         {
             return data;
         }
@@ -204,7 +208,13 @@ impl Transport {
             return fill(&mut Vec::new());
         }
         let mut output = self.0.output.borrow_mut();
+        let before = output.tail().len();
         let result = fill(output.tail());
+        if self.is_watched() {
+            drop(output);
+            self.tell_written(&self.0.output.borrow().last()[before..]);
+            output = self.0.output.borrow_mut();
+        }
         self.appended(&mut output);
         result
     }
@@ -212,6 +222,9 @@ impl Transport {
     /// Appends a shared body. A large one is not copied, but held until it is written.
     pub fn write_bytes(&self, data: Bytes) {
         if self.takes_output() {
+            if self.is_watched() {
+                self.tell_written(&data);
+            }
             let mut output = self.0.output.borrow_mut();
             output.push(data);
             self.appended(&mut output);
@@ -236,7 +249,8 @@ impl Transport {
             && self.0.producing.get()
             && self.0.failure.borrow().is_none()
             && self.0.layer.borrow().is_none()
-            && let Err(error) = self.0.medium.write(output)
+            && !self.is_output_held()
+            && let Err(error) = self.send(output)
         {
             *self.0.failure.borrow_mut() = Some(Reason::Error(error));
         }
@@ -293,13 +307,17 @@ impl Transport {
 
     /// Reads on.
     pub fn resume_reading(&self) {
-        if !self.0.reading.replace(true) {
-            self.0.medium.resume_reading();
-            self.input_resumed();
-            if self.0.layer.borrow().is_some() {
-                // It may hold bytes that were decoded before the pause.
-                self.schedule();
-            }
+        if !self.0.reading.replace(true) && !self.is_input_held() {
+            self.read_on();
+        }
+    }
+
+    fn read_on(&self) {
+        self.0.medium.resume_reading();
+        self.input_resumed();
+        if self.0.layer.borrow().is_some() {
+            // It may hold bytes that were received before the pause.
+            self.schedule();
         }
     }
 

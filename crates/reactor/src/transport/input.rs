@@ -49,7 +49,10 @@ impl Transport {
     /// closed. One that cuts frames out of a stream asks before each, and else hands the rest back by
     /// [`unread`](Self::unread).
     pub fn wants_data(&self) -> bool {
-        self.0.reading.get() && self.hears() && self.0.input.telling.get() != Telling::Layered
+        self.0.reading.get()
+            && self.hears()
+            && self.0.input.telling.get() != Telling::Layered
+            && !self.is_input_held()
     }
 
     /// Hands back the last `count` bytes of what [`data_received`](crate::Protocol::data_received) was given, from

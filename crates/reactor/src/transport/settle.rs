@@ -7,6 +7,7 @@ use std::rc::Rc;
 use warren_hub::contain;
 
 use super::input::Input;
+use super::watch::Watched;
 use super::{Close, Inner, Medium, State, Transport, WRITE_THROUGH_BYTES, WriteHalf};
 use crate::layer::{Layer, Layered};
 use crate::output::{pooled, recycle};
@@ -41,6 +42,7 @@ impl Transport {
             output: RefCell::default(),
             producer: RefCell::default(),
             layer: RefCell::default(),
+            watched: Watched::default(),
             protocol: RefCell::new(Some(protocol)),
             medium,
         }))
@@ -181,13 +183,16 @@ impl Transport {
     }
 
     fn flush(&self) -> io::Result<()> {
+        if self.is_output_held() {
+            return Ok(());
+        }
         let mut output = self.0.output.borrow_mut();
         match self.0.layer.borrow_mut().as_deref_mut() {
-            None => self.0.medium.write(&mut output),
+            None => self.send(&mut output),
             Some(Layered { layer, wire, .. }) => {
                 let encoded = layer.encode(&mut output, wire);
                 // Also what it has to say of an error.
-                self.0.medium.write(wire)?;
+                self.send(wire)?;
                 encoded
             }
         }
@@ -216,6 +221,7 @@ impl Transport {
         self.0.state.set(State::Lost);
         self.0.output.borrow_mut().clear();
         self.drop_input();
+        self.drop_watchers();
         let layer = self.0.layer.take();
         drop(layer);
         let producer = self.0.producer.take();
