@@ -205,9 +205,12 @@ impl Transport {
         if WRITE_THROUGH_BYTES <= self.0.output.borrow().len()
             && matches!(self.0.state.get(), State::Open | State::Closing)
             && self.0.failure.borrow().is_none()
-            && let Err(error) = self.flush()
         {
-            *self.0.failure.borrow_mut() = Some(Reason::Error(error));
+            if let Err(error) = self.flush() {
+                *self.0.failure.borrow_mut() = Some(Reason::Error(error));
+            }
+            // Producers may wait to hear that there is room: the bytes may have waited since an earlier turn.
+            self.schedule();
         }
     }
 
