@@ -7,13 +7,17 @@
 #[macro_use]
 #[path = "../support/compared.rs"]
 mod compared;
+mod heard;
 mod said;
 
 mod cancelling;
 mod chains;
+mod datagrams;
 mod lists;
 mod locks;
+mod processes;
 mod queues;
+mod streams;
 mod timeouts;
 
 /// What Twisted said.
@@ -27,6 +31,9 @@ const SCENARIOS: &[(&str, &[&str])] = &[
     ("lists", lists::NAMES),
     ("locks", locks::NAMES),
     ("queues", queues::NAMES),
+    ("datagrams", datagrams::NAMES),
+    ("processes", processes::NAMES),
+    ("streams", streams::NAMES),
 ];
 
 #[test]

@@ -8,27 +8,34 @@ names, lie beside these files; both must say what stands in expected.txt.
     scenarios.py --write    writes expected.txt
 """
 
+import inspect
+
 import twisted
 from twisted.internet import task
 from twisted.logger import globalLogBeginner
 
 import cancelling
 import chains
+import datagrams
 import lists
 import locks
+import processes
 import queues
+import streams
 import timeouts
 from said import finish, scenarios_of, take
 
 TEXT = []
-MODULES = [chains, cancelling, timeouts, lists, locks, queues]
+MODULES = [chains, cancelling, timeouts, lists, locks, queues, datagrams, processes, streams]
 
 
 async def run(_):
     lines = [f"What Twisted {twisted.__version__} does: scenarios.py wrote it."]
     for module in MODULES:
         for scenario in scenarios_of(module):
-            scenario()
+            waiting = scenario()
+            if inspect.isawaitable(waiting):
+                await waiting
             lines += ["", f"== {module.__name__}.{scenario.__name__}"] + take()
     TEXT.append("\n".join(lines) + "\n")
 

@@ -427,7 +427,7 @@ fn outputs_and_values_are_collected() {
         let out = get_process_output(shell("echo out; echo err >&2"), ErrorOutput::Joins).wait();
         assert_eq!(out.unwrap().len(), 8);
         let complaint =
-            get_process_output(shell("echo complaint >&2; sleep 1000"), ErrorOutput::Fails);
+            get_process_output(shell("echo complaint >&2; sleep 0.1"), ErrorOutput::Fails);
         let failed = complaint.wait().unwrap_err();
         assert!(failed.to_string().contains("complaint"), "{failed}");
         assert_eq!(get_process_value(shell("exit 7")).wait().unwrap(), 7);
