@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
 use warren_hub::net::tls::rustls;
-use warren_hub::net::tls::{Acceptor, AcceptorBuilder, ClientAuth, Connector, TlsStream};
+use warren_hub::net::tls::{
+    Acceptor, AcceptorBuilder, ClientAuth, Connector, TlsStream, TlsVersion,
+};
 use warren_hub::net::{Duplex, TcpListener, TcpStream, UnixStream};
 use warren_hub::{JoinError, join_all, offload, run, spawn, yield_now};
 
@@ -122,6 +125,51 @@ fn a_reader_that_waits_keeps_no_writer_waiting() {
         // The half that is dropped says so to the peer.
         drop(writer);
         assert_eq!((&server).read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn the_certificate_is_chosen_by_the_name_asked_for() {
+    run(|| {
+        let (main, wild) = (identity("localhost"), identity("*.example.org"));
+        let acceptor = acceptor(&main).identity_pem_for("*.Example.org", &wild.chain, &wild.key);
+        let acceptor = acceptor.build().unwrap();
+        let check = |pem: &Pem, host: &str, good: bool| {
+            let (client, _) = shake(tcp_pair(), &connector(pem), &acceptor, host);
+            assert_eq!(client.is_ok(), good, "{host}");
+        };
+        check(&main, "localhost", true);
+        check(&wild, "a.example.org", true);
+        check(&wild, "A.EXAMPLE.ORG", true);
+        // One label only, and not none; the main certificate is not made out to these.
+        check(&main, "b.a.example.org", false);
+        check(&main, "example.org", false);
+        check(&main, "127.0.0.1", true);
+    });
+}
+
+#[test]
+fn the_oldest_version_can_be_chosen() {
+    run(|| {
+        let pem = identity("localhost");
+        let old = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        let made = rustls::pki_types::CertificateDer::pem_slice_iter(pem.root.as_bytes());
+        roots.add_parsable_certificates(made.map(Result::unwrap));
+        let old = old.with_root_certificates(roots).with_no_client_auth();
+        let old = Connector::new(Arc::new(old));
+        let acceptor_12 = acceptor(&pem).build().unwrap();
+        let (client, _) = shake(tcp_pair(), &old, &acceptor_12, "localhost");
+        assert_eq!(client.unwrap().protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+        let acceptor_13 = acceptor(&pem).min_version(TlsVersion::Tls13).build().unwrap();
+        let (client, server) = shake(tcp_pair(), &old, &acceptor_13, "localhost");
+        let told = client.unwrap_err().to_string();
+        assert!(told.contains("no version, cipher or algorithm in common"), "{told}");
+        assert!(server.is_err());
     });
 }
 

@@ -38,8 +38,11 @@
 //! ```
 
 mod config;
+mod error;
+mod names;
 mod stream;
 
-pub use config::{Acceptor, AcceptorBuilder, ClientAuth, Connector, ConnectorBuilder};
+pub use config::{Acceptor, AcceptorBuilder, ClientAuth, Connector, ConnectorBuilder, TlsVersion};
+pub use error::{TlsError, explain};
 pub use rustls;
 pub use stream::TlsStream;

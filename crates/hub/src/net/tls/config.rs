@@ -1,5 +1,6 @@
 //! Settings of both sides.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -9,12 +10,16 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 
 use super::super::Duplex;
 use super::TlsStream;
+use super::error::unusable;
+use super::names::ByName;
 
 /// How long a handshake may take when nothing else is said. A peer that says nothing must not keep a fiber for ever.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +47,11 @@ impl Identity {
         let key = key.map_err(|error| invalid(format!("no private key: {error}")))?;
         Ok((certificates(&self.chain)?, key))
     }
+
+    fn certified(&self) -> io::Result<Arc<CertifiedKey>> {
+        let (chain, key) = self.parse()?;
+        Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?))
+    }
 }
 
 fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
@@ -56,7 +66,7 @@ fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {
 
 fn add_roots(roots: &mut RootCertStore, pem: &str) -> io::Result<()> {
     for certificate in certificates(pem)? {
-        roots.add(certificate).map_err(invalid)?;
+        roots.add(certificate).map_err(unusable)?;
     }
     Ok(())
 }
@@ -73,6 +83,28 @@ pub enum ClientAuth {
     Optional,
     /// Without one, the handshake fails.
     Required,
+}
+
+/// Versions of TLS. Older ones are broken, and not spoken at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+impl TlsVersion {
+    /// This one and those after it.
+    fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
+        static NEWEST: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+        match self {
+            Self::Tls12 => rustls::ALL_VERSIONS,
+            Self::Tls13 => &NEWEST,
+        }
+    }
 }
 
 /// The server's side: makes the handshake with clients. Cheap to clone, and may go to other threads.
@@ -93,10 +125,22 @@ impl Acceptor {
     pub fn builder() -> AcceptorBuilder {
         AcceptorBuilder {
             identity: None,
+            by_name: Vec::new(),
             client_roots: None,
             alpn: Vec::new(),
+            min_version: TlsVersion::default(),
             timeout: Some(HANDSHAKE_TIMEOUT),
         }
+    }
+
+    /// rustls' settings.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// How long a handshake may take; `None` for as long as it likes.
+    pub fn handshake_timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Makes the handshake with a client.
@@ -108,7 +152,7 @@ impl Acceptor {
     /// `TimedOut`; `InvalidData` when the client speaks no TLS, or nothing that both can, or its certificate is not
     /// trusted; what the stream says.
     pub fn accept<S: Duplex>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        let session = ServerConnection::new(self.config.clone()).map_err(invalid)?;
+        let session = ServerConnection::new(self.config.clone()).map_err(unusable)?;
         TlsStream::handshake(stream, Connection::Server(session), self.timeout)
     }
 }
@@ -124,8 +168,10 @@ impl fmt::Debug for Acceptor {
 #[must_use = "call build"]
 pub struct AcceptorBuilder {
     identity: Option<Identity>,
+    by_name: Vec<(String, Identity)>,
     client_roots: Option<(String, ClientAuth)>,
     alpn: Vec<Vec<u8>>,
+    min_version: TlsVersion,
     timeout: Option<Duration>,
 }
 
@@ -133,6 +179,21 @@ impl AcceptorBuilder {
     /// The server's certificate, followed by those that vouch for it, and its private key, in PEM.
     pub fn identity_pem(mut self, chain: &str, key: &str) -> Self {
         self.identity = Some(Identity { chain: chain.into(), key: key.into() });
+        self
+    }
+
+    /// Another certificate and key, for clients that ask for the host `name` (SNI). `*.example.org` stands for any one
+    /// label. Clients that ask for a name which is not here, or for none, see that of
+    /// [`identity_pem`](Self::identity_pem).
+    pub fn identity_pem_for(mut self, name: &str, chain: &str, key: &str) -> Self {
+        let identity = Identity { chain: chain.into(), key: key.into() };
+        self.by_name.push((name.into(), identity));
+        self
+    }
+
+    /// The oldest version that is spoken: 1.2 if nothing is said.
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.min_version = version;
         self
     }
 
@@ -161,10 +222,14 @@ impl AcceptorBuilder {
     /// `InvalidInput` when the certificates or the key cannot be read, or do not belong together.
     pub fn build(self) -> io::Result<Acceptor> {
         let identity = self.identity.ok_or_else(|| invalid("a server needs a certificate"))?;
-        let (chain, key) = identity.parse()?;
+        let mut names = HashMap::new();
+        for (name, identity) in &self.by_name {
+            names.insert(ByName::key(name), identity.certified()?);
+        }
+        let shown = ByName { names, other: identity.certified()? };
         let builder = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(invalid)?;
+            .with_protocol_versions(self.min_version.and_later())
+            .map_err(unusable)?;
         let builder = match &self.client_roots {
             None => builder.with_no_client_auth(),
             Some((pem, auth)) => {
@@ -179,8 +244,11 @@ impl AcceptorBuilder {
                 builder.with_client_cert_verifier(verifier.build().map_err(invalid)?)
             }
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(invalid)?;
+        let mut config = builder.with_cert_resolver(Arc::new(shown));
         config.alpn_protocols = self.alpn;
+        // Clients keep what a resumption needs (RFC 5077, RFC 8446 §4.6.1), sealed with keys that change: so there is no
+        // limit to how many come back, and no memory spent on those who do not.
+        config.ticketer = ring::Ticketer::new().map_err(unusable)?;
         Ok(Acceptor { config: Arc::new(config), timeout: self.timeout })
     }
 }
@@ -212,8 +280,19 @@ impl Connector {
             system: false,
             identity: None,
             alpn: Vec::new(),
+            min_version: TlsVersion::default(),
             timeout: Some(HANDSHAKE_TIMEOUT),
         }
+    }
+
+    /// rustls' settings.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// How long a handshake may take; `None` for as long as it likes.
+    pub fn handshake_timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Makes the handshake with the server `host`, a name or an address, which its certificate must be made out to.
@@ -226,7 +305,7 @@ impl Connector {
     /// TLS, or nothing that both can, or its certificate is not trusted; what the stream says.
     pub fn connect<S: Duplex>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(host.to_owned()).map_err(invalid)?;
-        let session = ClientConnection::new(self.config.clone(), name).map_err(invalid)?;
+        let session = ClientConnection::new(self.config.clone(), name).map_err(unusable)?;
         TlsStream::handshake(stream, Connection::Client(session), self.timeout)
     }
 }
@@ -245,6 +324,7 @@ pub struct ConnectorBuilder {
     system: bool,
     identity: Option<Identity>,
     alpn: Vec<Vec<u8>>,
+    min_version: TlsVersion,
     timeout: Option<Duration>,
 }
 
@@ -271,6 +351,12 @@ impl ConnectorBuilder {
     /// The protocols that may be spoken inside, the preferred one first (ALPN).
     pub fn alpn(mut self, names: &[&str]) -> Self {
         self.alpn = protocols(names);
+        self
+    }
+
+    /// The oldest version that is spoken: 1.2 if nothing is said.
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.min_version = version;
         self
     }
 
@@ -302,14 +388,14 @@ impl ConnectorBuilder {
             }
         }
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(invalid)?
+            .with_protocol_versions(self.min_version.and_later())
+            .map_err(unusable)?
             .with_root_certificates(roots);
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let (chain, key) = identity.parse()?;
-                builder.with_client_auth_cert(chain, key).map_err(invalid)?
+                builder.with_client_auth_cert(chain, key).map_err(unusable)?
             }
         };
         config.alpn_protocols = self.alpn;

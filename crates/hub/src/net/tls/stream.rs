@@ -10,6 +10,7 @@ use rustls::{Connection, ProtocolVersion};
 
 use super::super::TcpStream;
 use super::super::split::{Duplex, ReadHalf, WriteHalf, split};
+use super::error::explain;
 use crate::sync::{Mutex, MutexGuard};
 use crate::timer::with_timeout;
 
@@ -120,7 +121,7 @@ impl<S: Duplex> TlsStream<S> {
                 // The session judges whether it may end here.
                 let mut session = self.session.borrow_mut();
                 session.read_tls(&mut io::empty())?;
-                session.process_new_packets().map_err(broken)?;
+                session.process_new_packets().map_err(explain)?;
                 return Ok(false);
             }
         }
@@ -139,7 +140,7 @@ impl<S: Duplex> TlsStream<S> {
             let mut bytes = &incoming.buffer[incoming.start..incoming.end];
             let taken = session.read_tls(&mut bytes)?;
             incoming.start += taken;
-            let state = session.process_new_packets().map_err(broken)?;
+            let state = session.process_new_packets().map_err(explain)?;
             if state.plaintext_bytes_to_read() > 0 {
                 break;
             }
@@ -271,11 +272,6 @@ impl<S: Duplex> TlsStream<S> {
     pub fn into_split(self) -> (ReadHalf<Self>, WriteHalf<Self>) {
         split(self)
     }
-}
-
-/// What the peer sent is no TLS, or not what was agreed.
-fn broken(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl<S: Duplex> Duplex for TlsStream<S> {
