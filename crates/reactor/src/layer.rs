@@ -5,17 +5,24 @@
 //!   protocol --- Output -> encode --> wire -----> medium
 //! ```
 
+use std::any::Any;
 use std::io;
 
 use crate::output::Output;
 
-/// A connection's state between its protocol and its medium. Bytes in, bytes out: it knows neither.
-pub(crate) trait Layer {
-    /// Takes in what has come from the medium, and appends to `plain` what that means for the protocol.
-    fn decode(&mut self, data: &[u8], plain: &mut Vec<u8>) -> Decoded;
+/// A connection's state between its protocol and its medium. Bytes in, bytes out: it knows neither. `Any`, for the
+/// accessors of a certain layer.
+pub(crate) trait Layer: Any {
+    /// Whether a handshake is under way. Until it is completed the medium is read whatever the protocol wants.
+    fn is_opening(&self) -> bool;
+
+    /// Takes in what has come from the medium, and appends to `plain` what that means for the protocol. `data` may be
+    /// changed, so that it can be decoded where it lies.
+    fn decode(&mut self, data: &mut [u8], plain: &mut Vec<u8>) -> Decoded;
 
     /// Moves what the protocol has written to `wire`, as far as the peer is ready for it (before the end of a handshake
-    /// it is not), and appends what the layer itself has to say.
+    /// it is not) and as long as little waits there, and appends what the layer itself has to say. It is called again
+    /// once `wire` has been written.
     ///
     /// # Errors
     /// What makes the connection useless. `wire` may hold last words all the same.
@@ -29,9 +36,6 @@ pub(crate) trait Layer {
     /// # Errors
     /// When the peer had not said that this would be the end: something may have been cut off.
     fn input_ended(&mut self) -> io::Result<()>;
-
-    /// For the layer's own accessors.
-    fn as_any(&self) -> &dyn std::any::Any;
 }
 
 /// What came of bytes from the medium.
@@ -60,12 +64,12 @@ impl Layered {
     }
 
     /// Decodes `data`, after what waits.
-    pub(crate) fn decode(&mut self, data: &[u8], plain: &mut Vec<u8>) -> Decoded {
+    pub(crate) fn decode(&mut self, data: &mut [u8], plain: &mut Vec<u8>) -> Decoded {
         if self.early.is_empty() {
             return self.layer.decode(data, plain);
         }
         let mut early = std::mem::take(&mut self.early);
         early.extend_from_slice(data);
-        self.layer.decode(&early, plain)
+        self.layer.decode(&mut early, plain)
     }
 }

@@ -27,7 +27,6 @@ mod datagram;
 pub mod deferred;
 pub mod events;
 mod home;
-#[allow(dead_code)] // Until TLS uses all of it.
 mod layer;
 mod listen;
 mod looping;
@@ -45,6 +44,8 @@ mod system;
 pub mod testing;
 mod threads;
 mod time;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 mod udp;
 mod unix_datagram;

@@ -106,6 +106,15 @@ impl Output {
         count
     }
 
+    /// The first waiting bytes that lie together. Empty only when nothing waits.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
+    pub(crate) fn first(&self) -> &[u8] {
+        match self.pieces.front() {
+            Some(piece) => &piece.bytes()[self.head..],
+            None => &self.tail[self.head..],
+        }
+    }
+
     /// Forgets the first `count` bytes: they have been written.
     pub(crate) fn consume(&mut self, count: usize) {
         self.head += count;

@@ -235,7 +235,7 @@ impl Pipe {
         // That there is nothing left to read does not undo the end.
         let emptied = || self.news.set(self.news.get() - Readiness::READABLE);
         for _ in 0..READS_PER_TURN {
-            if !transport.wants_data() {
+            if !transport.reads() {
                 return None;
             }
             let (read, is_pipe) = match &*self.input.borrow() {
@@ -248,7 +248,7 @@ impl Pipe {
                     return None;
                 }
                 Ok(count) => {
-                    transport.received(&buffer[..count]);
+                    transport.received(&mut buffer[..count]);
                     // A short read has emptied a pipe; of a terminal it is a line. The end is news again, unless it
                     // was among this.
                     let ended = self.news.get().contains(Readiness::CLOSED);
@@ -280,15 +280,15 @@ impl Pipe {
     /// Lets a thread read what comes next, if it is wanted; tells what one has read.
     fn read_by_thread(self: &Rc<Self>) {
         let Some(transport) = self.transport.borrow().clone() else { return };
-        if !transport.wants_data() {
+        if !transport.reads() {
             return;
         }
         let held = self.held.take();
         match held {
             None => {}
             Some(Ok(data)) if data.is_empty() => return self.end_input(&transport),
-            Some(Ok(data)) => {
-                transport.received(&data);
+            Some(Ok(mut data)) => {
+                transport.received(&mut data);
                 // It may want no more.
                 return self.resume();
             }

@@ -216,7 +216,7 @@ impl Socket {
         // That there is nothing left to read does not undo the end.
         let emptied = || self.news.set(self.news.get() - Readiness::READABLE);
         for _ in 0..READS_PER_TURN {
-            if !transport.wants_data() || transport.has_input_ended() {
+            if !transport.reads() || transport.has_input_ended() {
                 return None;
             }
             let read = match &*self.source.borrow() {
@@ -230,7 +230,7 @@ impl Socket {
                     return None;
                 }
                 Ok(count) => {
-                    transport.received(&buffer[..count]);
+                    transport.received(&mut buffer[..count]);
                     // A short read has emptied the socket: the next bytes, or the end, are news again. Unless
                     // the end has been announced.
                     let over = Readiness::CLOSED | Readiness::ERROR;

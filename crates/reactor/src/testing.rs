@@ -124,8 +124,8 @@ impl TestConnection {
 
     /// The peer sends `data`. Ignored when the protocol has closed the connection or paused reading.
     pub fn feed(&mut self, data: &[u8]) {
-        if self.transport.wants_data() && !data.is_empty() {
-            self.transport.received(data);
+        if self.transport.reads() && !data.is_empty() {
+            self.transport.received_shared(data);
         }
         self.settle();
     }
@@ -156,7 +156,7 @@ impl TestConnection {
 
     /// The peer sends no more, but reads on.
     pub fn half_close(&mut self) {
-        if self.transport.wants_data() && !self.shared.peer_ended.replace(true) {
+        if self.transport.reads() && !self.shared.peer_ended.replace(true) {
             self.transport.input_ended();
         }
         self.settle();

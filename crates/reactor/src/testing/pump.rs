@@ -426,7 +426,7 @@ impl Core {
             self.lose(side.other(), loss);
             return true;
         }
-        let piece = incoming.borrow_mut().piece();
+        let mut piece = incoming.borrow_mut().piece();
         if !piece.is_empty() {
             self.note(|| {
                 let shown = &piece[..piece.len().min(LOG_BYTES_MAX)];
@@ -434,7 +434,7 @@ impl Core {
                 let bytes = piece.len();
                 format!("{} receives {bytes} bytes: {}{more}", side.name(), shown.escape_ascii())
             });
-            end.transport.received(&piece);
+            end.transport.received(&mut piece);
             self.tell_room(side.other());
             return true;
         }
@@ -537,6 +537,6 @@ impl Core {
 impl End {
     fn reads(&self) -> bool {
         let reads = !self.stalled.get() && !self.closed.get() && !self.ended.get();
-        reads && self.transport.wants_data()
+        reads && self.transport.reads()
     }
 }

@@ -119,6 +119,10 @@ impl Transport {
     /// The input has ended: after what is held, the protocol is told.
     pub(super) fn end_input(&self, end: io::Result<()>) {
         if !self.hears() {
+            // A handshake for the last output has failed: that will never leave.
+            if let Err(error) = end {
+                self.fail(Reason::Error(error));
+            }
             return;
         }
         if let Some(held) = &mut *self.0.input.held.borrow_mut() {

@@ -52,6 +52,18 @@ impl Transport {
         self.tell(|protocol| protocol.connection_made(self));
     }
 
+    /// Whether the medium is to be read: the protocol wants bytes, or its layer, for a handshake.
+    pub(crate) fn reads(&self) -> bool {
+        self.wants_data() || self.is_opening()
+    }
+
+    /// A handshake goes on also for a protocol that has paused, or closes the connection once its output is gone.
+    fn is_opening(&self) -> bool {
+        let layer = self.0.layer.borrow();
+        layer.as_ref().is_some_and(|layered| layered.layer.is_opening())
+            && matches!(self.0.state.get(), State::Open | State::Closing)
+    }
+
     /// Whether reading is not paused.
     pub(crate) fn is_reading(&self) -> bool {
         self.0.reading.get()
@@ -67,12 +79,21 @@ impl Transport {
         self.0.state.get() == State::Open && !self.0.losing.get()
     }
 
-    /// The medium has brought bytes.
-    pub(crate) fn received(&self, data: &[u8]) {
+    /// The medium has brought bytes. What becomes of them in the buffer is of no importance.
+    pub(crate) fn received(&self, data: &mut [u8]) {
         if self.0.layer.borrow().is_none() {
             self.deliver(data);
         } else {
             self.decode(data);
+        }
+    }
+
+    /// As [`received`](Self::received), from a buffer that must stay as it is: a layer gets a copy.
+    pub(crate) fn received_shared(&self, data: &[u8]) {
+        if self.0.layer.borrow().is_none() {
+            self.deliver(data);
+        } else {
+            self.decode(&mut data.to_vec());
         }
     }
 
@@ -136,6 +157,7 @@ impl Transport {
         let closing = self.0.state.get() == State::Closing;
         let ending =
             self.0.write_half.get() == WriteHalf::Ending && self.0.producer.borrow().is_none();
+        let ending = ending && !self.is_opening();
         if !closing && !ending {
             return true;
         }
@@ -187,13 +209,19 @@ impl Transport {
             return Ok(());
         }
         let mut output = self.0.output.borrow_mut();
-        match self.0.layer.borrow_mut().as_deref_mut() {
-            None => self.send(&mut output),
-            Some(Layered { layer, wire, .. }) => {
-                let encoded = layer.encode(&mut output, wire);
-                // Also what it has to say of an error.
-                self.send(wire)?;
-                encoded
+        let mut layer = self.0.layer.borrow_mut();
+        let Some(Layered { layer, wire, .. }) = layer.as_deref_mut() else {
+            return self.send(&mut output);
+        };
+        loop {
+            let waiting = output.len();
+            let encoded = layer.encode(&mut output, wire);
+            // Also what it has to say of an error.
+            self.send(wire)?;
+            encoded?;
+            // The layer encodes as much as should wait; if the system took all of it, more can follow.
+            if output.is_empty() || output.len() == waiting || !wire.is_empty() {
+                return Ok(());
             }
         }
     }
@@ -255,7 +283,7 @@ impl Transport {
     }
 
     /// Ends the connection for `reason` at the end of this turn.
-    pub(super) fn fail(&self, reason: Reason) {
+    pub(crate) fn fail(&self, reason: Reason) {
         if matches!(self.0.state.get(), State::Open | State::Closing) {
             self.0.state.set(State::Aborting);
             *self.0.failure.borrow_mut() = Some(reason);
@@ -278,7 +306,7 @@ impl Transport {
 impl Transport {
     /// Puts `layer` between protocol and medium. What was written before leaves as it is, what comes in from now on
     /// passes through the layer, `rest` first: bytes that were received already. `None` when there is one already.
-    #[allow(dead_code)] // Until TLS uses it.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(crate) fn add_layer(&self, layer: Box<dyn Layer>, rest: &[u8]) -> Option<()> {
         let mut place = self.0.layer.borrow_mut();
         if place.is_some() {
@@ -293,7 +321,7 @@ impl Transport {
     }
 
     /// Calls `f` with the layer, if there is one.
-    #[allow(dead_code)] // Until TLS uses it.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(crate) fn with_layer<R>(&self, f: impl FnOnce(&dyn Layer) -> R) -> Option<R> {
         self.0.layer.borrow().as_ref().map(|layered| f(layered.layer.as_ref()))
     }
@@ -305,8 +333,8 @@ impl Transport {
     /// Decodes what came before the layer did.
     fn decode_early(&self) {
         let holds = self.0.layer.borrow().as_ref().is_some_and(|layered| !layered.early.is_empty());
-        if holds && self.wants_data() {
-            self.decode(&[]);
+        if holds && self.reads() {
+            self.decode(&mut []);
         }
     }
 
@@ -317,7 +345,7 @@ impl Transport {
         }
     }
 
-    fn decode(&self, data: &[u8]) {
+    fn decode(&self, data: &mut [u8]) {
         let mut plain = pooled();
         let decoded = match self.0.layer.borrow_mut().as_mut() {
             Some(layered) => layered.decode(data, &mut plain),

@@ -2,7 +2,6 @@
 
 mod producers;
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -164,9 +163,13 @@ struct Caesar {
 }
 
 impl Layer for Caesar {
-    fn decode(&mut self, data: &[u8], plain: &mut Vec<u8>) -> Decoded {
+    fn is_opening(&self) -> bool {
+        !self.opened
+    }
+
+    fn decode(&mut self, data: &mut [u8], plain: &mut Vec<u8>) -> Decoded {
         let mut decoded = Decoded::default();
-        for &byte in data {
+        for &byte in &*data {
             match byte {
                 b'!' => {
                     self.opened = true;
@@ -196,10 +199,6 @@ impl Layer for Caesar {
 
     fn input_ended(&mut self) -> io::Result<()> {
         if self.ended { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 
