@@ -161,6 +161,7 @@ impl Transport {
         };
         if data.is_empty() {
             // A producer may wait to hear that all has gone.
+            self.producer_wrote();
             return self.schedule();
         }
         self.write_with(|output| output.extend_from_slice(data));
@@ -241,10 +242,14 @@ impl Transport {
         takes && self.0.state.get() == State::Open
     }
 
-    fn appended(&self, output: &mut Output) {
+    fn producer_wrote(&self) {
         if let Some(registered) = &*self.0.producer.borrow() {
             registered.wrote();
         }
+    }
+
+    fn appended(&self, output: &mut Output) {
+        self.producer_wrote();
         if WRITE_EARLY_BYTES < output.len()
             && self.0.producing.get()
             && self.0.failure.borrow().is_none()
