@@ -10,6 +10,7 @@
 //! | `Int8StringReceiver` and its kin | [`Int8StringReceiver`], [`Int16StringReceiver`], [`Int32StringReceiver`] | [`StringProtocol`] |
 //! | `StatefulStringProtocol` | [`StatefulStrings`] in one of these | [`StatefulStringProtocol`] |
 //! | `StatefulProtocol` | [`StatefulReceiver`] | [`StatefulProtocol`] |
+//! | `basic.FileSender` | [`FileSender`] | |
 //! | `protocols.wire`, `protocols.portforward` | [`wire`], [`portforward`] | |
 //! | `Factory.forProtocol` | [`for_protocol`] | |
 //!
@@ -25,6 +26,7 @@
 //!   tells of the other frames that came together.)
 
 mod body;
+mod file_sender;
 mod intn;
 mod line;
 mod netstring;
@@ -35,6 +37,7 @@ pub mod wire;
 
 use crate::{PeerAddr, Protocol};
 
+pub use file_sender::{FileSender, FileSenderError};
 pub use intn::{Int8StringReceiver, Int16StringReceiver, Int32StringReceiver, IntNStringReceiver};
 pub use line::{LineOnlyReceiver, LineProtocol, LineReceiver, LineTransport};
 pub use netstring::{NetstringParseError, NetstringReceiver};
