@@ -38,6 +38,7 @@ mod producer;
 mod protocol;
 pub mod protocols;
 mod reconnecting;
+pub mod service;
 mod socket;
 pub mod stdio;
 mod system;
