@@ -2,7 +2,8 @@
 //!
 //! Each scenario is a function that says lines. The same function in Python, under the same name, is in the file of
 //! the same name beside these; `scenarios.py` ran it in the real Twisted and wrote what it said to `expected.txt`,
-//! and `cargo xtask test` runs it again. Where ours is made otherwise on purpose, the scenario says so.
+//! and `cargo xtask test` runs it again. Where ours is made otherwise on purpose, the scenario says so. Connections are a
+//! table, `connections.txt`, that both sides read.
 
 #[macro_use]
 #[path = "../support/compared.rs"]
@@ -12,6 +13,7 @@ mod said;
 
 mod cancelling;
 mod chains;
+mod connections;
 mod datagrams;
 mod lists;
 mod locks;
@@ -31,6 +33,7 @@ const SCENARIOS: &[(&str, &[&str])] = &[
     ("lists", lists::NAMES),
     ("locks", locks::NAMES),
     ("queues", queues::NAMES),
+    ("connections", connections::NAMES),
     ("datagrams", datagrams::NAMES),
     ("processes", processes::NAMES),
     ("streams", streams::NAMES),

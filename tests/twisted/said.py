@@ -1,5 +1,6 @@
 """What scenarios have in common, and small things that many of them need."""
 
+import errno
 import gc
 import pathlib
 import sys
@@ -23,6 +24,7 @@ SHOWN += [
     (error.ConnectionLost, lambda _: "lost"),
     (error.ConnectionRefusedError, lambda _: "refused"),
     (error.UserError, lambda _: "given up"),
+    (error.ConnectError, lambda error: "no such file" if error.osError == errno.ENOENT else str(error)),
 ]
 
 

@@ -16,6 +16,7 @@ from twisted.logger import globalLogBeginner
 
 import cancelling
 import chains
+import connections
 import datagrams
 import lists
 import locks
@@ -37,6 +38,9 @@ async def run(_):
             if inspect.isawaitable(waiting):
                 await waiting
             lines += ["", f"== {module.__name__}.{scenario.__name__}"] + take()
+    for name, case in connections.cases():
+        await connections.Case(case).run()
+        lines += ["", f"== connections.{name}"] + take()
     TEXT.append("\n".join(lines) + "\n")
 
 

@@ -97,6 +97,8 @@ struct Inner {
     state: Cell<ConnectorState>,
     /// The connection was to be closed before its transport was known.
     leaving: Cell<bool>,
+    /// `stop_connecting` was called, perhaps before anything was begun.
+    giving_up: Cell<bool>,
     /// Counts the attempts, so that what was started for one does not concern the next.
     attempt: Cell<u64>,
     pending: RefCell<Option<Pending>>,
@@ -140,6 +142,7 @@ impl Connector {
             started: Cell::new(false),
             state: Cell::new(ConnectorState::Disconnected),
             leaving: Cell::new(false),
+            giving_up: Cell::new(false),
             attempt: Cell::new(0),
             pending: RefCell::default(),
             transport: RefCell::default(),
@@ -179,6 +182,7 @@ impl Connector {
     /// Gives up the connection that is being made: the factory hears [`Reason::Aborted`]. Does nothing otherwise.
     pub fn stop_connecting(&self) {
         if self.0.state.get() == ConnectorState::Connecting {
+            self.0.giving_up.set(true);
             // At once: the answer may be there already.
             self.forget_pending();
             self.soon(|connector| connector.failed(Reason::Aborted));
@@ -216,6 +220,9 @@ impl Connector {
             self.tell(|factory, _| factory.start_factory());
         }
         self.tell(|factory, connector| factory.started_connecting(connector));
+        if self.0.giving_up.get() {
+            return self.failed(Reason::Aborted);
+        }
         if let Err(error) = self.begin() {
             self.failed(Reason::Error(error));
         }
@@ -291,6 +298,7 @@ impl Connector {
 
     fn ended(&self, tell: impl FnOnce(&mut dyn ClientFactory, &Self)) {
         self.0.state.set(ConnectorState::Disconnected);
+        self.0.giving_up.set(false);
         self.0.attempt.set(self.0.attempt.get() + 1);
         self.tell(tell);
         // Unless the factory wants another one.
