@@ -144,6 +144,19 @@ impl Medium for PipeMedium {
         }
     }
 
+    fn write_through(&self, data: &[u8]) -> io::Result<usize> {
+        let Some(pipe) = self.0.upgrade() else { return Ok(0) };
+        match &*pipe.outlet.borrow() {
+            Some(Watched { end: Outlet { fd, writes: Writes::Plain, .. }, .. }) => {
+                match rustix::io::write(&**fd, data) {
+                    Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+                    written => Ok(written?),
+                }
+            }
+            _ => Ok(0),
+        }
+    }
+
     fn end_writing(&self) -> io::Result<()> {
         let outlet = self.0.upgrade().and_then(|pipe| pipe.outlet.take());
         if let Some(Watched { registration, end }) = outlet {
@@ -430,3 +443,6 @@ fn wait(fd: &OwnedFd, what: PollFlags) -> io::Result<()> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
