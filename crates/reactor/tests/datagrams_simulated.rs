@@ -1,8 +1,8 @@
 //! Datagrams over a simulated network, which loses, doubles and reorders them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use warren_hub::net::dns::getaddrinfo;
 use warren_hub::sync::Event;
 use warren_hub::{sim, sleep};
 use warren_reactor::{
-    ConnectedDatagramProtocol, DatagramProtocol, DatagramTransport, call_later, connect_udp,
-    listen_udp,
+    ConnectedDatagramProtocol, DatagramProtocol, DatagramTransport, Interface, MulticastOptions,
+    call_later, connect_udp, listen_multicast, listen_udp,
 };
 
 /// Answers each question once it has come.
@@ -101,5 +101,54 @@ fn that_nobody_is_there_is_told() {
         let refused = Rc::new(Event::new());
         let _port = connect_udp(server, Box::new(Lonely(refused.clone()))).unwrap();
         refused.wait();
+    });
+}
+
+#[test]
+fn members_of_a_group_hear_what_is_sent_to_it() {
+    /// Counts what it hears, and leaves the group at `leave`.
+    struct Member(Rc<Cell<u32>>, IpAddr);
+    impl DatagramProtocol for Member {
+        fn start_protocol(&mut self, transport: &DatagramTransport) {
+            transport.join_group(self.1, &Interface::Any).unwrap();
+            assert!(transport.join_group(self.1, &Interface::Any).is_err(), "joined already");
+            assert!(transport.leave_group([239, 0, 0, 1].into(), &Interface::Any).is_err());
+            assert!(transport.join_group([10, 0, 0, 1].into(), &Interface::Any).is_err());
+        }
+        fn datagram_received(&mut self, t: &DatagramTransport, data: &[u8], _from: SocketAddr) {
+            self.0.set(self.0.get() + 1);
+            if data == b"leave" {
+                t.leave_group(self.1, &Interface::Any).unwrap();
+            }
+        }
+    }
+    let group = IpAddr::from([239, 7, 7, 7]);
+    sim::check(0..20, move |world| {
+        world.net().latency(Duration::from_millis(1)..=Duration::from_millis(1));
+        let (heard, port) = (Rc::<Cell<u32>>::default(), SocketAddr::new(group, 9));
+        let options = MulticastOptions { listen_multiple: true };
+        let any = "0.0.0.0:9".parse().unwrap();
+        for name in ["one", "two"] {
+            let heard = heard.clone();
+            world.node(name, move || {
+                // Two on a node that share the port hear it both, and one that has not joined does not.
+                let member = || Box::new(Member(heard.clone(), group));
+                let _one = listen_multicast(any, options, member()).unwrap();
+                let _other = listen_multicast(any, options, member()).unwrap();
+                let deaf = Box::new(Double);
+                let _deaf = listen_multicast(any, options, deaf).unwrap();
+                Event::new().wait();
+            });
+        }
+        sleep(Duration::from_millis(1));
+        let sender = listen_udp("0.0.0.0:0".parse().unwrap(), Box::new(Double)).unwrap();
+        sender.transport().write(b"stay", port).unwrap();
+        sleep(Duration::from_millis(10));
+        assert_eq!(heard.get(), 4);
+        sender.transport().write(b"leave", port).unwrap();
+        sleep(Duration::from_millis(10));
+        sender.transport().write(b"nobody is left", port).unwrap();
+        sleep(Duration::from_millis(10));
+        assert_eq!(heard.get(), 8);
     });
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 #[cfg(any(feature = "hyper", feature = "tokio"))]
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::time::Duration;
@@ -95,6 +95,11 @@ pub(crate) trait Endpoint {
 
     /// Lets a datagram socket speak with one peer only.
     fn connect(&self, _to: &Addr) -> io::Result<()> {
+        Err(Errno::OPNOTSUPP.into())
+    }
+
+    /// Joins a group of datagram sockets, or leaves it.
+    fn set_member(&self, _group: IpAddr, _joins: bool) -> io::Result<()> {
         Err(Errno::OPNOTSUPP.into())
     }
 
@@ -228,6 +233,14 @@ impl Source {
         match self {
             Self::Kernel(fd) | Self::Pipe(fd) => kernel::connect_datagram(fd.as_fd(), to),
             Self::Simulated(endpoint) => endpoint.connect(to),
+        }
+    }
+
+    /// In a simulation: joins a group, or leaves it. The kernel has options for that.
+    pub(crate) fn set_member(&self, group: IpAddr, joins: bool) -> io::Result<()> {
+        match self {
+            Self::Kernel(_) | Self::Pipe(_) => Err(Errno::OPNOTSUPP.into()),
+            Self::Simulated(endpoint) => endpoint.set_member(group, joins),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What sources of datagrams do beyond the others.
 
 use std::io;
+use std::net::IpAddr;
 
 use super::source::Source;
 use crate::driver::Bind;
@@ -47,5 +48,15 @@ impl Source {
     /// What the system says, such as that there is no way to it.
     pub fn set_peer(&self, to: &Addr) -> io::Result<()> {
         self.0.connect(to)
+    }
+
+    /// Joins a group of a simulation, or leaves it: then what is sent to it, by any node, comes here too. There is one
+    /// network only, so no interface is named; what is sent comes back to the members on the same node.
+    ///
+    /// # Errors
+    /// As the kernel's options, which are for real sockets: `InvalidInput` when it is no group's address, `AddrInUse` when
+    /// it was joined already, `AddrNotAvailable` when it was not; `Unsupported` for a real socket.
+    pub fn set_simulated_member(&self, group: IpAddr, joins: bool) -> io::Result<()> {
+        self.0.set_member(group, joins)
     }
 }

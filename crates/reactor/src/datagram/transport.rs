@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -127,6 +128,17 @@ impl<A: DatagramAddr> DatagramTransport<A> {
     /// Calls `f` with the socket, for options that have no method here. `None` in a simulation, and once stopped.
     pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         self.0.source.borrow().as_ref().and_then(|source| source.kernel().map(f))
+    }
+
+    /// Joins a group of a simulation, or leaves it. `None` outside of one.
+    pub(crate) fn set_simulated_member(
+        &self,
+        group: IpAddr,
+        joins: bool,
+    ) -> Option<io::Result<()>> {
+        let source = self.0.source.borrow();
+        let source = source.as_ref().filter(|source| source.kernel().is_none());
+        source.map(|source| source.set_simulated_member(group, joins))
     }
 
     /// Sets an option. A simulated socket takes every setting and changes nothing by it.

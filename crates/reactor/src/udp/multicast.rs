@@ -47,7 +47,7 @@ pub fn listen_multicast(
     listen(addr, options.listen_multiple, protocol)
 }
 
-/// Groups. In a simulation nobody can join one.
+/// Groups. A simulation has them too, with one interface only.
 impl DatagramTransport<SocketAddr> {
     /// Receives what is sent to `group`, on `interface`.
     ///
@@ -80,7 +80,10 @@ impl DatagramTransport<SocketAddr> {
                 to: group.to_string(),
             });
         }
-        self.get(what, |socket| match group {
+        if let Some(joined) = self.set_simulated_member(group, joins) {
+            return joined.map_err(|error| DatagramError::system(what, error));
+        }
+        self.set(what, |socket| match group {
             IpAddr::V4(group) => {
                 let (addr, index) = v4(socket, interface)?;
                 let change = if joins {

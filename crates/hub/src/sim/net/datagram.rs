@@ -1,9 +1,9 @@
 //! Datagrams: each goes its own way, or does not arrive, or does so twice.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -44,6 +44,21 @@ impl Datagrams {
             several => core.random.choose(several).cloned(),
         }
     }
+
+    /// The nodes on which somebody at `port` has joined `group`.
+    fn nodes_of(&self, group: IpAddr, port: u16) -> BTreeSet<usize> {
+        let sockets = self.0.borrow();
+        let at_port = sockets.iter().filter(|((_, place), _)| *place == Place::Port(port));
+        let joined = at_port.filter(|(_, sockets)| sockets.iter().any(|one| one.is_in(group)));
+        joined.map(|((node, _), _)| *node).collect()
+    }
+
+    /// All at a place who have joined `group`.
+    fn members(&self, at: &(usize, Place), group: IpAddr) -> Vec<Rc<DatagramSocket>> {
+        let sockets = self.0.borrow();
+        let there = sockets.get(at).map_or(&[][..], |sockets| sockets);
+        there.iter().filter(|socket| socket.is_in(group)).cloned().collect()
+    }
 }
 
 struct DatagramSocket {
@@ -56,6 +71,7 @@ struct DatagramSocket {
     received: RefCell<VecDeque<(Vec<u8>, Addr)>>,
     error: Cell<Option<Errno>>,
     deaf: Cell<bool>,
+    groups: RefCell<BTreeSet<IpAddr>>,
 }
 
 struct DatagramEnd {
@@ -90,6 +106,7 @@ impl Network {
             received: RefCell::default(),
             error: Cell::new(None),
             deaf: Cell::new(false),
+            groups: RefCell::default(),
         });
         let mut sockets = self.datagrams.0.borrow_mut();
         let others = sockets.entry((process.node, place)).or_default();
@@ -98,6 +115,20 @@ impl Network {
         }
         others.push(socket.clone());
         Ok(Source::Simulated(Box::new(DatagramEnd { core: core.clone(), socket })))
+    }
+
+    /// How often a datagram that is sent now arrives.
+    fn copies(&self, core: &Core, from: usize, to: usize) -> usize {
+        let (loss, duplication) = {
+            let conditions = self.conditions.borrow();
+            (conditions.loss, conditions.duplication)
+        };
+        match () {
+            () if from == to => 1,
+            () if core.random.chance(loss) => 0,
+            () if core.random.chance(duplication) => 2,
+            () => 1,
+        }
     }
 
     fn deliver(&self, core: &Rc<Core>, from: usize, to: (usize, Place), data: &[u8], sender: Addr) {
@@ -118,20 +149,45 @@ impl Network {
             });
             return;
         };
-        let wanted = match &*socket.peer.borrow() {
-            Some(peer) => peer.to_string() == sender.to_string(),
-            None => true,
-        };
-        let mut received = socket.received.borrow_mut();
-        if wanted && received.len() < QUEUE_MAX {
-            core.note(to.0, Step::Receive, digest(data), 0);
-            received.push_back((data.to_vec(), sender));
-            socket.tell(Readiness::READABLE);
+        socket.receive(core, data, &sender);
+    }
+
+    /// As [`deliver`](Self::deliver), to all who have joined `group` by now.
+    fn deliver_to_group(
+        &self,
+        core: &Core,
+        from: usize,
+        to: (usize, Place),
+        group: IpAddr,
+        data: &[u8],
+        sender: &Addr,
+    ) {
+        if self.passes(core, from, to.0) {
+            for socket in self.datagrams.members(&to, group) {
+                socket.receive(core, data, sender);
+            }
         }
     }
 }
 
 impl DatagramSocket {
+    fn is_in(&self, group: IpAddr) -> bool {
+        self.groups.borrow().contains(&group)
+    }
+
+    fn receive(&self, core: &Core, data: &[u8], sender: &Addr) {
+        let wanted = match &*self.peer.borrow() {
+            Some(peer) => peer.to_string() == sender.to_string(),
+            None => true,
+        };
+        let mut received = self.received.borrow_mut();
+        if wanted && received.len() < QUEUE_MAX {
+            core.note(self.process.node, Step::Receive, digest(data), 0);
+            received.push_back((data.to_vec(), sender.clone()));
+            self.tell(Readiness::READABLE);
+        }
+    }
+
     fn tell(&self, ready: Readiness) {
         if let Some(key) = self.key.get() {
             self.process.tell(key, ready);
@@ -192,30 +248,42 @@ impl Endpoint for DatagramEnd {
             return Err(Errno::MSGSIZE.into());
         }
         let (core, network, node) = (&self.core, &self.core.network, self.socket.process.node);
-        let target = network.locate(core, node, to)?;
-        core.note(node, Step::Send, digest(data), target.0 as u64);
+        let group = to.as_ip().filter(|to| to.ip().is_multicast());
+        let targets = match group {
+            Some(to) => {
+                let nodes = network.datagrams.nodes_of(to.ip(), to.port());
+                nodes.into_iter().map(|node| (node, Place::Port(to.port()))).collect()
+            }
+            None => vec![network.locate(core, node, to)?],
+        };
         let sender = match (to, &self.socket.place) {
             (Addr::Ip(to), Place::Port(port)) => source_addr(core, node, *port, to),
             _ => self.socket.addr.clone(),
         };
-        let (loss, duplication) = {
-            let conditions = network.conditions.borrow();
-            (conditions.loss, conditions.duplication)
-        };
-        let near = node == target.0;
-        let copies = match () {
-            () if near => 1,
-            () if core.random.chance(loss) => 0,
-            () if core.random.chance(duplication) => 2,
-            () => 1,
-        };
-        for _ in 0..copies {
-            let (data, target, sender) = (data.to_vec(), target.clone(), sender.clone());
-            core.after(network.latency(core, node, target.0), move |core| {
-                core.network.deliver(core, node, target, &data, sender);
-            });
+        for target in targets {
+            core.note(node, Step::Send, digest(data), target.0 as u64);
+            for _ in 0..network.copies(core, node, target.0) {
+                let (data, target, sender) = (data.to_vec(), target.clone(), sender.clone());
+                core.after(network.latency(core, node, target.0), move |core| match group {
+                    None => core.network.deliver(core, node, target, &data, sender),
+                    Some(group) => {
+                        let group = group.ip();
+                        core.network.deliver_to_group(core, node, target, group, &data, &sender);
+                    }
+                });
+            }
         }
         Ok(data.len())
+    }
+
+    fn set_member(&self, group: IpAddr, joins: bool) -> io::Result<()> {
+        let mut groups = self.socket.groups.borrow_mut();
+        match joins {
+            _ if !group.is_multicast() => Err(Errno::INVAL.into()),
+            true if !groups.insert(group) => Err(Errno::ADDRINUSE.into()),
+            false if !groups.remove(&group) => Err(Errno::ADDRNOTAVAIL.into()),
+            _ => Ok(()),
+        }
     }
 
     fn connect(&self, to: &Addr) -> io::Result<()> {
