@@ -4,6 +4,7 @@
 //!
 //! Start at [`SUITE`].
 
+use crate::harness::client::BUSY;
 use crate::harness::{Figure, Job, Kind, Peer, Scenario, Served, Size, Style, Suite};
 
 /// The models.
@@ -21,7 +22,7 @@ pub const SUITE: Suite = Suite {
     aims: &[],
 };
 
-const SCENARIOS: &[&Scenario] = &[&ECHO, &HTTP, &CONNECT];
+const SCENARIOS: &[&Scenario] = &[&ECHO, &FEW_BUSY, &HTTP, &CONNECT];
 
 const ECHO: Scenario = Scenario {
     name: "echo",
@@ -53,6 +54,21 @@ const ECHO: Scenario = Scenario {
         Style::Echo { bytes: 64 },
         &[Served::PerSecond, Served::PerCpuSecond, Served::MibAll, Served::KibEach],
     ),
+};
+
+const FEW_BUSY: Scenario = Scenario {
+    name: "few-busy",
+    title: "Echo on ten connections among many that are idle",
+    story: "The same when all connections but ten say nothing. `select` and `poll` hand all of them to the kernel at each \
+            turn, which looks at each.",
+    figures: &[Figure::more("requests per second"), ECHO.figures[1]],
+    sizes: &[
+        Size::new("all of 10", BUSY, 1),
+        Size::new("10 of 1,000", 1_000, 1),
+        Size::new("10 of 10,000", 10_000, 1),
+    ],
+    kind: Kind::Server(Style::FewBusy, &[Served::PerSecond, Served::PerCpuSecond]),
+    ..ECHO
 };
 
 const HTTP: Scenario = Scenario {

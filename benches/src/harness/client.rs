@@ -25,6 +25,8 @@ pub enum Style {
         /// Requests.
         depth: usize,
     },
+    /// The same as `Echo` with [`REQUEST_BYTES`] on [`BUSY`] of the connections; the others say nothing.
+    FewBusy,
     /// One small HTTP request at a time on each connection.
     Http,
     /// One request on each connection, then the next one.
@@ -81,10 +83,19 @@ impl Style {
     /// What it asks the server for.
     pub fn job(self) -> Job {
         match self {
-            Self::Echo { .. } | Self::Idle => Job::Echo,
+            Self::Echo { .. } | Self::FewBusy | Self::Idle => Job::Echo,
             Self::Pipelined { .. } => Job::Requests,
             Self::Http => Job::Http,
             Self::Connect(job) => job,
+        }
+    }
+
+    /// How many of the connections do something.
+    fn busy(self, connections: usize) -> usize {
+        match self {
+            Self::FewBusy => BUSY.min(connections),
+            Self::Idle => 0,
+            _ => connections,
         }
     }
 
@@ -93,12 +104,16 @@ impl Style {
         match self {
             Self::Echo { bytes } => (vec![b'x'; bytes], 1),
             Self::Pipelined { depth } => (vec![b'x'; depth * REQUEST_BYTES], depth as u64),
-            Self::Connect(Job::Echo | Job::Requests) | Self::Idle => (vec![b'x'; REQUEST_BYTES], 1),
+            Self::Connect(Job::Echo | Job::Requests) | Self::FewBusy | Self::Idle => {
+                (vec![b'x'; REQUEST_BYTES], 1)
+            }
             Self::Http | Self::Connect(Job::Http) => (HTTP_REQUEST.to_vec(), 1),
         }
     }
 }
 
+/// Connections that do something where most are idle.
+pub const BUSY: usize = 10;
 /// Of a small request.
 pub const REQUEST_BYTES: usize = 64;
 const HTTP_REQUEST: &[u8] =
@@ -138,12 +153,12 @@ pub fn load(
         client.answer_bytes = http_answer_bytes(server)?;
     }
     let (mut cpu, mut start) = (group.processor_time(), Instant::now());
-    let mut table = Vec::with_capacity(connections);
-    for index in 0..connections {
-        table.push(client.open(index)?);
-    }
+    let idle = connections - style.busy(connections);
+    let idle = (0..idle).map(|index| client.open_idle(index)).collect::<io::Result<Vec<_>>>()?;
+    let busy = 0..connections - idle.len();
+    let mut table = busy.map(|index| client.open(index)).collect::<io::Result<Vec<_>>>()?;
     let mut count = connections as f64;
-    if !matches!(style, Style::Idle) {
+    if !table.is_empty() {
         client.run(&mut table, WARM_UP)?;
         // A server that takes its time to accept them all is warm when each connection has had an answer.
         while table.iter().any(|connection| connection.answers == 0) {
@@ -157,6 +172,7 @@ pub fn load(
     let elapsed = start.elapsed();
     let cpu = (group.processor_time() - cpu).as_secs_f64();
     let memory = group.proportional_bytes();
+    drop(idle);
     Ok(vec![
         cpu * 1e6 / count,
         count / cpu,
@@ -228,15 +244,9 @@ impl Client {
             sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
             fd.into()
         } else {
-            let mut stream = TcpStream::connect(self.server)?;
-            if matches!(self.style, Style::Idle) || index.is_multiple_of(OPENED_AT_ONCE) {
-                stream.write_all(&self.request)?;
-                let answer = &mut self.scratch[..self.answer_bytes];
-                stream.read_exact(answer).map_err(|_| closed())?;
-            }
-            stream.set_nonblocking(true)?;
-            stream
+            self.open_idle(index)?
         };
+        stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), interest)?;
@@ -246,6 +256,17 @@ impl Client {
             to_get: self.answer_bytes,
             answers: 0,
         })
+    }
+
+    /// A connection that is established; some have had an answer, and with `Idle` all.
+    fn open_idle(&mut self, index: usize) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.server)?;
+        if matches!(self.style, Style::Idle) || index.is_multiple_of(OPENED_AT_ONCE) {
+            stream.write_all(&self.request)?;
+            let answer = &mut self.scratch[..self.answer_bytes];
+            stream.read_exact(answer).map_err(|_| closed())?;
+        }
+        Ok(stream)
     }
 
     /// Keeps every connection busy for a time. Never sleeps: to wake it would be on the server's bill.
@@ -346,7 +367,7 @@ mod tests {
     fn check(style: Style, server: SocketAddr) {
         let group = rustix::process::getpgrp().as_raw_nonzero().get().try_into().unwrap();
         let time = Duration::from_millis(50);
-        let figures = load(style, server, group, 3, time).unwrap();
+        let figures = load(style, server, group, BUSY + 2, time).unwrap();
         assert_eq!(figures.len(), Served::MibAll as usize + 1);
         assert!(figures[Served::PerSecond as usize] > 0.0, "{figures:?}");
         assert!(figures[Served::MibAll as usize] > 0.0, "{figures:?}");
@@ -360,6 +381,7 @@ mod tests {
             Style::Echo { bytes: 100 * REQUEST_BYTES },
             Style::Pipelined { depth: 5 },
             Style::Connect(Job::Echo),
+            Style::FewBusy,
             Style::Idle,
         ] {
             check(style, serve(REQUEST, REQUEST));
