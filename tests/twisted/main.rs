@@ -15,8 +15,10 @@ mod cancelling;
 mod chains;
 mod connections;
 mod datagrams;
+mod framing;
 mod lists;
 mod locks;
+mod policies;
 mod processes;
 mod queues;
 mod streams;
@@ -37,6 +39,8 @@ const SCENARIOS: &[(&str, &[&str])] = &[
     ("datagrams", datagrams::NAMES),
     ("processes", processes::NAMES),
     ("streams", streams::NAMES),
+    ("framing", framing::NAMES),
+    ("policies", policies::NAMES),
 ];
 
 #[test]

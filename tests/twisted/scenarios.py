@@ -18,8 +18,10 @@ import cancelling
 import chains
 import connections
 import datagrams
+import framing
 import lists
 import locks
+import policies
 import processes
 import queues
 import streams
@@ -27,7 +29,8 @@ import timeouts
 from said import finish, scenarios_of, take
 
 TEXT = []
-MODULES = [chains, cancelling, timeouts, lists, locks, queues, datagrams, processes, streams]
+MODULES = [chains, cancelling, timeouts, lists, locks, queues, datagrams, processes, streams,
+           framing, policies]
 
 
 async def run(_):
