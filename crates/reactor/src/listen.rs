@@ -59,8 +59,9 @@ pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
 /// `AddrInUse` when something else is at `path`, and what the system says.
 pub fn bind_unix(path: &Path) -> io::Result<BoundPort> {
     let addr = Addr::Unix(std::os::unix::net::SocketAddr::from_pathname(path)?);
+    let connects = |path: &Path| std::os::unix::net::UnixStream::connect(path).map(drop);
     let bound = match Source::listen(&addr, BACKLOG) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path, connects) => {
             std::fs::remove_file(path)?;
             Source::listen(&addr, BACKLOG)
         }
@@ -109,13 +110,12 @@ impl BoundPort {
     }
 }
 
-/// Whether `path` is a socket on which nobody listens.
-fn is_abandoned(path: &Path) -> bool {
+/// Whether `path` is a socket on which nobody listens, by the kind of connection that it takes.
+pub(crate) fn is_abandoned(path: &Path, connect: impl FnOnce(&Path) -> io::Result<()>) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-    is_socket
-        && std::os::unix::net::UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    // What is no socket refuses as well.
+    is_socket && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn listen(source: Source, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
@@ -148,6 +148,7 @@ impl Drop for ListeningPort {
         let registration = self.0.registration.take();
         drop(registration);
         let source = self.0.source.take();
+        let in_folder = source.as_ref().is_some_and(|source| source.kernel().is_some());
         drop(source);
         if self.0.factory.try_borrow_mut().is_ok() {
             self.0.stop_factory();
@@ -156,7 +157,9 @@ impl Drop for ListeningPort {
             let listener = self.0.clone();
             call_soon(move || listener.stop_factory());
         }
-        if let PeerAddr::Unix(Some(path)) = &self.0.addr {
+        if let PeerAddr::Unix(Some(path)) = &self.0.addr
+            && in_folder
+        {
             // It may have been removed by someone else.
             let _ = std::fs::remove_file(path);
         }

@@ -8,6 +8,7 @@ use warren_hub::io::{Addr, Source};
 use crate::datagram::{
     Connected, ConnectedDatagramProtocol, DatagramError, DatagramPort, DatagramProtocol, UnixAddr,
 };
+use crate::listen::is_abandoned;
 
 /// A Unix socket of datagrams.
 pub type UnixDatagramPort = DatagramPort<UnixAddr>;
@@ -80,7 +81,7 @@ fn bind(path: &Path) -> Result<(Source, Option<PathBuf>), DatagramError> {
     let in_folder = name.as_pathname().map(Path::to_owned);
     let addr = Addr::from(name);
     let source = match Source::datagram(&addr, false) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path, probe) => {
             std::fs::remove_file(path).and_then(|()| Source::datagram(&addr, false))
         }
         other => other,
@@ -108,10 +109,7 @@ fn name(path: &Path) -> Result<UnixAddr, DatagramError> {
     named.map_err(|error| DatagramError::system(format!("use {path:?} as a socket's path"), error))
 }
 
-/// Whether `path` is a socket of datagrams that nobody serves.
-fn is_abandoned(path: &Path) -> bool {
-    let probe = std::os::unix::net::UnixDatagram::unbound();
-    probe.is_ok_and(|probe| {
-        probe.connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    })
+/// Whether somebody serves `path`, which is a socket.
+fn probe(path: &Path) -> io::Result<()> {
+    std::os::unix::net::UnixDatagram::unbound()?.connect(path)
 }

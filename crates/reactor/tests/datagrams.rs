@@ -405,6 +405,11 @@ fn groups_of_ipv6_are_joined_and_left() {
 fn unix_datagrams_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     run(move || {
+        let path = folder.path().join("file");
+        std::fs::write(&path, "no socket").unwrap();
+        let refused = listen_unix_datagram(&path, Box::new(Noted(log()))).unwrap_err();
+        assert!(refused.to_string().contains("in use"), "{refused}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"no socket", "what is no socket stays");
         let path = folder.path().join("server");
         // One that a dead process has left.
         drop(std::os::unix::net::UnixDatagram::bind(&path).unwrap());

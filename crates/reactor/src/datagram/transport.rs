@@ -55,7 +55,7 @@ struct Port<A: DatagramAddr> {
     refused: Cell<bool>,
     waiting: RefCell<Waiting<A>>,
     dropped: Cell<u64>,
-    /// What is at its path in the file system is removed when it stops.
+    /// What is at its path in the file system, if it is in none of a simulation, is removed when it stops.
     path: Option<PathBuf>,
     received: Rc<Received>,
     /// Borrowed during its callbacks; `None` once stopped.
@@ -197,11 +197,15 @@ impl<A: DatagramAddr> DatagramPort<A> {
             registration: RefCell::default(),
             source: RefCell::default(),
         });
-        let registration = source
-            .watch(port.clone())
-            .map_err(|error| DatagramError::system("watch a socket of datagrams", error))?;
-        *port.registration.borrow_mut() = Some(registration);
+        let registration = source.watch(port.clone());
         *port.source.borrow_mut() = Some(source);
+        match registration {
+            Ok(registration) => *port.registration.borrow_mut() = Some(registration),
+            Err(error) => {
+                port.close();
+                return Err(DatagramError::system("watch a socket of datagrams", error));
+            }
+        }
         let port = Self(DatagramTransport(port));
         let transport = port.transport();
         // Also from a fiber, which must not wait in a callback any more than the loop.
@@ -397,8 +401,11 @@ impl<A: DatagramAddr> Port<A> {
         drop(waiting);
         self.waiting.borrow_mut().bytes = 0;
         let source = self.source.take();
+        let in_folder = source.as_ref().is_some_and(|source| source.kernel().is_some());
         drop(source);
-        if let Some(path) = &self.path {
+        if let Some(path) = &self.path
+            && in_folder
+        {
             // It may have been removed by someone else.
             let _ = std::fs::remove_file(path);
         }

@@ -51,8 +51,8 @@ pub enum ProcessError {
     },
 }
 
-/// Runs a program for what it writes to its standard output, whatever its exit code. Its input is empty. When the
-/// Deferred is cancelled, such as by its timeout, the program is killed.
+/// Runs a program for what it writes to its standard output, whatever its exit code: all of it is kept in memory. Its
+/// input is empty. When the Deferred is cancelled, such as by its timeout, the program is killed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +75,7 @@ pub fn get_process_output(
     command: ProcessCommand,
     error_output: ErrorOutput,
 ) -> Deferred<Vec<u8>, ProcessError> {
-    collect(command, Vec::new(), Some(error_output)).add_callback(|output| Ok(output.out))
+    collect(command, Vec::new(), Keep::Output(error_output)).add_callback(|output| Ok(output.out))
 }
 
 /// Runs a program for its exit code; what it writes is dropped. As [`get_process_output`].
@@ -87,7 +87,7 @@ pub fn get_process_output(
 /// When no hub runs on this thread.
 #[track_caller]
 pub fn get_process_value(command: ProcessCommand) -> Deferred<i32, ProcessError> {
-    get_process_output_and_value(command, Vec::new()).add_callback(|output| Ok(output.code))
+    collect(command, Vec::new(), Keep::Nothing).add_callback(|output| Ok(output.code))
 }
 
 /// Runs a program for all it writes and its exit code. `stdin` is written to it, and its input closed. As
@@ -103,14 +103,14 @@ pub fn get_process_output_and_value(
     command: ProcessCommand,
     stdin: impl Into<Vec<u8>>,
 ) -> Deferred<ProcessOutput, ProcessError> {
-    collect(command, stdin.into(), None)
+    collect(command, stdin.into(), Keep::Both)
 }
 
 #[track_caller]
 fn collect(
     command: ProcessCommand,
     stdin: Vec<u8>,
-    error_output: Option<ErrorOutput>,
+    keep: Keep,
 ) -> Deferred<ProcessOutput, ProcessError> {
     let started = Rc::new(RefCell::new(None::<ProcessTransport>));
     let kill = started.clone();
@@ -126,7 +126,7 @@ fn collect(
     let collector = Box::new(Collector {
         resolver: resolver.clone(),
         stdin,
-        error_output,
+        keep,
         out: Vec::new(),
         err: Vec::new(),
     });
@@ -141,10 +141,18 @@ fn collect(
     deferred
 }
 
+/// What is kept of what a program writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Output(ErrorOutput),
+    Both,
+}
+
 struct Collector {
     resolver: Rc<RefCell<Option<Resolver<ProcessOutput, ProcessError>>>>,
     stdin: Vec<u8>,
-    error_output: Option<ErrorOutput>,
+    keep: Keep,
     out: Vec<u8>,
     err: Vec<u8>,
 }
@@ -156,14 +164,17 @@ impl ProcessProtocol for Collector {
     }
 
     fn out_received(&mut self, _transport: &ProcessTransport, data: &[u8]) {
-        self.out.extend_from_slice(data);
+        if self.keep != Keep::Nothing {
+            self.out.extend_from_slice(data);
+        }
     }
 
     fn err_received(&mut self, transport: &ProcessTransport, data: &[u8]) {
-        match self.error_output {
-            None => self.err.extend_from_slice(data),
-            Some(ErrorOutput::Joins) => self.out.extend_from_slice(data),
-            Some(ErrorOutput::Fails) => {
+        match self.keep {
+            Keep::Nothing => {}
+            Keep::Both => self.err.extend_from_slice(data),
+            Keep::Output(ErrorOutput::Joins) => self.out.extend_from_slice(data),
+            Keep::Output(ErrorOutput::Fails) => {
                 transport.lose_connection();
                 let resolver = self.resolver.take();
                 if let Some(resolver) = resolver {
