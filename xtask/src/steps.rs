@@ -38,6 +38,7 @@ pub(crate) fn test(local: bool) -> Tally {
     if !local {
         tally.add(check("gevent does what the scenarios expect", scenarios("gevent")));
         tally.add(check("Twisted does what the scenarios expect", scenarios("twisted")));
+        tally.add(twisted_peers());
         tally.add(brokers());
         tally.add(patched_libraries());
         tally.add(bridged_libraries());
@@ -54,6 +55,14 @@ fn scenarios(library: &str) -> Command {
         .current_dir(root())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+/// The reactor and the real Twisted, each as the other's server. Here a missing Twisted is a failure.
+fn twisted_peers() -> Tally {
+    let mut command =
+        cargo(&["test", "--locked", "-p", "warren-reactor", "--test", "twisted_peers"]);
+    command.env("WARREN_TEST_SERVERS", "required");
+    runner("the reactor and Twisted as peers", command)
 }
 
 /// Unmodified client libraries on fibers, against real databases. Here a missing server is a failure.
