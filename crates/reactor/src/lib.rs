@@ -17,7 +17,39 @@
 //! - Callbacks of one protocol never nest. Writing, closing, pausing only notes what is wanted; the transport
 //!   acts at the end of the loop's turn. So a protocol may write to any transport from anywhere.
 //! - All that is written during a turn leaves in as few system calls as possible.
+//! - A callback that panics ends its own connection, with [`Reason::Panicked`], and no other.
 //! - After [`connection_lost`](Protocol::connection_lost) nothing more is called.
+//!
+//! Callbacks must not wait. Logic that does is easier on a fiber, which [waits](Deferred::wait) for a [`Deferred`] as
+//! for anything else; the two mix freely on one hub.
+//!
+//! # For those who know Twisted
+//!
+//! | Twisted | here |
+//! |---|---|
+//! | `reactor.run`, `stop`, `callWhenRunning`, `addSystemEventTrigger` | [`run`], [`stop`], [`call_when_running`], [`add_system_event_trigger`]; on a hub that runs anyway: [`Runner`] |
+//! | `Protocol`, `IHalfCloseableProtocol`, `IHandshakeListener` | [`Protocol`]: all three |
+//! | `Factory`, `ClientFactory`, `ReconnectingClientFactory` | [`Factory`], [`ClientFactory`], [`ReconnectingClientFactory`] |
+//! | `listenTCP`, `connectTCP`, `listenUNIX`, `connectUNIX` | [`listen_tcp`], [`connect_tcp`], [`listen_unix`], [`connect_unix`] |
+//! | `listenSSL`, `connectSSL`, `startTLS`, `CertificateOptions` | `tls` (feature `tls`) |
+//! | `transport.write`, `loseConnection`, ... | [`Transport`] |
+//! | `IProducer`, `IConsumer` | [`Producer`], [`Consumer`] |
+//! | `LineReceiver`, `NetstringReceiver`, `Int32StringReceiver`, `StatefulProtocol`, `FileSender` | [`protocols`] |
+//! | `TimeoutMixin`, `ThrottlingFactory`, `LimitTotalConnectionsFactory`, `WrappingFactory` | [`policies`] |
+//! | `Deferred`, `DeferredList`, `DeferredLock`, `maybeDeferred`, ... | [`deferred`] |
+//! | `inlineCallbacks` | a fiber |
+//! | `callLater`, `LoopingCall`, `Cooperator` | [`call_later`], [`LoopingCall`], [`Cooperator`] |
+//! | `callFromThread`, `deferToThread`, `blockingCallFromThread` | [`call_from_thread`], [`defer_to_thread`], [`ReactorHandle::blocking_call_from_thread`] |
+//! | `serverFromString`, `clientFromString`, `HostnameEndpoint` | `endpoints` |
+//! | `DatagramProtocol`, `listenUDP`, `listenMulticast` | [`DatagramProtocol`], [`listen_udp`], [`listen_multicast`] |
+//! | `ProcessProtocol`, `spawnProcess`, `getProcessOutput` | [`ProcessProtocol`], [`spawn_process`], [`get_process_output`] |
+//! | `StandardIO` | [`stdio::StandardIo`] |
+//! | `Service`, `MultiService`, `Application` | [`service`] |
+//! | `StringTransport`, `Clock`, `iosim` | [`testing`] |
+//!
+//! The order of callbacks is Twisted's, which the tests compare with. On purpose different: nothing is received after
+//! [`lose_connection`](Transport::lose_connection); at the end of the input, what has been written still leaves; a
+//! connection of which both halves have ended is lost.
 
 mod chance;
 mod completion;
