@@ -232,3 +232,18 @@ fn standard_io() {
     let nothing = example("standard_io").stdin(Stdio::null()).output().unwrap();
     assert_eq!(nothing.stdout, b"say something\n");
 }
+
+#[test]
+fn event_queue() {
+    let text = output("event_queue", &[]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..3], ["click at 3, 4", "the first click", "click number 1"]);
+    assert_eq!(lines[3..6], ["click at 5, 6", "click number 2", "click at 7, 8"]);
+    assert_eq!(lines[8..10], ["x is not for the others", "1 handlers were called, 0 failed"]);
+    assert_eq!(lines[11], "failure: handler 6 of on_key_down failed: e is for error");
+    assert_eq!(lines[14], "failure: handler 6 of on_key_down panicked: p is for panic");
+    assert_eq!(lines[16..21], ["2 events wait", "3", "click at 0, 0", "2", "1"]);
+    assert_eq!(lines[21..23], ["lift-off", "5 events were run"]);
+    assert!(lines[23].starts_with("the event on_click was not posted: 3 events wait"), "{text}");
+    assert!(lines[24].ends_with("use another name, or the same type"), "{text}");
+}
