@@ -4,9 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use warren::hub::run;
-use warren::hub::sync::Event;
-use warren::reactor::{PeerAddr, Protocol, Reason, Transport, listen_tcp};
+use warren::reactor::{PeerAddr, Protocol, Reason, Transport, listen_tcp, run};
 
 use crate::job::{Job, Session};
 
@@ -34,15 +32,15 @@ impl Protocol for Served {
 }
 
 pub(crate) fn serve(addr: SocketAddr, job: Job) -> io::Result<()> {
-    run(move || {
+    run(move || -> io::Result<_> {
         let build =
             move |_: &PeerAddr| Some(Box::new(Served(Session::new(job))) as Box<dyn Protocol>);
         let port = listen_tcp(addr, Box::new(build))?;
         if let PeerAddr::Tcp(addr) = port.addr() {
             crate::ready(*addr)?;
         }
-        // For ever: nobody sets it.
-        Event::new().wait();
-        Ok(())
-    })
+        // What is given here is kept while the reactor runs.
+        Ok(port)
+    })?;
+    Ok(())
 }

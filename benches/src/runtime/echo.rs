@@ -1,6 +1,6 @@
 //! Servers that echo what they are sent.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
 use warren_reactor::{Protocol, Reason, Transport, listen_tcp};
@@ -121,15 +121,13 @@ impl Protocol for Echo {
 
 /// Serves each connection with a protocol of its own, for ever.
 pub(crate) fn serve_protocol(build: fn() -> Box<dyn Protocol>) {
-    warren_hub::run(move || {
-        let build = move |_: &_| Some(build());
+    let main = move || -> io::Result<_> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let port = listen_tcp(any, Box::new(build)).expect("a free port");
+        let port = listen_tcp(any, Box::new(move |_: &_| Some(build())))?;
         println!("{}", port.addr());
-        // For ever: the fiber waits for a port that nobody connects to.
-        let idle = warren_hub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        drop(idle.accept());
-    });
+        Ok(port)
+    };
+    warren_reactor::run(main).expect("a free port");
 }
 
 /// Hands each connection to `spawn`, for ever.
