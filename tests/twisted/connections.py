@@ -1,9 +1,14 @@
 """Reads connections.txt, and does what it says with Twisted."""
 
+import datetime
+import functools
 import pathlib
 import tempfile
 
-from twisted.internet import interfaces, protocol, reactor
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import interfaces, protocol, reactor, ssl
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -21,6 +26,28 @@ def cases():
     for section in sections:
         name, *lines = section.splitlines()
         yield name, [line for line in lines if line]
+
+
+@functools.cache
+def _certificate():
+    """A certificate for localhost, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return ssl.PrivateCertificate.loadPEM(certificate.public_bytes(pem) + private)
+
+
+def _tls(side):
+    if side == "server":
+        return _certificate().options()
+    return ssl.optionsForClientTLS("localhost", trustRoot=_certificate())
 
 
 class Case:
@@ -59,14 +86,20 @@ class Case:
                 self.port = reactor.listenUNIX(path, server)
             reactor.connectUNIX(path, client)
         else:
-            port = reactor.listenTCP(0, server if "client to nowhere" not in self.marks else protocol.Factory(),
-                                     interface="127.0.0.1")
+            factory = server if "client to nowhere" not in self.marks else protocol.Factory()
+            if "over tls" in self.marks:
+                port = reactor.listenSSL(0, factory, _tls("server"), interface="127.0.0.1")
+            else:
+                port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             number = port.getHost().port
             if "client to nowhere" in self.marks:
                 port.stopListening().addCallback(lambda _: reactor.connectTCP("127.0.0.1", number, client))
             else:
                 self.port = port
-                reactor.connectTCP("127.0.0.1", number, client)
+                if "over tls" in self.marks:
+                    reactor.connectSSL("127.0.0.1", number, client, _tls("client"))
+                else:
+                    reactor.connectTCP("127.0.0.1", number, client)
 
     def happened(self, side, event, detail=""):
         """Notes an event, and does what is to be done then."""
@@ -105,6 +138,7 @@ class Case:
             case ["pull", pieces]: Pull(self, side, int(pieces)).register()
             case ["register"]: transport.registerProducer(Push(self, side, 0), True)
             case ["unregister"]: transport.unregisterProducer()
+            case ["start", "tls"]: transport.startTLS(_tls(side))
             case ["stop", "listening"]:
                 self.port.stopListening()
                 self.port = None
@@ -124,6 +158,7 @@ def _reason(failure):
     return "failed" if failure.check(RuntimeError) else show(failure)
 
 
+@implementer(interfaces.IHandshakeListener)
 class Recorder(protocol.Protocol):
     def __init__(self, case, side):
         self.case, self.side, self.received = case, side, b""
@@ -136,6 +171,9 @@ class Recorder(protocol.Protocol):
         if self.side == "server":
             self.case.made += 1
         self.case.happened(self.side, "made")
+
+    def handshakeCompleted(self):
+        self.case.happened(self.side, "handshake")
 
     def dataReceived(self, data):
         self.received += data

@@ -2,6 +2,7 @@
 //! so, and what we say instead.
 
 mod table;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use warren_hub::sync::Event;
 use warren_hub::{call_soon, with_timeout};
+use warren_reactor::tls::{connect_ssl, listen_ssl};
 use warren_reactor::{
     ClientFactory, Connector, Consumer, Factory, ListeningPort, PeerAddr, Producer, Protocol,
     Reason, Transport, call_later, connect_tcp, connect_unix, listen_tcp, listen_unix,
@@ -90,6 +92,13 @@ cases! {
     unix_echo
     unix_half_close
     unix_nobody_listens
+    tls_echo
+    tls_losing_writes_first
+    tls_losing_before_the_handshake
+    tls_losing_twice
+    tls_aborting
+    tls_pause
+    start_tls
 }
 
 #[track_caller]
@@ -171,9 +180,12 @@ impl World {
             connect_unix(socket, factory(Side::Client))?;
         } else {
             let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let over_tls = self.case.has("over tls");
             let port = if nobody {
                 // Silent, and gone when this has found a free port.
                 listen_tcp(local, Box::new(|_: &PeerAddr| None))?
+            } else if over_tls {
+                listen_ssl(local, factory(Side::Server), &tls::server())?
             } else {
                 listen_tcp(local, factory(Side::Server))?
             };
@@ -181,7 +193,11 @@ impl World {
             if !nobody {
                 *self.port.borrow_mut() = Some(port);
             }
-            connect_tcp(addr, factory(Side::Client));
+            if over_tls {
+                connect_ssl(addr, factory(Side::Client), &tls::client());
+            } else {
+                connect_tcp(addr, factory(Side::Client));
+            }
         }
         Ok(())
     }
@@ -254,6 +270,10 @@ impl World {
             ["push", pieces] => Pieces::register(self, side, transport, pieces, true).go_on(),
             ["pull", pieces] => drop(Pieces::register(self, side, transport, pieces, false)),
             ["register"] => drop(Pieces::register(self, side, transport, "0", true)),
+            ["start", "tls"] if side == Side::Server => {
+                transport.start_tls(&tls::server(), b"").unwrap();
+            }
+            ["start", "tls"] => transport.start_tls(&tls::client(), b"").unwrap(),
             ["unregister"] => transport.unregister_producer(),
             _ => panic!("connections.txt: no action {action:?}"),
         }
@@ -318,6 +338,10 @@ impl Protocol for Recorder {
             add_one(&self.world.made);
         }
         self.happened("made", "");
+    }
+
+    fn handshake_completed(&mut self, _transport: &Transport) {
+        self.happened("handshake", "");
     }
 
     fn data_received(&mut self, _transport: &Transport, data: &[u8]) {
