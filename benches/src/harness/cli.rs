@@ -107,7 +107,7 @@ fn act(suite: &Suite) -> std::io::Result<()> {
                 go: arguments.go,
                 models: arguments.models,
             };
-            write(suite, &run(suite, &plan), &plan, arguments.output.as_deref())?;
+            write(suite, &run(suite, &plan)?, &plan, arguments.output.as_deref())?;
         }
     }
     Ok(())

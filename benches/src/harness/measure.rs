@@ -1,12 +1,17 @@
 //! Starting the processes that are measured, and gathering their figures.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{Job, Kind, Load, Peer, Scenario, Size, Suite};
 use crate::machine::{Bound, raise_open_files};
@@ -56,11 +61,15 @@ pub(super) struct Cell {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures all of the suite that is planned.
-pub(super) fn run(suite: &Suite, plan: &Plan) -> Vec<Outcome> {
+///
+/// # Errors
+/// When signals cannot be watched.
+pub(super) fn run(suite: &Suite, plan: &Plan) -> io::Result<Vec<Outcome>> {
+    end_together()?;
     let open_files = raise_open_files();
     let wanted = |name: &str| plan.only.is_empty() || plan.only.iter().any(|only| only == name);
     let scenarios = suite.scenarios.iter().filter(|scenario| wanted(scenario.name));
-    scenarios.map(|scenario| measure(plan, scenario, open_files)).collect()
+    Ok(scenarios.map(|scenario| measure(plan, scenario, open_files)).collect())
 }
 
 fn measure(plan: &Plan, scenario: &'static Scenario, open_files: u64) -> Outcome {
@@ -198,27 +207,52 @@ fn this_program() -> io::Result<Command> {
     std::env::current_exe().map(Command::new)
 }
 
-/// A server on the first core, alone in its process group.
+/// The process group of the server that runs. It is not the terminal's, so an interrupt would not end it.
+static SERVING: Mutex<Option<Pid>> = Mutex::new(None);
+
+/// Ends the server too when this program is interrupted.
+fn end_together() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            if let Some(group) = *serving() {
+                // It may have ended by itself.
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+fn serving() -> MutexGuard<'static, Option<Pid>> {
+    SERVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server on the first core, with a process group of its own, as it may have children.
 struct Server {
     process: Process,
     addr: String,
     /// What it says of errors.
-    complaints: tempfile::NamedTempFile,
+    complaints: File,
 }
 
 impl Server {
     fn start(command: &mut Command, job: Job) -> io::Result<Self> {
-        let complaints = tempfile::NamedTempFile::new()?;
-        command.arg(job.name()).stdout(Stdio::piped()).stderr(complaints.reopen()?);
-        let mut process = Process({
+        let complaints = tempfile::tempfile()?;
+        command.arg(job.name()).stdout(Stdio::piped()).stderr(complaints.try_clone()?);
+        let process = {
             let _bound = Bound::to(0);
-            command.process_group(0).spawn()?
-        });
+            let mut serving = serving();
+            let child = command.process_group(0).spawn()?;
+            *serving = Some(Pid::from_child(&child));
+            Process(child)
+        };
+        let mut server = Self { process, addr: String::new(), complaints };
         let mut line = String::new();
-        let stdout = process.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stdout = server.process.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         BufReader::new(stdout).read_line(&mut line)?;
-        let addr = line.split_whitespace().last().unwrap_or_default().to_owned();
-        let server = Self { process, addr, complaints };
+        server.addr = line.split_whitespace().last().unwrap_or_default().to_owned();
         if server.addr.is_empty() {
             return Err(server.why(io::Error::other("the server did not start")));
         }
@@ -231,17 +265,27 @@ impl Server {
 
     /// An error of the client, with what the server said first.
     fn why(&self, error: io::Error) -> io::Error {
-        let said = std::fs::read_to_string(self.complaints.path()).unwrap_or_default();
-        match said.lines().next() {
+        let mut said = [0; 1024];
+        let count = self.complaints.read_at(&mut said, 0).unwrap_or_default();
+        match String::from_utf8_lossy(&said[..count]).lines().next() {
             Some(line) => io::Error::other(format!("{error}; the server: {line}")),
             None => error,
         }
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(group) = serving().take() {
+            // It may have ended by itself, and left children.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// The figures that a process prints, on one line.
 fn figures(command: &mut Command) -> io::Result<Vec<f64>> {
-    let mut process = Process(command.stdout(Stdio::piped()).process_group(0).spawn()?);
+    let mut process = Process(command.stdout(Stdio::piped()).spawn()?);
     let start = Instant::now();
     let status = loop {
         if let Some(status) = process.0.try_wait()? {
@@ -265,13 +309,13 @@ fn figures(command: &mut Command) -> io::Result<Vec<f64>> {
     text.split_whitespace().map(|figure| figure.parse().map_err(io::Error::other)).collect()
 }
 
-/// The leader of a process group that does not outlive its measurement.
+/// A child that does not outlive its measurement.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself, and left children.
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        // It may have ended by itself.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

@@ -41,9 +41,8 @@ pub(super) const SMALL: Scenario = Scenario {
     title: "Echo, 64 bytes",
     story: "The server, on one core, sends back what it gets. A client on the other core, one thread with one epoll, \
             keeps one request of 64 bytes on its way on each connection, and never sleeps, so that nobody pays for \
-            waking it. It does as many system calls as the \
-            server, so the rate is partly its own; the processor time of the server, its own and the kernel's, is \
-            the robust figure. Memory is the growth of the server per connection.",
+            waking it. It does as many system calls as the server, so the rate is partly its own; the processor time \
+            of the server, its own and the kernel's, is the robust figure. Memory is the growth of the server per connection.",
     figures: FIGURES,
     sizes: SIZES,
     peers: PEERS,
