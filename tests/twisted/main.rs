@@ -14,14 +14,18 @@ mod said;
 mod cancelling;
 mod chains;
 mod connections;
+mod cooperating;
 mod datagrams;
 mod framing;
 mod lists;
 mod locks;
+mod looping;
 mod policies;
 mod processes;
 mod queues;
+mod reconnecting;
 mod streams;
+mod system;
 mod timeouts;
 
 /// What Twisted said.
@@ -41,6 +45,10 @@ const SCENARIOS: &[(&str, &[&str])] = &[
     ("streams", streams::NAMES),
     ("framing", framing::NAMES),
     ("policies", policies::NAMES),
+    ("looping", looping::NAMES),
+    ("cooperating", cooperating::NAMES),
+    ("reconnecting", reconnecting::NAMES),
+    ("system", system::NAMES),
 ];
 
 #[test]

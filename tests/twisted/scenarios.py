@@ -17,20 +17,24 @@ from twisted.logger import globalLogBeginner
 import cancelling
 import chains
 import connections
+import cooperating
 import datagrams
 import framing
 import lists
 import locks
+import looping
 import policies
 import processes
 import queues
+import reconnecting
 import streams
+import system
 import timeouts
 from said import finish, scenarios_of, take
 
 TEXT = []
 MODULES = [chains, cancelling, timeouts, lists, locks, queues, datagrams, processes, streams,
-           framing, policies]
+           framing, policies, looping, cooperating, reconnecting, system]
 
 
 async def run(_):

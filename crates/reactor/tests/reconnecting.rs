@@ -9,7 +9,7 @@ use warren_hub::run;
 use warren_hub::sync::Event;
 use warren_reactor::{
     ClientFactory, Connector, ConnectorState, Factory, PeerAddr, Protocol, Reason, ReconnectPolicy,
-    Reconnecting, ReconnectingClientFactory, Transport, connect_tcp, listen_tcp,
+    Reconnecting, ReconnectingClientFactory, Transport, connect_tcp, connect_unix, listen_tcp,
 };
 
 fn quick() -> ReconnectPolicy {
@@ -98,11 +98,19 @@ struct Run {
 }
 
 fn connect(addr: SocketAddr, wanted: usize, policy: ReconnectPolicy) -> Run {
+    connect_by(wanted, policy, |factory| connect_tcp(addr, factory))
+}
+
+fn connect_by(
+    wanted: usize,
+    policy: ReconnectPolicy,
+    connect: impl FnOnce(Box<dyn ClientFactory>) -> Connector,
+) -> Run {
     let (log, done) = (Rc::default(), Rc::new(Event::new()));
     let notes = Notes { log: Rc::clone(&log), wanted, done: done.clone() };
     let factory = ReconnectingClientFactory::with_policy(notes, policy);
     let reconnecting = factory.handle();
-    Run { log, done, connector: connect_tcp(addr, Box::new(factory)), reconnecting }
+    Run { log, done, connector: connect(Box::new(factory)), reconnecting }
 }
 
 #[test]
@@ -147,13 +155,11 @@ fn delays_begin_anew_when_a_connection_stands_if_asked_for() {
 #[test]
 fn too_many_attempts_end_it() {
     run(|| {
-        let port = listen_tcp(localhost(), server(0).0).unwrap();
-        let PeerAddr::Tcp(addr) = *port.addr() else { panic!("a TCP port") };
-        // Nobody listens there any more.
-        port.stop_listening();
+        let folder = tempfile::tempdir().unwrap();
         let mut policy = quick();
         policy.max_retries = Some(2);
-        let client = connect(addr, 3, policy);
+        let nobody = folder.path().join("nobody");
+        let client = connect_by(3, policy, |factory| connect_unix(&nobody, factory).unwrap());
         client.done.wait();
         warren_hub::yield_now();
         assert_eq!(*client.log.borrow(), ["failed"; 3]);
