@@ -2,7 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use crate::driver;
@@ -67,6 +67,21 @@ enum Target {
 /// When no hub runs on this thread.
 pub fn register(fd: BorrowedFd<'_>, handler: Rc<dyn IoHandler>) -> io::Result<Registration> {
     hub::with(|hub| hub.register(fd, handler))
+}
+
+/// A descriptor of our own for what this process was given under a number: by a service manager, or by a shell's
+/// redirection. The number itself stays open. It is closed when another program is executed.
+///
+/// # Errors
+/// `EBADF` when nothing is open under that number.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(rustix::io::Errno::BADF.into());
+    }
+    // SAFETY: the number is used for one call, which copies whatever is open under it or says that nothing is. Nothing
+    // is assumed of it, and it is not closed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
 }
 
 impl Registration {

@@ -18,6 +18,7 @@ mod unix_datagram;
 pub use crate::driver::Addr;
 pub use addr::ToAddrs;
 pub use options::Keepalive;
+pub use race::interleave;
 pub use split::{Duplex, ReadHalf, WriteHalf};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;

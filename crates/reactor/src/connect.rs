@@ -272,6 +272,9 @@ impl Connector {
                     transport.lose_connection();
                 }
                 *self.0.transport.borrow_mut() = Some(transport.downgrade());
+                self.tell(|factory, connector| {
+                    factory.client_connection_made(connector, &transport);
+                });
             }
             Ok(_) => {}
             Err(error) => self.lost(&Reason::Error(error)),

@@ -57,6 +57,7 @@ mod connect;
 mod cooperator;
 mod datagram;
 pub mod deferred;
+pub mod endpoints;
 pub mod events;
 mod home;
 mod layer;

@@ -12,11 +12,11 @@ use rustix::io::Errno;
 use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 use warren_hub::{call_later, call_soon, contain};
 
-use crate::protocol::{Factory, PeerAddr};
+use crate::protocol::{Factory, PeerAddr, Protocol};
 use crate::socket::adopt;
 
 /// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// How long to wait before accepting again when the process has no descriptor or memory left.
@@ -31,6 +31,10 @@ struct Listener {
     registration: RefCell<Option<Registration>>,
     source: RefCell<Option<Source>>,
     complained: Cell<bool>,
+    /// The factory has been told that it is used.
+    started: Cell<bool>,
+    /// The socket's path is removed when nobody listens any more.
+    owns_path: bool,
 }
 
 /// A socket that is bound and holds connections in its backlog, but does not accept them yet: a server can
@@ -39,6 +43,7 @@ struct Listener {
 pub struct BoundPort {
     source: Source,
     addr: PeerAddr,
+    owns_path: bool,
 }
 
 /// Binds `addr`. Port 0 takes a free one. The address may be taken again at once after a restart
@@ -47,9 +52,13 @@ pub struct BoundPort {
 /// # Errors
 /// What the system says, such as that the address is in use.
 pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
-    let source = Source::listen(&addr.into(), BACKLOG)?;
+    bind_tcp_with(addr, BACKLOG)
+}
+
+pub(crate) fn bind_tcp_with(addr: SocketAddr, backlog: i32) -> io::Result<BoundPort> {
+    let source = Source::listen(&addr.into(), backlog)?;
     let addr = source.local_addr()?.into();
-    Ok(BoundPort { source, addr })
+    Ok(BoundPort { source, addr, owns_path: false })
 }
 
 /// Binds a Unix socket at `path`. A socket that a dead process has left there is replaced; one that answers
@@ -58,16 +67,20 @@ pub fn bind_tcp(addr: SocketAddr) -> io::Result<BoundPort> {
 /// # Errors
 /// `AddrInUse` when something else is at `path`, and what the system says.
 pub fn bind_unix(path: &Path) -> io::Result<BoundPort> {
+    bind_unix_with(path, BACKLOG)
+}
+
+pub(crate) fn bind_unix_with(path: &Path, backlog: i32) -> io::Result<BoundPort> {
     let addr = Addr::Unix(std::os::unix::net::SocketAddr::from_pathname(path)?);
     let connects = |path: &Path| std::os::unix::net::UnixStream::connect(path).map(drop);
-    let bound = match Source::listen(&addr, BACKLOG) {
+    let bound = match Source::listen(&addr, backlog) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path, connects) => {
             std::fs::remove_file(path)?;
-            Source::listen(&addr, BACKLOG)
+            Source::listen(&addr, backlog)
         }
         other => other,
     };
-    Ok(BoundPort { source: bound?, addr: PeerAddr::Unix(Some(path.to_owned())) })
+    Ok(BoundPort { source: bound?, addr: PeerAddr::Unix(Some(path.to_owned())), owns_path: true })
 }
 
 /// Listens for TCP connections on `addr`, as [`bind_tcp`], and lets `factory` build a protocol for each.
@@ -98,6 +111,12 @@ impl BoundPort {
         &self.addr
     }
 
+    /// A socket that somebody else has bound, who also removes its path.
+    pub(crate) fn of(source: Source) -> io::Result<Self> {
+        let addr = source.local_addr()?.into();
+        Ok(Self { source, addr, owns_path: false })
+    }
+
     /// Accepts connections from now on, those that wait first.
     ///
     /// # Errors
@@ -106,7 +125,12 @@ impl BoundPort {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn listen(self, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
-        listen(self.source, self.addr, factory)
+        let port = ListeningPort::without_socket(self.addr, factory, self.owns_path);
+        let registration = self.source.watch(port.0.clone())?;
+        *port.0.registration.borrow_mut() = Some(registration);
+        *port.0.source.borrow_mut() = Some(self.source);
+        port.start_factory();
+        Ok(port)
     }
 }
 
@@ -118,22 +142,34 @@ pub(crate) fn is_abandoned(path: &Path, connect: impl FnOnce(&Path) -> io::Resul
     is_socket && connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn listen(source: Source, addr: PeerAddr, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
-    let listener = Rc::new(Listener {
-        addr,
-        factory: RefCell::new(factory),
-        registration: RefCell::default(),
-        source: RefCell::default(),
-        complained: Cell::new(false),
-    });
-    let registration = source.watch(listener.clone())?;
-    *listener.registration.borrow_mut() = Some(registration);
-    *listener.source.borrow_mut() = Some(source);
-    let _ = contain("a factory", || listener.factory.borrow_mut().start_factory());
-    Ok(ListeningPort(listener))
-}
-
 impl ListeningPort {
+    /// One that accepts nothing, at least not yet.
+    pub(crate) fn without_socket(
+        addr: PeerAddr,
+        factory: Box<dyn Factory>,
+        owns_path: bool,
+    ) -> Self {
+        Self(Rc::new(Listener {
+            addr,
+            factory: RefCell::new(factory),
+            registration: RefCell::default(),
+            source: RefCell::default(),
+            complained: Cell::new(false),
+            started: Cell::new(false),
+            owns_path,
+        }))
+    }
+
+    pub(crate) fn start_factory(&self) {
+        self.0.started.set(true);
+        let _ = contain("a factory", || self.0.factory.borrow_mut().start_factory());
+    }
+
+    /// The factory's protocol for a peer that has come by itself.
+    pub(crate) fn build_protocol(&self, peer: &PeerAddr) -> Option<Box<dyn Protocol>> {
+        self.0.build_protocol(peer)
+    }
+
     /// Where it listens, with the real port.
     pub fn addr(&self) -> &PeerAddr {
         &self.0.addr
@@ -159,6 +195,7 @@ impl Drop for ListeningPort {
         }
         if let PeerAddr::Unix(Some(path)) = &self.0.addr
             && in_folder
+            && self.0.owns_path
         {
             // It may have been removed by someone else.
             let _ = std::fs::remove_file(path);
@@ -208,15 +245,21 @@ impl Listener {
             Ok(Addr::Ip(addr)) => PeerAddr::Tcp(addr),
             _ => self.addr.clone(),
         };
-        let built = contain("a factory", || self.factory.borrow_mut().build_protocol(&peer));
-        let Ok(Some(protocol)) = built else { return };
+        let Some(protocol) = self.build_protocol(&peer) else { return };
         if let Err(error) = adopt(source, peer, host, protocol) {
             tracing::warn!(%error, "a connection could not be served");
         }
     }
 
     fn stop_factory(&self) {
-        let _ = contain("a factory", || self.factory.borrow_mut().stop_factory());
+        if self.started.replace(false) {
+            let _ = contain("a factory", || self.factory.borrow_mut().stop_factory());
+        }
+    }
+
+    /// One that panics refuses the connection.
+    fn build_protocol(&self, peer: &PeerAddr) -> Option<Box<dyn Protocol>> {
+        contain("a factory", || self.factory.borrow_mut().build_protocol(peer)).ok().flatten()
     }
 
     fn accept_again(&self) {

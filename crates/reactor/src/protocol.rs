@@ -87,6 +87,9 @@ pub trait ClientFactory: Factory {
     /// A connection is about to be made. It can still be given up.
     fn started_connecting(&mut self, _connector: &Connector) {}
 
+    /// The connection stands, and its protocol has been told. With TLS, the handshake is still to come.
+    fn client_connection_made(&mut self, _connector: &Connector, _transport: &Transport) {}
+
     /// The connection could not be made: refused, not in time, given up. [`Connector::connect`] tries again.
     fn client_connection_failed(&mut self, _connector: &Connector, _reason: &Reason) {}
 

@@ -9,6 +9,7 @@ use crate::chance::Chance;
 use crate::connect::{Connector, WeakConnector};
 use crate::protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 use crate::time::{WeakDelayedCall, call_later};
+use crate::transport::Transport;
 
 /// How long a [`ReconnectingClientFactory`] waits before each attempt.
 #[derive(Clone, Debug)]
@@ -152,6 +153,10 @@ impl<F: ClientFactory> ClientFactory for ReconnectingClientFactory<F> {
     fn started_connecting(&mut self, connector: &Connector) {
         self.state.keep(connector);
         self.factory.started_connecting(connector);
+    }
+
+    fn client_connection_made(&mut self, connector: &Connector, transport: &Transport) {
+        self.factory.client_connection_made(connector, transport);
     }
 
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {

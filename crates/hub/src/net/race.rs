@@ -89,8 +89,9 @@ fn wait(running: &[Socket], deadline: Option<Instant>) {
     drop(places);
 }
 
-/// The families by turns, each in its own order (RFC 8305 §4).
-fn interleave(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+/// The order in which a host's addresses should be tried: the families by turns, beginning with that of the first, each in
+/// its own order (RFC 8305 §4).
+pub fn interleave(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addrs.first().map(SocketAddr::is_ipv6) else { return addrs };
     let count = addrs.len();
     let (same, other): (Vec<_>, Vec<_>) =

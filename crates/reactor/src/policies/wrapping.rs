@@ -150,6 +150,10 @@ impl<F: ClientFactory, P: Policy> ClientFactory for WrappingFactory<F, P> {
         self.factory.started_connecting(connector);
     }
 
+    fn client_connection_made(&mut self, connector: &Connector, transport: &Transport) {
+        self.factory.client_connection_made(connector, transport);
+    }
+
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_failed(connector, reason);
     }

@@ -43,6 +43,10 @@ impl<O: TlsOptions, F: ClientFactory + ?Sized> ClientFactory for TlsFactory<O, F
         self.factory.started_connecting(connector);
     }
 
+    fn client_connection_made(&mut self, connector: &Connector, transport: &Transport) {
+        self.factory.client_connection_made(connector, transport);
+    }
+
     fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
         self.factory.client_connection_failed(connector, reason);
     }
