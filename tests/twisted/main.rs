@@ -11,6 +11,7 @@ mod compared;
 mod heard;
 mod said;
 
+mod calls;
 mod cancelling;
 mod chains;
 mod connections;
@@ -24,6 +25,7 @@ mod policies;
 mod processes;
 mod queues;
 mod reconnecting;
+mod services;
 mod streams;
 mod system;
 mod timeouts;
@@ -39,6 +41,8 @@ const SCENARIOS: &[(&str, &[&str])] = &[
     ("lists", lists::NAMES),
     ("locks", locks::NAMES),
     ("queues", queues::NAMES),
+    ("calls", calls::NAMES),
+    ("services", services::NAMES),
     ("connections", connections::NAMES),
     ("datagrams", datagrams::NAMES),
     ("processes", processes::NAMES),

@@ -53,6 +53,15 @@ def pending(name):
     return Deferred(lambda _: say("cancels", name))
 
 
+def yes_if_it_works(function):
+    """Where Warren says by a value whether something was done, Twisted raises an exception when it was not."""
+    try:
+        function()
+    except Exception:
+        return False
+    return True
+
+
 def end(deferred):
     """Says what a Deferred has come to, and takes its failure."""
     if not deferred.called or isinstance(deferred.result, Deferred):

@@ -14,6 +14,7 @@ import twisted
 from twisted.internet import task
 from twisted.logger import globalLogBeginner
 
+import calls
 import cancelling
 import chains
 import connections
@@ -27,14 +28,17 @@ import policies
 import processes
 import queues
 import reconnecting
+import services
 import streams
 import system
 import timeouts
 from said import finish, scenarios_of, take
 
 TEXT = []
-MODULES = [chains, cancelling, timeouts, lists, locks, queues, datagrams, processes, streams,
-           framing, policies, looping, cooperating, reconnecting, system]
+MODULES = [
+    chains, cancelling, timeouts, lists, locks, queues, calls, services, datagrams, processes, streams, framing, policies,
+    looping, cooperating, reconnecting, system,
+]
 
 
 async def run(_):
