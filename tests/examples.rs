@@ -185,7 +185,7 @@ fn udp_time() {
     let late = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     late.set_read_timeout(Some(support::PATIENCE)).unwrap();
     let addr = late.local_addr().unwrap().to_string();
-    let client = std::thread::spawn(move || output("udp_time_client", &[&addr, "300"]));
+    let client = std::thread::spawn(move || output("udp_time_client", &[&addr, "1000"]));
     let mut question = [0; 20];
     let (_, from) = late.recv_from(&mut question).unwrap();
     late.send_to(&[7; 20], from).unwrap();

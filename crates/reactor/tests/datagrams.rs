@@ -274,6 +274,20 @@ fn thousands_of_datagrams_and_a_turn_for_others() {
 }
 
 #[test]
+fn a_port_that_never_runs_out_of_datagrams_starves_nobody() {
+    run(|| {
+        let (port, log) = noted();
+        // Each is sent back to where it comes from, for ever.
+        port.transport().write(b"to myself", port.host()).unwrap();
+        expect(&log, &["to myself"; 300]);
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        other.send_to(b"stop", port.host()).unwrap();
+        while log.get().unwrap() != "stop" {}
+        while log.get().unwrap() != "stop" {}
+    });
+}
+
+#[test]
 fn a_thousand_ports_come_and_go_on_few_descriptors() {
     run(|| {
         for _ in 0..1000 {

@@ -451,19 +451,28 @@ fn outputs_and_values_are_collected() {
 }
 
 #[test]
-fn a_timeout_kills_the_program() {
+fn a_program_is_killed_when_nobody_waits_any_more() {
     run(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 1000", path.display());
-        let value = get_process_value(shell(&script)).add_timeout(Duration::from_millis(300));
+        let value = get_process_value(shell(&script));
+        let pid = loop {
+            match std::fs::read_to_string(&path) {
+                Ok(pid) if pid.ends_with('\n') => break pid,
+                _ => sleep(Duration::from_millis(1)),
+            }
+        };
+        value.cancel();
         let failed = value.wait().unwrap_err();
-        assert!(matches!(failed, Failure::TimedOut(_)), "{failed:?}");
-        let pid = std::fs::read_to_string(&path).unwrap();
+        assert!(matches!(failed, Failure::Cancelled), "{failed:?}");
         let process = format!("/proc/{}", pid.trim());
         while Path::new(&process).exists() {
             sleep(Duration::from_millis(1));
         }
+        let value = get_process_value(shell("exec sleep 1000"));
+        let failed = value.add_timeout(Duration::from_millis(1)).wait().unwrap_err();
+        assert!(matches!(failed, Failure::TimedOut(_)), "{failed:?}");
     });
 }
 
