@@ -194,11 +194,6 @@ impl Connector {
         self.0.state.get()
     }
 
-    /// The transport of the connection that stands.
-    pub fn transport(&self) -> Option<Transport> {
-        self.0.transport()
-    }
-
     /// Where it connects to.
     pub fn destination(&self) -> PeerAddr {
         self.0.addr.clone().into()

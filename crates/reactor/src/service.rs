@@ -30,7 +30,7 @@ use std::rc::Rc;
 pub use application::{Application, ApplicationError};
 pub use client::{Backoff, ClientService};
 pub use multi::{MultiService, WeakMultiService};
-pub use ready::{ServerService, TimerService};
+pub use ready::{StreamServerEndpointService, TimerService};
 
 use crate::completion::complete;
 use crate::deferred::{AnyError, Deferred, DeferredList, Failure};

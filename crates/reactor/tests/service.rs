@@ -7,14 +7,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use warren_hub::run;
+use warren_reactor::endpoints::{
+    TcpClientEndpoint, TcpServerEndpoint, UnixClientEndpoint, UnixServerEndpoint,
+};
 use warren_reactor::service::{
-    Application, ApplicationError, Backoff, ClientService, MultiService, ServerService, Service,
-    ServiceError, ServiceHandle, TimerService,
+    Application, ApplicationError, Backoff, ClientService, MultiService, Service, ServiceError,
+    ServiceHandle, StreamServerEndpointService, TimerService,
 };
 use warren_reactor::testing::Clock;
 use warren_reactor::{
     AnyError, Deferred, Factory, Failure, PeerAddr, Protocol, Reason, Resolver, Runner, StopCause,
-    Transport, call_when_running, connect_tcp, is_running, stop,
+    Transport, call_when_running, is_running, stop,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -283,8 +286,8 @@ fn peers(closes: usize) -> (Peers, Rc<Cell<usize>>) {
     (Peers { closes, lost: lost.clone() }, lost)
 }
 
-fn localhost() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+fn localhost() -> TcpServerEndpoint {
+    TcpServerEndpoint::at(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
 fn quick() -> Backoff {
@@ -293,7 +296,7 @@ fn quick() -> Backoff {
     backoff
 }
 
-fn addr_of(server: &ServerService) -> SocketAddr {
+fn addr_of(server: &StreamServerEndpointService) -> SocketAddr {
     match server.addr() {
         Some(PeerAddr::Tcp(addr)) => addr,
         other => panic!("{other:?}"),
@@ -304,7 +307,7 @@ fn addr_of(server: &ServerService) -> SocketAddr {
 fn a_server_listens_while_it_runs_and_a_client_keeps_a_connection() {
     run(|| {
         let (accepting, _) = peers(2);
-        let server = Rc::new(ServerService::tcp(localhost(), accepting));
+        let server = Rc::new(StreamServerEndpointService::new(localhost(), accepting));
         let servers = MultiService::new();
         servers.add_service(server.clone()).unwrap();
         assert!(server.addr().is_none());
@@ -314,9 +317,8 @@ fn a_server_listens_while_it_runs_and_a_client_keeps_a_connection() {
         assert_eq!(addr_of(&server), addr);
 
         let (connecting, lost) = peers(0);
-        let client = ClientService::with_backoff(connecting, quick(), move |factory| {
-            Ok(connect_tcp(addr, factory))
-        });
+        let endpoint = TcpClientEndpoint::new(addr);
+        let client = ClientService::with_backoff(endpoint, connecting, quick());
         let clients = MultiService::new();
         clients.add_service(client.clone()).unwrap();
         let connected = client.when_connected();
@@ -331,13 +333,20 @@ fn a_server_listens_while_it_runs_and_a_client_keeps_a_connection() {
         assert_eq!((lost.get(), client.transport().is_none()), (3, true), "it is gone by then");
         servers.stop_service().wait().unwrap();
         assert!(server.addr().is_none());
+    });
+}
 
-        // Nobody listens any more.
-        clients.start_service().unwrap();
-        let refused = client.when_connected_within(2).wait().unwrap_err();
+#[test]
+fn who_waits_for_a_connection_is_told_when_there_is_none() {
+    run(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = UnixClientEndpoint::new(folder.path().join("nobody"));
+        let client = ClientService::with_backoff(endpoint, peers(0).0, quick());
+        let (twice, never) = (client.when_connected_within(2), client.when_connected());
+        client.start_service().unwrap();
+        let refused = twice.wait().unwrap_err();
         assert!(refused.to_string().starts_with("cannot connect: "), "{refused}");
-        let never = client.when_connected();
-        clients.stop_service().wait().unwrap();
+        client.stop_service().wait().unwrap();
         assert!(matches!(never.wait(), Err(Failure::Cancelled)));
     });
 }
@@ -345,10 +354,10 @@ fn a_server_listens_while_it_runs_and_a_client_keeps_a_connection() {
 #[test]
 fn a_client_that_is_started_while_it_stops_connects_anew() {
     run(|| {
-        let server = ServerService::tcp(localhost(), peers(0).0);
+        let server = StreamServerEndpointService::new(localhost(), peers(0).0);
         server.start_service().unwrap();
         let (connecting, lost) = peers(0);
-        let client = ClientService::tcp(addr_of(&server), connecting);
+        let client = ClientService::new(TcpClientEndpoint::new(addr_of(&server)), connecting);
         // Stopped before it is connected.
         client.start_service().unwrap();
         client.stop_service().wait().unwrap();
@@ -372,9 +381,9 @@ fn a_server_on_a_socket_of_unix_removes_it() {
     run(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let server = ServerService::unix(path.clone(), peers(0).0);
+        let server = StreamServerEndpointService::new(UnixServerEndpoint::new(&path), peers(0).0);
         server.start_service().unwrap();
-        let client = ClientService::unix(path.clone(), peers(0).0);
+        let client = ClientService::new(UnixClientEndpoint::new(&path), peers(0).0);
         client.start_service().unwrap();
         client.when_connected().wait().unwrap();
         client.stop_service().wait().unwrap();

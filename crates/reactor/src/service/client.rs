@@ -2,19 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::Service;
 use super::ready::Shared;
 use crate::chance::Chance;
-use crate::connect::{Connector, connect_tcp, connect_unix};
-use crate::deferred::{AnyError, Deferred, Failure, Resolver};
-use crate::protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
-use crate::time::{DelayedCall, call_later, call_soon};
+use crate::deferred::{AnyError, Canceller, Deferred, Failure, Resolver};
+use crate::endpoints::StreamClientEndpoint;
+use crate::policies::{ProtocolWrapper, WrappingFactory};
+use crate::protocol::{Factory, PeerAddr, Protocol, Reason};
+use crate::time::{WeakDelayedCall, call_later};
 use crate::transport::Transport;
 
 /// How long a [`ClientService`] waits after so many attempts in a row that have failed: the initial delay times the
@@ -56,31 +54,32 @@ impl Backoff {
 }
 
 /// Keeps a connection while it runs: makes it, and makes it again when it is lost or refused. Stopped, it closes the
-/// connection, and has stopped when that is gone. Clones are the same service.
+/// connection, and has stopped when that is gone; cancelling the stop aborts it. Clones are the same service.
 ///
 /// ```
-/// use std::net::SocketAddr;
+/// use warren_reactor::endpoints::client_from_string;
+/// use warren_reactor::protocols::{for_protocol, wire};
 /// use warren_reactor::service::{ClientService, MultiService};
-/// use warren_reactor::{PeerAddr, Protocol};
 ///
-/// # fn new_protocol() -> Box<dyn Protocol> { unimplemented!() }
-/// let server = SocketAddr::from(([127, 0, 0, 1], 1234));
-/// let client = ClientService::tcp(server, |_: &PeerAddr| Some(new_protocol()));
+/// let endpoint = client_from_string("tcp:127.0.0.1:1234:timeout=5")?;
+/// let client = ClientService::new(endpoint, for_protocol(|| wire::Discard));
 /// let services = MultiService::new();
 /// services.add_service(client.clone())?;
 /// let connected = client.when_connected();
 /// # drop(connected);
-/// # Ok::<(), warren_reactor::service::ServiceError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct ClientService(Rc<Inner>);
 
 struct Inner {
-    connect: Box<dyn Fn(Box<dyn ClientFactory>) -> io::Result<Connector>>,
+    endpoint: Box<dyn StreamClientEndpoint>,
     factory: Shared,
     backoff: Backoff,
     chance: Chance,
     state: RefCell<State>,
+    /// Counts attempts, so that what is heard of one does not concern the next.
+    attempt: Cell<u64>,
     /// In a row.
     failures: Cell<u32>,
     wanting: RefCell<Vec<Wanting>>,
@@ -97,37 +96,33 @@ struct Wanting {
 
 enum State {
     Idle,
-    Waiting(DelayedCall),
-    Connecting(Connector),
-    Connected(Connector, Transport),
+    Waiting(WeakDelayedCall),
+    Connecting(Canceller),
+    Connected(Transport),
 }
 
 impl ClientService {
-    /// Will connect to `addr` by TCP.
-    pub fn tcp(addr: SocketAddr, factory: impl Factory + 'static) -> Self {
-        Self::with_backoff(factory, Backoff::default(), move |factory| {
-            Ok(connect_tcp(addr, factory))
-        })
+    /// Will connect to `endpoint`.
+    pub fn new(
+        endpoint: impl StreamClientEndpoint + 'static,
+        factory: impl Factory + 'static,
+    ) -> Self {
+        Self::with_backoff(endpoint, factory, Backoff::default())
     }
 
-    /// Will connect to the Unix socket at `path`.
-    pub fn unix(path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Self {
-        let path = path.into();
-        Self::with_backoff(factory, Backoff::default(), move |factory| connect_unix(&path, factory))
-    }
-
-    /// Will connect by `connect`, which is called for each attempt, and wait as `backoff` says in between.
+    /// As [`new`](Self::new), and waits as `backoff` says between attempts.
     pub fn with_backoff(
+        endpoint: impl StreamClientEndpoint + 'static,
         factory: impl Factory + 'static,
         backoff: Backoff,
-        connect: impl Fn(Box<dyn ClientFactory>) -> io::Result<Connector> + 'static,
     ) -> Self {
         Self(Rc::new(Inner {
-            connect: Box::new(connect),
+            endpoint: Box::new(endpoint),
             factory: Shared::new(factory),
             chance: Chance::new(backoff.seed),
             backoff,
             state: RefCell::new(State::Idle),
+            attempt: Cell::default(),
             failures: Cell::default(),
             wanting: RefCell::default(),
             stopping: RefCell::default(),
@@ -147,8 +142,8 @@ impl ClientService {
     }
 
     fn want(&self, attempts_left: Option<u32>) -> Deferred<Transport> {
-        if let State::Connected(_, transport) = &*self.0.state.borrow() {
-            return Deferred::succeed(transport.clone());
+        if let Some(transport) = self.transport() {
+            return Deferred::succeed(transport);
         }
         let (deferred, resolver) = Deferred::pending();
         self.0.wanting.borrow_mut().push(Wanting { attempts_left, resolver });
@@ -158,7 +153,7 @@ impl ClientService {
     /// The connection, if it stands.
     pub fn transport(&self) -> Option<Transport> {
         match &*self.0.state.borrow() {
-            State::Connected(_, transport) => Some(transport.clone()),
+            State::Connected(transport) => Some(transport.clone()),
             _ => None,
         }
     }
@@ -180,47 +175,60 @@ impl Service for ClientService {
         self.0.failures.set(0);
         let wanting = self.0.wanting.take();
         wanting.into_iter().for_each(|wanting| wanting.resolver.resolve(Err(Failure::Cancelled)));
-        let state = self.0.state.replace(State::Idle);
-        match &state {
-            State::Idle => return Deferred::succeed(()),
+        let (deferred, resolver) = Deferred::pending();
+        let mut state = self.0.state.borrow_mut();
+        match &*state {
+            State::Idle => resolver.callback(()),
             State::Waiting(call) => {
                 call.cancel();
-                return Deferred::succeed(());
+                *state = State::Idle;
+                resolver.callback(());
             }
-            State::Connecting(connector) | State::Connected(connector, _) => connector.disconnect(),
+            State::Connecting(canceller) => {
+                let canceller = canceller.clone();
+                drop(state);
+                self.0.stopping.borrow_mut().push(resolver);
+                canceller.cancel();
+            }
+            State::Connected(transport) => {
+                let (losing, aborting) = (transport.clone(), transport.clone());
+                drop(state);
+                resolver.on_cancel(move || aborting.abort_connection());
+                self.0.stopping.borrow_mut().push(resolver);
+                losing.lose_connection();
+            }
         }
-        *self.0.state.borrow_mut() = state;
-        let (deferred, resolver) = Deferred::pending();
-        self.0.stopping.borrow_mut().push(resolver);
         deferred
     }
 }
 
 impl Inner {
     fn connect(self: &Rc<Self>) {
-        let attempt = Attempt { service: Rc::downgrade(self), factory: self.factory.clone() };
-        match (self.connect)(Box::new(attempt)) {
-            Ok(connector) => *self.state.borrow_mut() = State::Connecting(connector),
-            Err(error) => {
-                // Never from within the start.
-                let own = Rc::downgrade(self);
-                let failed = call_later(Duration::ZERO, move || {
-                    if let Some(own) = own.upgrade() {
-                        own.gone(Some(&error.to_string()));
-                    }
-                });
-                *self.state.borrow_mut() = State::Waiting(failed);
+        let attempt = self.attempt.get() + 1;
+        self.attempt.set(attempt);
+        let service = Rc::downgrade(self);
+        let watch = move |_: &PeerAddr| Some(Watch { service: service.clone(), attempt });
+        let factory = WrappingFactory::with(self.factory.clone(), watch);
+        let connecting = self.endpoint.connect(Box::new(factory));
+        *self.state.borrow_mut() = State::Connecting(connecting.canceller());
+        let service = Rc::downgrade(self);
+        let told = connecting.add_both(move |result| {
+            match (service.upgrade(), result) {
+                (Some(service), Ok(transport)) => service.connected(attempt, transport),
+                (Some(service), Err(failure)) => service.gone(attempt, Some(&failure.to_string())),
+                (None, Ok(transport)) => transport.lose_connection(),
+                (None, Err(_)) => {}
             }
-        }
+            Ok(())
+        });
+        drop(told);
     }
 
-    /// In the turn after the protocol was built: the connection stands, unless it is lost again.
-    fn connected(&self) {
-        let mut state = self.state.borrow_mut();
-        let State::Connecting(connector) = &*state else { return };
-        let Some(transport) = connector.transport() else { return };
-        *state = State::Connected(connector.clone(), transport.clone());
-        drop(state);
+    fn connected(&self, attempt: u64, transport: Transport) {
+        if attempt != self.attempt.get() || transport.is_lost() {
+            return;
+        }
+        *self.state.borrow_mut() = State::Connected(transport.clone());
         if !self.running.get() {
             transport.lose_connection();
             return;
@@ -232,7 +240,11 @@ impl Inner {
     }
 
     /// There is no connection any more; with the reason when there never was one.
-    fn gone(self: &Rc<Self>, refused: Option<&str>) {
+    fn gone(self: &Rc<Self>, attempt: u64, refused: Option<&str>) {
+        if attempt != self.attempt.get() {
+            return;
+        }
+        self.attempt.set(attempt + 1);
         let state = self.state.replace(State::Idle);
         drop(state);
         let stopping = self.stopping.take();
@@ -241,25 +253,22 @@ impl Inner {
         if !self.running.get() || !matches!(*self.state.borrow(), State::Idle) {
             return;
         }
-        if let Some(reason) = refused {
-            self.disappoint(reason);
-        }
+        // Before those who are disappointed: they may stop it.
         self.failures.set(self.failures.get().saturating_add(1));
         let delay = self.backoff.delay(self.failures.get(), &self.chance);
         tracing::info!(?delay, reason = refused, "connecting again");
         let own = self.clone();
         let call = call_later(delay, move || own.connect());
-        *self.state.borrow_mut() = State::Waiting(call);
+        *self.state.borrow_mut() = State::Waiting(call.downgrade());
+        if let Some(reason) = refused {
+            self.disappoint(reason);
+        }
     }
 
     /// Tells those who wanted no more attempts than there were.
     fn disappoint(&self, reason: &str) {
-        let (failed, left) = self
-            .wanting
-            .take()
-            .into_iter()
-            .partition(|wanting: &Wanting| wanting.attempts_left == Some(1));
-        let mut left: Vec<Wanting> = left;
+        let (failed, mut left): (Vec<Wanting>, Vec<Wanting>) =
+            self.wanting.take().into_iter().partition(|wanting| wanting.attempts_left == Some(1));
         for wanting in &mut left {
             wanting.attempts_left = wanting.attempts_left.map(|attempts| attempts - 1);
         }
@@ -270,42 +279,17 @@ impl Inner {
     }
 }
 
-/// Hears how one connection is made and lost.
-struct Attempt {
+/// Hears how one connection is lost.
+struct Watch {
     service: Weak<Inner>,
-    factory: Shared,
+    attempt: u64,
 }
 
-impl Factory for Attempt {
-    fn build_protocol(&mut self, peer: &PeerAddr) -> Option<Box<dyn Protocol>> {
-        let service = self.service.clone();
-        call_soon(move || {
-            if let Some(service) = service.upgrade() {
-                service.connected();
-            }
-        });
-        self.factory.build_protocol(peer)
-    }
-
-    fn start_factory(&mut self) {
-        self.factory.start_factory();
-    }
-
-    fn stop_factory(&mut self) {
-        self.factory.stop_factory();
-    }
-}
-
-impl ClientFactory for Attempt {
-    fn client_connection_failed(&mut self, _connector: &Connector, reason: &Reason) {
+impl ProtocolWrapper for Watch {
+    fn connection_lost(&mut self, inner: &mut dyn Protocol, reason: &Reason) {
+        inner.connection_lost(reason);
         if let Some(service) = self.service.upgrade() {
-            service.gone(Some(&reason.to_string()));
-        }
-    }
-
-    fn client_connection_lost(&mut self, _connector: &Connector, _reason: &Reason) {
-        if let Some(service) = self.service.upgrade() {
-            service.gone(None);
+            service.gone(self.attempt, None);
         }
     }
 }
@@ -316,7 +300,7 @@ impl fmt::Debug for ClientService {
             State::Idle => "idle",
             State::Waiting(_) => "waiting",
             State::Connecting(_) => "connecting",
-            State::Connected(..) => "connected",
+            State::Connected(_) => "connected",
         };
         f.debug_struct("ClientService").field("state", &state).finish_non_exhaustive()
     }

@@ -2,16 +2,14 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::Service;
 use crate::completion::Completion;
 use crate::deferred::{AnyError, Deferred};
-use crate::listen::{BoundPort, ListeningPort, bind_tcp, bind_unix};
+use crate::endpoints::StreamServerEndpoint;
+use crate::listen::ListeningPort;
 use crate::looping::LoopingCall;
 use crate::protocol::{Factory, PeerAddr, Protocol};
 
@@ -54,87 +52,69 @@ impl Service for TimerService {
     }
 }
 
-/// Listens while it runs. Connections live on when it stops.
+/// Listens while it runs (Twisted's `StreamServerEndpointService`). Connections live on when it stops.
 ///
-/// The port is bound in the privileged part of the start.
-pub struct ServerService {
-    bind: Box<dyn Fn() -> io::Result<BoundPort>>,
+/// It listens from the privileged part of the start, so that a port below 1024 can be bound.
+///
+/// ```
+/// use warren_reactor::endpoints::server_from_string;
+/// use warren_reactor::protocols::{for_protocol, wire};
+/// use warren_reactor::service::{Application, StreamServerEndpointService};
+///
+/// let application = Application::new("echo");
+/// let endpoint = server_from_string("tcp:0:interface=127.0.0.1")?;
+/// let server = StreamServerEndpointService::new(endpoint, for_protocol(|| wire::Echo));
+/// application.services().add_service(server)?;
+/// // application.run_to_exit()
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct StreamServerEndpointService {
+    endpoint: Box<dyn StreamServerEndpoint>,
     factory: Shared,
-    port: RefCell<Port>,
+    port: RefCell<Option<ListeningPort>>,
 }
 
-enum Port {
-    Closed,
-    Bound(BoundPort),
-    Listening(ListeningPort),
-}
-
-impl ServerService {
-    /// Will listen for TCP connections on `addr`, as [`listen_tcp`](crate::listen_tcp) does.
-    pub fn tcp(addr: SocketAddr, factory: impl Factory + 'static) -> Self {
-        Self::new(factory, move || bind_tcp(addr))
-    }
-
-    /// Will listen on a Unix socket at `path`, as [`listen_unix`](crate::listen_unix) does.
-    pub fn unix(path: impl Into<PathBuf>, factory: impl Factory + 'static) -> Self {
-        let path = path.into();
-        Self::new(factory, move || bind_unix(&path))
-    }
-
-    /// Will listen on what `bind` gives, which is called at each start.
+impl StreamServerEndpointService {
+    /// Will listen at `endpoint`.
     pub fn new(
+        endpoint: impl StreamServerEndpoint + 'static,
         factory: impl Factory + 'static,
-        bind: impl Fn() -> io::Result<BoundPort> + 'static,
     ) -> Self {
-        Self {
-            bind: Box::new(bind),
-            factory: Shared::new(factory),
-            port: RefCell::new(Port::Closed),
-        }
+        let factory = Shared::new(factory);
+        Self { endpoint: Box::new(endpoint), factory, port: RefCell::default() }
     }
 
     /// Where it listens, with the real port; `None` while it does not.
     pub fn addr(&self) -> Option<PeerAddr> {
-        match &*self.port.borrow() {
-            Port::Closed => None,
-            Port::Bound(port) => Some(port.addr().clone()),
-            Port::Listening(port) => Some(port.addr().clone()),
-        }
+        self.port.borrow().as_ref().map(|port| port.addr().clone())
     }
 }
 
-impl Service for ServerService {
+impl Service for StreamServerEndpointService {
     fn privileged_start_service(&self) -> Result<(), AnyError> {
-        let bound = (self.bind)()?;
-        let before = self.port.replace(Port::Bound(bound));
-        drop(before);
+        if self.port.borrow().is_none() {
+            let port = self.endpoint.listen(Box::new(self.factory.clone()))?;
+            *self.port.borrow_mut() = Some(port);
+        }
         Ok(())
     }
 
     fn start_service(&self) -> Result<(), AnyError> {
-        let port = match self.port.replace(Port::Closed) {
-            Port::Bound(bound) => bound,
-            other => {
-                // Closed before it is bound again.
-                drop(other);
-                (self.bind)()?
-            }
-        };
-        let port = port.listen(Box::new(self.factory.clone()))?;
-        *self.port.borrow_mut() = Port::Listening(port);
-        Ok(())
+        self.privileged_start_service()
     }
 
     fn stop_service(&self) -> Deferred<()> {
-        let port = self.port.replace(Port::Closed);
+        let port = self.port.take();
         drop(port);
         Deferred::succeed(())
     }
 }
 
-impl fmt::Debug for ServerService {
+impl fmt::Debug for StreamServerEndpointService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerService").field("addr", &self.addr()).finish_non_exhaustive()
+        f.debug_struct("StreamServerEndpointService")
+            .field("addr", &self.addr())
+            .finish_non_exhaustive()
     }
 }
 
