@@ -44,7 +44,8 @@
 //! | `DatagramProtocol`, `listenUDP`, `listenMulticast` | [`DatagramProtocol`], [`listen_udp`], [`listen_multicast`] |
 //! | `ProcessProtocol`, `spawnProcess`, `getProcessOutput` | [`ProcessProtocol`], [`spawn_process`], [`get_process_output`] |
 //! | `StandardIO` | [`stdio::StandardIo`] |
-//! | `Service`, `MultiService`, `Application` | [`service`] |
+//! | `task.react`, `SIGINT` and `SIGTERM` | [`react`], [`Runner::signals`] |
+//! | `Service`, `MultiService`, `TimerService`, `ClientService`, `Application` | [`service`] |
 //! | `StringTransport`, `Clock`, `iosim` | [`testing`] |
 //!
 //! The order of callbacks is Twisted's, which the tests compare with. On purpose different: nothing is received after
