@@ -142,9 +142,15 @@ impl Output {
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
         while !self.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = self.slices(&mut slices);
-            match write(&slices[..count]) {
+            let written = if self.pieces.is_empty() {
+                // Nearly always: a list of many would take longer to make than all else here.
+                write(&[IoSlice::new(&self.tail[self.head..])])
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = self.slices(&mut slices);
+                write(&slices[..count])
+            };
+            match written {
                 Ok(written) => self.consume(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
