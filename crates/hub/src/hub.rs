@@ -11,6 +11,7 @@
 
 mod entered;
 mod services;
+mod spin;
 mod watches;
 
 use std::any::{Any, TypeId};
@@ -36,6 +37,10 @@ use crate::switch::SwitchHook;
 use crate::turn::{Phase, TurnHook};
 use crate::watchdog::Pulse;
 use crate::wheel::Wheel;
+
+pub(crate) use spin::SPIN;
+
+use spin::Spin;
 
 pub(crate) use entered::{
     Entered, Unwinding, current_fiber, keep, park_always, park_for, try_with, with,
@@ -110,6 +115,7 @@ pub(crate) struct Hub {
     epoch: Instant,
     now: Cell<Instant>,
     polled: Cell<Instant>,
+    spin: Spin,
     /// Reused from turn to turn.
     events: Cell<Vec<Event>>,
     fired: Cell<Vec<Alarm>>,
@@ -150,6 +156,7 @@ impl Hub {
             epoch: now,
             now: Cell::new(now),
             polled: Cell::new(now),
+            spin: Spin::off(),
             events: Cell::default(),
             fired: Cell::default(),
         }))
@@ -160,10 +167,12 @@ impl Hub {
     /// Without a fiber from `main`, there is nothing to run.
     pub(crate) fn run(
         driver: Box<dyn Driver>,
+        spin: Duration,
         main: impl FnOnce() -> Option<FiberRef>,
     ) -> io::Result<()> {
         assert!(try_with(|_| ()).is_none(), "a hub already runs on this thread");
         let hub = Self::new(driver)?;
+        hub.spin.set(spin);
         let entered = Entered::new(&hub);
         if let Some(main) = main() {
             hub.turns(Some(main), || hub.fiber(main).is_none())?;
@@ -366,6 +375,9 @@ impl Hub {
         if timeout == Some(Duration::ZERO) {
             return self.poll(Some(Duration::ZERO));
         }
+        if self.spin(timeout)? {
+            return Ok(());
+        }
         if !self.inbox.sleep() {
             return self.poll_now_and_then();
         }
@@ -373,7 +385,9 @@ impl Hub {
         let timeout = if trims { Some(TRIM_AFTER) } else { timeout };
         self.pulse.beat(0);
         let mut events = self.events.take();
+        let asleep = self.spin.sleeps();
         let waited = self.driver.wait(timeout, &mut events);
+        self.spin.slept(asleep);
         self.inbox.awake();
         self.beat();
         if trims && events.is_empty() {
@@ -381,6 +395,29 @@ impl Hub {
         }
         self.hand_out(events);
         waited
+    }
+
+    /// Looks for events, a letter or work a little longer, where that has been worth it before. True when there are any:
+    /// then the loop goes on.
+    fn spin(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let Some(longest) = self.spin.before_wait() else { return Ok(false) };
+        let longest = timeout.map_or(longest, |timeout| timeout.min(longest));
+        let start = Instant::now();
+        let mut events = self.events.take();
+        let mut waited = Ok(());
+        let found = loop {
+            waited = waited.and_then(|()| self.driver.wait(Some(Duration::ZERO), &mut events));
+            if waited.is_err() || !events.is_empty() || self.has_work() {
+                break true;
+            }
+            if longest < start.elapsed() {
+                break false;
+            }
+            std::hint::spin_loop();
+        };
+        self.spin.looked(found);
+        self.hand_out(events);
+        waited.map(|()| found)
     }
 
     /// More stacks are free than will be needed at once, and they hold memory.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::panic::{Location, resume_unwind};
+use std::time::Duration;
 
 #[cfg(feature = "io-uring")]
 use crate::driver::Uring;
@@ -32,11 +33,18 @@ pub enum DriverKind {
 /// assert_eq!(core, 7);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     driver: DriverKind,
     core: Option<usize>,
     files_on_threads: bool,
+    spin: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { driver: DriverKind::default(), core: None, files_on_threads: false, spin: hub::SPIN }
+    }
 }
 
 impl Options {
@@ -64,6 +72,15 @@ impl Options {
         self
     }
 
+    /// How long the hub looks for events, at most, before it sleeps, when its last sleeps were brief: in a dialogue with
+    /// one peer, sleeping and being woken take longer than all else. A hub that looks in vain, and one that has little
+    /// to do, does so less and less. 10 microseconds if not set; zero: never. On a machine with one processor, it never
+    /// does.
+    pub fn spin(mut self, longest: Duration) -> Self {
+        self.spin = longest;
+        self
+    }
+
     /// As [`run`], with these settings.
     ///
     /// # Errors
@@ -84,7 +101,7 @@ impl Options {
         let spawned_at = Location::caller();
         let mut handle = None;
         let mut refused = None;
-        Hub::run(driver, || {
+        Hub::run(driver, self.spin, || {
             let mut target = None;
             let main = Builder::new().name("main").prepare_at(spawned_at, main, |hub, fiber| {
                 target = Some(fiber);
