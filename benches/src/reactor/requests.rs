@@ -26,9 +26,7 @@ struct Requests {
 }
 
 impl Protocol for Requests {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.set_tcp_nodelay(true).expect("TCP");
-    }
+    fn connection_made(&mut self, _transport: &Transport) {}
 
     fn data_received(&mut self, transport: &Transport, mut data: &[u8]) {
         if !self.begun.is_empty() {

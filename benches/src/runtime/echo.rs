@@ -107,9 +107,7 @@ fn warren() {
 struct Echo;
 
 impl Protocol for Echo {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.set_tcp_nodelay(true).expect("TCP");
-    }
+    fn connection_made(&mut self, _transport: &Transport) {}
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
         transport.write(data);

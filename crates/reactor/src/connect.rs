@@ -19,7 +19,7 @@ use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 use warren_hub::{call_soon, contain};
 
 use crate::protocol::{ClientFactory, PeerAddr, Protocol, Reason};
-use crate::socket::adopt;
+use crate::socket::{adopt, set_nodelay};
 use crate::time::{DelayedCall, call_later};
 use crate::transport::{Transport, WeakTransport};
 
@@ -260,6 +260,7 @@ impl Connector {
         self.tell(|factory, _| built = factory.build_protocol(&peer));
         let Some(protocol) = built else { return self.lost(&Reason::Closed) };
         let client = Client { protocol, connector: self.clone() };
+        set_nodelay(&source, &peer);
         match adopt(source, peer, host, Box::new(client)) {
             // Unless it has been lost meanwhile.
             Ok(transport) if !transport.is_lost() => {

@@ -13,7 +13,7 @@ use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 use warren_hub::{call_later, call_soon, contain};
 
 use crate::protocol::{Factory, PeerAddr, Protocol};
-use crate::socket::adopt;
+use crate::socket::{adopt, set_nodelay};
 
 /// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
 pub(crate) const BACKLOG: i32 = 4096;
@@ -125,6 +125,7 @@ impl BoundPort {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn listen(self, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+        set_nodelay(&self.source, &self.addr);
         let port = ListeningPort::without_socket(self.addr, factory, self.owns_path);
         let registration = self.source.watch(port.0.clone())?;
         *port.0.registration.borrow_mut() = Some(registration);
@@ -241,9 +242,12 @@ impl Listener {
             Addr::Ip(addr) => PeerAddr::Tcp(addr),
             Addr::Unix(_) => PeerAddr::Unix(None),
         };
-        let host = match source.local_addr() {
-            Ok(Addr::Ip(addr)) => PeerAddr::Tcp(addr),
-            _ => self.addr.clone(),
+        let host = match &self.addr {
+            // Which of the machine's addresses the peer has used.
+            PeerAddr::Tcp(addr) if addr.ip().is_unspecified() => {
+                source.local_addr().map_or_else(|_| self.addr.clone(), PeerAddr::from)
+            }
+            addr => addr.clone(),
         };
         let Some(protocol) = self.build_protocol(&peer) else { return };
         if let Err(error) = adopt(source, peer, host, protocol) {

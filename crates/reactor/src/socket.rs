@@ -103,10 +103,17 @@ pub(crate) fn adopt(
     let transport =
         Transport::new(peer, host, protocol, Box::new(SocketMedium(Rc::downgrade(&socket))));
     let _ = socket.transport.set(transport.clone());
-    // A peer that has gone already is told of by reading.
-    let _ = transport.set_tcp_nodelay(true);
     transport.made();
     Ok(transport)
+}
+
+/// Lets small segments leave at once, if `source`, whose address is `addr`, is one of TCP. What a listening socket accepts
+/// inherits it.
+pub(crate) fn set_nodelay(source: &Source, addr: &PeerAddr) {
+    if let (PeerAddr::Tcp(_), Some(socket)) = (addr, source.kernel()) {
+        // A peer that has gone already is told of by reading.
+        let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
+    }
 }
 
 /// The hub owns the socket, for as long as it watches it, and the socket its transport.
