@@ -301,5 +301,5 @@ class Pull(Producer):
     def resumeProducing(self):
         self.told += 1
         if self.told <= 3:
-            self.case.happened(self.side, "resumed")
+            self.case.happened(self.side, "resumed", self.told)
         self.write()

@@ -500,7 +500,8 @@ impl Producer for Registered {
         } else {
             add_one(&self.0.told);
             if self.0.told.get() <= 3 {
-                self.0.world.happened(self.0.side, "resumed", "");
+                let count = self.0.told.get().to_string();
+                self.0.world.happened(self.0.side, "resumed", &count);
             }
             self.0.write();
         }

@@ -87,6 +87,9 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
 
     /// As [`pending`](Self::pending). When it is cancelled `canceller` is called, which should end what is being done. If
     /// it does not fire the resolver, the Deferred fails with [`Failure::Cancelled`].
+    ///
+    /// A canceller that is to fire or drop the resolver should know it by a weak reference: one that owns what owns it keeps
+    /// both in memory until the Deferred fires.
     #[track_caller]
     pub fn pending_with_canceller(canceller: impl FnOnce() + 'static) -> (Self, Resolver<T, E>) {
         Self::new(Some(Box::new(canceller)))
