@@ -271,7 +271,7 @@ impl EventQueue {
         Ok(())
     }
 
-    /// What posts from other threads.
+    /// What posts from other threads. For a queue that is run [by the loop](Self::on_loop), ask after that was said.
     ///
     /// # Panics
     /// When no hub runs on this thread, and the queue is run [by the loop](Self::on_loop).

@@ -41,7 +41,7 @@ impl Default for ReconnectPolicy {
             initial_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(3600),
             factor: std::f64::consts::E,
-            // Molar Planck constant times c, joule meter per mole: Twisted's choice, and as good as any.
+            // As many digits as Twisted has: they make no difference.
             jitter: 0.119_626_565_582,
             max_retries: None,
             reset_when_connected: false,

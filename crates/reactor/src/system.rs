@@ -82,6 +82,8 @@ struct System {
     triggers: Rc<Triggers>,
     state: Cell<State>,
     cause: Cell<StopCause>,
+    /// A signal that came while `main` ran.
+    early: Cell<Option<Signal>>,
     shutdown_timeout: Cell<Option<Duration>>,
     shutdown: Cell<Fired>,
     /// Set when all is over.
@@ -234,6 +236,9 @@ impl Runner {
 
     /// Stops on these signals. The second one that comes ends the process at once, with exit code 128 and the signal's
     /// number, as shells have it.
+    ///
+    /// One that comes while `main` runs stops the reactor as soon as it has started. After the run they do nothing: their
+    /// default action does not come back.
     pub fn signals(mut self, signals: &[Signal]) -> Self {
         self.signals = signals.to_vec();
         self
@@ -299,14 +304,19 @@ impl Runner {
         let mut entered = Entered { system: &system, after: State::New };
         system.state.set(State::Preparing);
         system.shutdown_timeout.set(self.shutdown_timeout);
-        let kept = main()?;
+        // Before `main`, which may be what tells others that the program is there, and can be stopped.
         let signals = self.watch_signals().map_err(RunError::Io)?;
+        let kept = main()?;
         entered.after = State::Ended;
         system.state.set(State::Starting);
         call_soon(|| self::system().start());
+        if let Some(signal) = system.early.get() {
+            // Just set to the state in which that is possible.
+            let _ = system.stop(StopCause::Signal(signal));
+        }
         system.ended.wait();
-        // Only now: a signal may come at any time before.
         self.wait_for_threads();
+        // Only now: a second signal may come at any time before.
         drop((signals, kept));
         drop(entered);
         let Fired { failed, late } = system.shutdown.get();
@@ -320,7 +330,13 @@ impl Runner {
                 tracing::warn!(?signal, "told to stop twice: ending at once");
                 std::process::exit(128 + signal.as_raw());
             }
-            match system().stop(StopCause::Signal(signal)) {
+            let system = system();
+            if system.state.get() == State::Preparing {
+                tracing::info!(?signal, "stopping as soon as it has started");
+                system.early.set(Some(signal));
+                return;
+            }
+            match system.stop(StopCause::Signal(signal)) {
                 Ok(()) => tracing::info!(?signal, "stopping"),
                 Err(ReactorNotRunning) => tracing::info!(?signal, "stopping already"),
             }

@@ -410,16 +410,40 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(program.exit_code(), Some(128 + 2));
 }
 
+/// Waits for a line from the test, while the loop turns.
+fn wait_for_a_line() {
+    warren_hub::offload(|| io::stdin().read_line(&mut String::new())).unwrap();
+}
+
+#[test]
+fn a_signal_that_comes_early_stops_what_has_just_started() {
+    if is_child() {
+        let stopped = run(|| -> io::Result<()> {
+            println!("ready");
+            wait_for_a_line();
+            add_system_event_trigger(After, "startup", || println!("started"));
+            add_system_event_trigger(After, "shutdown", || println!("shut down"));
+            Ok(())
+        });
+        assert_eq!(stopped.unwrap().cause, StopCause::Signal(Signal::TERM));
+        return;
+    }
+    let mut program = Program::start("a_signal_that_comes_early_stops_what_has_just_started");
+    program.expect("ready");
+    program.signal(Signal::TERM);
+    program.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    program.expect("started");
+    program.expect("shut down");
+    assert_eq!(program.exit_code(), Some(0));
+}
+
 #[test]
 fn a_signal_during_a_stop_waits_for_it() {
     if is_child() {
         let stopped = run(|| -> io::Result<()> {
             add_system_event_trigger(Before, "shutdown", || {
                 println!("busy");
-                spawn(|| {
-                    let mut line = String::new();
-                    warren_hub::offload(move || io::stdin().read_line(&mut line)).unwrap();
-                })
+                spawn(wait_for_a_line)
             });
             call_when_running(|| stop().unwrap());
             Ok(())
