@@ -9,6 +9,9 @@ use super::{Deferred, Resolver};
 
 /// A queue of which one can take before anything is there (Twisted's `DeferredQueue`). Clones are the same queue.
 ///
+/// An item belongs to the one who waited for it as soon as it is put: a fiber that is killed before it goes on takes it along.
+/// Where only fibers take, the hub's [`Queue`](warren_hub::sync::Queue) hands it to the next.
+///
 /// ```
 /// use warren_reactor::DeferredQueue;
 ///

@@ -1,4 +1,5 @@
 mod groups;
+mod lines;
 mod model;
 
 use std::cell::{Cell, RefCell};
