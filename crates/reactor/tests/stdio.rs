@@ -340,3 +340,43 @@ fn a_simulation_has_no_standard_streams() {
         assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
     });
 }
+
+const AS_A_CHILD: &str = "WARREN_TEST_STDIO_CHILD";
+
+/// What the test below runs as a program of its own: says something, ends its output, and lives on until its input ends.
+#[test]
+fn a_program_that_ends_its_output() {
+    if std::env::var_os(AS_A_CHILD).is_none() {
+        return;
+    }
+    run(|| {
+        let log = Log::new(Queue::unbounded());
+        let shout = Box::new(Shout { log: log.clone(), keep: true });
+        let transport = StandardIo::new().start(shout).unwrap();
+        transport.write(b"the last words");
+        transport.lose_write_connection();
+        expect(&log, &["made", "write lost"]);
+        // To nobody, and to no descriptor that has come to have this number.
+        println!("never seen");
+        expect(&log, &["read lost", "lost: closed by the peer"]);
+    });
+}
+
+#[test]
+fn the_end_of_the_real_output_is_seen_while_the_program_lives() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_program_that_ends_its_output", "--nocapture"])
+        .env(AS_A_CHILD, "yes")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.ends_with("the last words"), "{said}");
+    assert!(child.try_wait().unwrap().is_none(), "it still lives");
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
