@@ -70,6 +70,8 @@ use chain::{Next, Node, Settled, Source, State};
 #[must_use = "a failure that nobody takes is reported as unhandled"]
 pub struct Deferred<T, E = AnyError>(Repr<T, E>);
 
+const TAKEN: &str = "the result of this Deferred has been taken already, by a poll";
+
 enum Repr<T, E> {
     /// Without an allocation, as long as nothing has to be waited for.
     Value(T),
@@ -326,7 +328,7 @@ impl<T: 'static, E: fmt::Debug + 'static> Deferred<T, E> {
         match self.into_repr() {
             Repr::Value(value) => Deferred::of_next(chain::call_in_place(callback, value)),
             Repr::Node(node) => Deferred(Repr::Node(chain::link(node, callback))),
-            Repr::Taken => panic!("the result of this Deferred was taken by a poll"),
+            Repr::Taken => panic!("{TAKEN}"),
         }
     }
 }
@@ -348,7 +350,7 @@ impl<T, E> Deferred<T, E> {
                     None
                 }
             },
-            Repr::Taken => panic!("a Deferred was polled after it had given its result"),
+            Repr::Taken => panic!("{TAKEN}"),
         }
     }
 }

@@ -21,7 +21,7 @@ use std::task::Waker;
 
 use warren_hub::{Panic, contain, is_running, no_wait};
 
-use super::{Deferred, Failure, Repr, unhandled};
+use super::{Deferred, Failure, Repr, TAKEN, unhandled};
 
 pub(super) type Settled<T, E> = Result<T, Failure<E>>;
 
@@ -124,7 +124,7 @@ impl<T, E> From<Deferred<T, E>> for Next<T, E> {
                     Self::Later(node)
                 }
             },
-            Repr::Taken => unreachable!("a Deferred whose result was taken cannot be had by value"),
+            Repr::Taken => panic!("{TAKEN}"),
         }
     }
 }
