@@ -62,7 +62,8 @@ const WAITING_MAX: usize = 10_000;
 /// Events fired from within handlers of one another. A stack has room for some hundred.
 const DEPTH_MAX: usize = 32;
 
-/// Handlers by the names of events, and the events that wait for them. Clones are the same queue.
+/// Handlers by the names of events, and the events that wait for them. Clones are the same queue, which goes with the
+/// last of them: posters find it closed then. A handler should not hold one, but ask the [event](Event::queue).
 #[derive(Clone)]
 pub struct EventQueue(Rc<Inner>);
 

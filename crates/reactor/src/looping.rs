@@ -69,13 +69,15 @@ enum State {
 pub struct AlreadyLooping;
 
 impl LoopingCall {
-    /// Will call `function`.
+    /// Will call `function`. To stop itself it may give an error; if it holds a clone of this, both are kept until it
+    /// lets go of that.
     pub fn new<R: Completion>(mut function: impl FnMut() -> R + 'static) -> Self {
         Self::of(Function::Plain(Box::new(move || complete(&mut function))))
     }
 
     /// Will call `function` with the number of moments that have come since its last call: 1, unless the loop was busy or
-    /// one call took longer than an interval. With an interval of zero it is always 1.
+    /// one call took longer than an interval. With an interval of zero it is always 1. Each start counts anew, where Twisted
+    /// goes on from the last call before it.
     pub fn with_count<R: Completion>(mut function: impl FnMut(u64) -> R + 'static) -> Self {
         Self::of(Function::Counting(Box::new(move |count| complete(|| function(count)))))
     }

@@ -244,7 +244,7 @@ impl Runner {
         self
     }
 
-    /// Leaves all signals alone.
+    /// Leaves all signals alone: for a hub beside others in one process, and for simulations, which have none.
     pub fn without_signals(self) -> Self {
         self.signals(&[])
     }
