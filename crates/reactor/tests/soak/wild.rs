@@ -1,34 +1,22 @@
-//! Thousands of connections, cut at any point by whoever feels like it, on real sockets and in simulated networks. In the
-//! end nothing is left of them: no descriptor, no watch, no fiber, no timer, no protocol, no transport, no memory.
-//!
-//! A failure on real sockets prints its seed; `WARREN_SOAK_SEED` makes the same choices again, as far as the system's
-//! own timing lets it, and `WARREN_SOAK_CONNECTIONS` makes more of them. In simulations `WARREN_SIM_SEED` repeats a run exactly.
+//! Protocols, producers and factories that do anything at any time, and the count of them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use warren_hub::net::{TcpStream, ToAddrs};
 use warren_hub::sync::Queue;
-use warren_hub::{RunInfo, fill_random, run, run_info, sim, sleep, spawn};
 use warren_reactor::{
-    ClientFactory, ConnectOptions, Connector, Consumer, DelayedCall, Factory, ListeningPort,
-    PeerAddr, Producer, Protocol, Reason, Transport, WeakTransport, call_later, connect_tcp_with,
-    listen_tcp,
+    ClientFactory, Connector, Consumer, DelayedCall, Factory, PeerAddr, Producer, Protocol, Reason,
+    Transport, WeakTransport, call_later,
 };
 
-/// Connections that are made at the same time.
-const AT_ONCE: usize = 40;
-
 /// One seed for all choices.
-struct Chance(Cell<u64>);
+pub(crate) struct Chance(Cell<u64>);
 
 impl Chance {
-    fn below(&self, limit: u64) -> u64 {
+    pub(crate) fn below(&self, limit: u64) -> u64 {
         // SplitMix64.
         self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
         let mut z = self.0.get();
@@ -37,34 +25,34 @@ impl Chance {
         (z ^ (z >> 31)) % limit
     }
 
-    fn one_in(&self, count: u64) -> bool {
+    pub(crate) fn one_in(&self, count: u64) -> bool {
         self.below(count) == 0
     }
 
-    fn millis(&self, limit: u64) -> Duration {
+    pub(crate) fn millis(&self, limit: u64) -> Duration {
         Duration::from_micros(self.below(limit * 1000))
     }
 
-    fn bytes(&self, limit: u64) -> Vec<u8> {
+    pub(crate) fn bytes(&self, limit: u64) -> Vec<u8> {
         vec![b'x'; 1 + self.below(limit) as usize]
     }
 }
 
 /// What there is of everything.
 #[derive(Default)]
-struct Tally {
-    built: Cell<u64>,
-    dropped: Cell<u64>,
-    made: Cell<u64>,
-    lost: Cell<u64>,
-    producers: Cell<u64>,
-    transports: RefCell<Vec<WeakTransport>>,
-    reasons: RefCell<BTreeMap<&'static str, u64>>,
+pub(crate) struct Tally {
+    pub(crate) built: Cell<u64>,
+    pub(crate) dropped: Cell<u64>,
+    pub(crate) made: Cell<u64>,
+    pub(crate) lost: Cell<u64>,
+    pub(crate) producers: Cell<u64>,
+    pub(crate) transports: RefCell<Vec<WeakTransport>>,
+    pub(crate) reasons: RefCell<BTreeMap<&'static str, u64>>,
     /// A rule that was broken. A panic in a callback would be contained.
-    wrong: Cell<Option<&'static str>>,
+    pub(crate) wrong: Cell<Option<&'static str>>,
 }
 
-fn add(cell: &Cell<u64>) {
+pub(crate) fn add(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
@@ -91,7 +79,7 @@ impl Tally {
     }
 
     /// Whether nothing is left.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.transports.borrow_mut().retain(|transport| transport.upgrade().is_some());
         self.made == self.lost
             && self.built == self.dropped
@@ -101,13 +89,13 @@ impl Tally {
 }
 
 #[derive(Clone)]
-struct Soak {
-    chance: Rc<Chance>,
-    tally: Rc<Tally>,
+pub(crate) struct Soak {
+    pub(crate) chance: Rc<Chance>,
+    pub(crate) tally: Rc<Tally>,
 }
 
 impl Soak {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { chance: Rc::new(Chance(Cell::new(seed))), tally: Rc::default() }
     }
 
@@ -118,15 +106,15 @@ impl Soak {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+pub(crate) enum State {
     New,
     Made,
     Lost,
 }
 
 /// Does anything at any time.
-struct Wild {
-    soak: Soak,
+pub(crate) struct Wild {
+    pub(crate) soak: Soak,
     calls: Vec<DelayedCall>,
     state: State,
 }
@@ -265,8 +253,8 @@ impl Protocol for Wild {
 }
 
 /// A producer of some pieces. As a streaming one it writes at its own pace.
-struct Source {
-    soak: Soak,
+pub(crate) struct Source {
+    pub(crate) soak: Soak,
     transport: WeakTransport,
     left: Cell<u64>,
     paused: Cell<bool>,
@@ -333,10 +321,10 @@ impl Factory for Soak {
 }
 
 /// A factory that says when its connection is over.
-struct Visitor {
-    soak: Soak,
-    tokens: Rc<Queue<()>>,
-    again: bool,
+pub(crate) struct Visitor {
+    pub(crate) soak: Soak,
+    pub(crate) tokens: Rc<Queue<()>>,
+    pub(crate) again: bool,
 }
 
 impl Visitor {
@@ -369,193 +357,4 @@ impl ClientFactory for Visitor {
     fn client_connection_lost(&mut self, connector: &Connector, _reason: &Reason) {
         self.over(connector);
     }
-}
-
-/// Makes `count` connections to `server`, some from protocols and some from fibers that know none, and waits until all of
-/// them have ended. Calls `between` before each of them, and in the end.
-fn visit(soak: &Soak, addr: SocketAddr, count: u64, mut between: impl FnMut(u64)) {
-    let tokens = Rc::new(Queue::unbounded());
-    for _ in 0..AT_ONCE {
-        tokens.put(()).unwrap();
-    }
-    for number in 0..count {
-        tokens.get().unwrap();
-        between(number);
-        if soak.chance.one_in(4) {
-            let (soak, tokens) = (soak.clone(), tokens.clone());
-            spawn(move || {
-                let _ = stray(&soak.chance, addr);
-                let _ = tokens.put(());
-            });
-            continue;
-        }
-        let again = soak.chance.one_in(10);
-        let visitor = Visitor { soak: soak.clone(), tokens: tokens.clone(), again };
-        let mut options = ConnectOptions::default();
-        options.timeout = Duration::from_millis(1 + soak.chance.below(2000));
-        let connector = connect_tcp_with(addr, Box::new(visitor), options);
-        if soak.chance.one_in(8) {
-            call_later(soak.chance.millis(10), move || connector.disconnect());
-        }
-    }
-    between(count);
-    for _ in 0..AT_ONCE {
-        tokens.get().unwrap();
-    }
-}
-
-/// A client that is rude.
-fn stray(chance: &Chance, addr: impl ToAddrs) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(chance.millis(20) + Duration::from_millis(1)));
-    stream.set_write_timeout(Some(chance.millis(20) + Duration::from_millis(1)));
-    for _ in 0..chance.below(6) {
-        match chance.below(6) {
-            0 | 1 => stream.write_all(&chance.bytes(5000))?,
-            2 => stream.write_all(&chance.bytes(100_000))?,
-            3 => drop(stream.read(&mut [0; 5000])?),
-            4 => stream.shutdown(Shutdown::Write)?,
-            _ => sleep(chance.millis(5)),
-        }
-    }
-    if chance.one_in(3) {
-        // In a simulation there is nothing to set it on.
-        let _ = stream.set_linger(Some(Duration::ZERO));
-    }
-    Ok(())
-}
-
-fn listen(soak: &Soak, addr: SocketAddr) -> ListeningPort {
-    listen_tcp(addr, Box::new(soak.clone())).unwrap()
-}
-
-fn addr_of(port: &ListeningPort) -> SocketAddr {
-    let PeerAddr::Tcp(addr) = port.addr() else { unreachable!("a TCP port") };
-    *addr
-}
-
-fn counts(info: &RunInfo) -> (usize, usize, usize) {
-    (info.fibers.len(), info.timers, info.descriptors)
-}
-
-/// Waits until the hub has no more than it had.
-fn expect_rest(before: &RunInfo, soak: &Soak) {
-    let rested = (0..1500).any(|_| {
-        let rested = counts(&run_info()) == counts(before) && soak.tally.is_over();
-        if !rested {
-            sleep(Duration::from_millis(10));
-        }
-        rested
-    });
-    let tally = &soak.tally;
-    assert_eq!(tally.wrong.get(), None);
-    assert!(
-        rested,
-        "something is left of {} connections, of which {} were lost, with {} of {} protocols \
-         dropped, {} producers and {} transports:\n{}instead of\n{before}",
-        tally.made.get(),
-        tally.lost.get(),
-        tally.dropped.get(),
-        tally.built.get(),
-        tally.producers.get(),
-        tally.transports.borrow().len(),
-        run_info(),
-    );
-}
-
-/// The descriptors of this process, and what they are.
-fn descriptors() -> BTreeMap<String, String> {
-    let listed = std::fs::read_dir("/proc/self/fd").unwrap();
-    let named = listed.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let target = std::fs::read_link(&path).ok()?;
-        Some((path.display().to_string(), target.display().to_string()))
-    });
-    // The folder that is being read has one, too.
-    named.filter(|(_, target)| !target.ends_with("/fd")).collect()
-}
-
-fn resident_kib() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4
-}
-
-fn setting(name: &str) -> Option<u64> {
-    Some(std::env::var(name).ok()?.parse().expect("a number"))
-}
-
-#[test]
-fn nothing_is_left_of_connections_on_real_sockets() {
-    let before = descriptors();
-    let count = setting("WARREN_SOAK_CONNECTIONS").unwrap_or(5000);
-    run(move || {
-        let mut random = [0; 8];
-        fill_random(&mut random);
-        let seed = setting("WARREN_SOAK_SEED").unwrap_or(u64::from_ne_bytes(random));
-        println!("WARREN_SOAK_SEED={seed}");
-        let rest = run_info();
-        let soak = Soak::new(seed);
-        let port = listen(&soak, "127.0.0.1:0".parse().unwrap());
-        let addr = addr_of(&port);
-        let mut port = Some(port);
-        let mut resident = 0;
-        visit(&soak, addr, count, |number| {
-            // Now and then nobody listens for a moment, and who waits to be accepted is turned away.
-            if number % 400 == 399 {
-                port = None;
-                port = Some(listen(&soak, addr));
-            }
-            if number == count / 2 {
-                resident = resident_kib();
-            }
-        });
-        drop(port);
-        expect_rest(&rest, &soak);
-        println!("{} connections: {:?}", soak.tally.made.get(), soak.tally.reasons.borrow());
-        let grown = resident_kib().saturating_sub(resident);
-        assert!(grown < 20_000, "the second half has cost {grown} KiB");
-    });
-    assert_eq!(descriptors(), before);
-}
-
-#[test]
-fn nothing_is_left_of_connections_in_a_network_that_fails() {
-    sim::check(0..40, |world| {
-        let soak = Soak::new(world.seed());
-        world.net().window([500, 5000, 65_536][world.seed() as usize % 3]);
-        let (up, stop) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
-        let (told, stopping, theirs) = (up.clone(), stop.clone(), Soak::new(!world.seed()));
-        let server = world.node("server", move || {
-            let rest = run_info();
-            let port = listen(&theirs, "0.0.0.0:7".parse().unwrap());
-            told.set(true);
-            while !stopping.get() {
-                sleep(Duration::from_millis(20));
-            }
-            drop(port);
-            expect_rest(&rest, &theirs);
-        });
-        while !up.get() {
-            sleep(Duration::from_millis(1));
-        }
-        let addr = SocketAddr::new(server.ip(), 7);
-        let rest = run_info();
-        let client = world.this_node();
-        let net = world.net();
-        visit(&soak, addr, 150, |number| {
-            match soak.chance.below(60) {
-                _ if number == 150 => net.heal_all().out_of_descriptors(&server, false).cuts(0.0),
-                0 => net.cuts(0.01),
-                1 => net.cuts(0.0),
-                2 => net.out_of_descriptors(&server, soak.chance.one_in(2)),
-                3 => net.partition(&client, &server),
-                4..8 => net.heal_all(),
-                _ => &net,
-            };
-        });
-        expect_rest(&rest, &soak);
-        stop.set(true);
-        server.join();
-    });
 }
