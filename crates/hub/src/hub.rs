@@ -5,7 +5,8 @@
 //! ```text
 //!   timers -> callbacks -> readiness -> fibers (at most a burst) -> inbox -> turn hooks -> wait
 //! ```
-//! The wait is for the driver's events or another thread, until the next timer; while work is left the driver is
+//! The wait is for the driver's events or another thread, until the next timer; after brief ones the hub [looks](spin) a
+//! moment before it sleeps. While work is left the driver is
 //! asked without waiting, and not in every turn. Nothing of the hub is borrowed while a fiber or a callback runs,
 //! so both may call anything of this crate.
 
