@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use warren_hub::process::Command;
 use warren_hub::with_timeout;
 use warren_reactor::tls::{
-    CertificateOptions, TlsClientOptions, TlsServerOptions, connect_ssl, listen_ssl,
+    CertificateOptions, ClientAuth, TlsClientOptions, TlsServerOptions, connect_ssl, listen_ssl,
     options_for_client_tls,
 };
 use warren_reactor::{PeerAddr, connect_tcp, listen_tcp};
@@ -53,6 +53,7 @@ macro_rules! peers {
 peers! {
     echo: Kind::Echo,
     tls: Kind::Tls,
+    mutual_tls: Kind::MutualTls,
     start_tls: Kind::StartTls,
     lines: Kind::Lines,
     lines_too_long: Kind::LinesTooLong,
@@ -81,13 +82,14 @@ fn with_python(kind: Kind, test: fn(&Place)) {
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     fs::write(folder.path().join("certificate"), &certificate).unwrap();
     fs::write(folder.path().join("key"), &key).unwrap();
-    let place = Place {
-        kind,
-        python,
-        folder,
-        server: CertificateOptions::from_pem(&certificate, &key).build().unwrap(),
-        client: options_for_client_tls("localhost").roots(&certificate).build().unwrap(),
-    };
+    let mut server = CertificateOptions::from_pem(&certificate, &key);
+    let mut client = options_for_client_tls("localhost").roots(&certificate);
+    if kind == Kind::MutualTls {
+        server = server.client_roots(&certificate, ClientAuth::Required).alpn(&["other", "warren"]);
+        client = client.certificate(&certificate, &key).alpn(&["other", "warren"]);
+    }
+    let (server, client) = (server.build().unwrap(), client.build().unwrap());
+    let place = Place { kind, python, folder, server, client };
     warren_hub::run(move || {
         with_timeout(PATIENCE, || test(&place)).expect("an end in time");
     });
@@ -135,12 +137,12 @@ fn our_server(place: &Place) {
     });
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let port = match kind {
-        Kind::Tls => listen_ssl(local, factory, &place.server).unwrap(),
+        Kind::Tls | Kind::MutualTls => listen_ssl(local, factory, &place.server).unwrap(),
         _ => listen_tcp(local, factory).unwrap(),
     };
     let PeerAddr::Tcp(addr) = port.addr() else { unreachable!("it is TCP's") };
     let mut peer = place.peer("client");
-    peer.arg(addr.port().to_string()).arg(place.path("certificate"));
+    peer.arg(addr.port().to_string()).arg(place.path("certificate")).arg(place.path("key"));
     let output = peer.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
     let (said, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -164,7 +166,7 @@ fn our_client(place: &Place) {
         Some(protocol(kind, Role::Client(options.clone()), heard.clone()))
     });
     match kind {
-        Kind::Tls => connect_ssl(addr, factory, &place.client),
+        Kind::Tls | Kind::MutualTls => connect_ssl(addr, factory, &place.client),
         _ => connect_tcp(addr, factory),
     };
     told.ended.wait();

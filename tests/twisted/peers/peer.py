@@ -1,7 +1,7 @@
 """A Twisted peer for peers.rs: one connection, as a server that answers or as a client that asks.
 
     peer.py server KIND [CERTIFICATE KEY]       prints its port, then how the connection ended
-    peer.py client KIND PORT [CERTIFICATE]      prints how many answers were right, and how the connection ended
+    peer.py client KIND PORT [CERTIFICATE KEY]  prints how many answers were right, and how the connection ended
 
 Each message is answered by itself in reverse; bytes without frames by themselves.
 """
@@ -37,15 +37,26 @@ def messages():
 
 
 def certificate():
-    return pathlib.Path(REST[-2 if ROLE == "server" else -1]).read_bytes()
+    return pathlib.Path(REST[0 if ROLE == "server" else 1]).read_bytes()
+
+
+def pair():
+    return ssl.PrivateCertificate.loadPEM(certificate() + pathlib.Path(REST[-1]).read_bytes())
 
 
 def tls():
     """What either side needs to know for TLS."""
+    root = ssl.Certificate.loadPEM(certificate())
+    if KIND == "mutual_tls":
+        # Both sides show the same certificate, and agree upon a protocol.
+        mine, spoken = pair(), [b"warren"]
+        if ROLE == "server":
+            return ssl.CertificateOptions(privateKey=mine.privateKey.original, certificate=mine.original,
+                                          trustRoot=ssl.trustRootFromCertificates([root]), acceptableProtocols=spoken)
+        return ssl.optionsForClientTLS("localhost", root, mine, acceptableProtocols=spoken)
     if ROLE == "server":
-        pair = ssl.PrivateCertificate.loadPEM(certificate() + pathlib.Path(REST[-1]).read_bytes())
-        return pair.options()
-    return ssl.optionsForClientTLS("localhost", trustRoot=ssl.Certificate.loadPEM(certificate()))
+        return pair().options()
+    return ssl.optionsForClientTLS("localhost", trustRoot=root)
 
 
 def end(text):
@@ -154,6 +165,9 @@ class Echo(protocol.Protocol):
             self.transport.write(b"x" * ECHOED)
 
     def dataReceived(self, data):
+        if KIND == "mutual_tls":
+            assert self.transport.negotiatedProtocol == b"warren"
+            assert self.transport.getPeerCertificate() is not None
         self.received += len(data)
         if ROLE == "server":
             self.transport.write(data)
@@ -167,8 +181,8 @@ class Echo(protocol.Protocol):
 
 
 PROTOCOLS = {
-    "echo": Echo, "tls": Echo, "lines": Lines, "raw": Raw, "netstrings": Netstrings, "int8": Int8, "int16": Int16,
-    "int32": Int32, "start_tls": StartTls,
+    "echo": Echo, "tls": Echo, "mutual_tls": Echo, "lines": Lines, "raw": Raw, "netstrings": Netstrings, "int8": Int8,
+    "int16": Int16, "int32": Int32, "start_tls": StartTls,
 }
 
 
@@ -177,12 +191,12 @@ def main():
     factory.protocol, factory.noisy = PROTOCOLS[KIND.removesuffix("_too_long")], False
     if ROLE == "client":
         factory.clientConnectionFailed = lambda _, reason: end(f"failed: {reason.value}")
-        if KIND == "tls":
+        if KIND in ("tls", "mutual_tls"):
             reactor.connectSSL("127.0.0.1", int(REST[0]), factory, tls())
         else:
             reactor.connectTCP("127.0.0.1", int(REST[0]), factory)
     else:
-        if KIND == "tls":
+        if KIND in ("tls", "mutual_tls"):
             port = reactor.listenSSL(0, factory, tls(), interface="127.0.0.1")
         else:
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")

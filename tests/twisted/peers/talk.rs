@@ -19,6 +19,7 @@ pub(crate) const RAW: usize = 5000;
 pub(crate) enum Kind {
     Echo,
     Tls,
+    MutualTls,
     StartTls,
     Lines,
     LinesTooLong,
@@ -36,6 +37,7 @@ impl Kind {
         match self {
             Self::Echo => "echo",
             Self::Tls => "tls",
+            Self::MutualTls => "mutual_tls",
             Self::StartTls => "start_tls",
             Self::Lines => "lines",
             Self::LinesTooLong => "lines_too_long",
@@ -51,7 +53,7 @@ impl Kind {
 
     fn sizes(self) -> &'static [usize] {
         match self {
-            Self::Echo | Self::Tls => &[],
+            Self::Echo | Self::Tls | Self::MutualTls => &[],
             Self::Lines => &[0, 1, 2, 500, 16384, 3],
             Self::LinesTooLong => &[1, 16385],
             Self::Raw => &[1, 2],
@@ -85,7 +87,7 @@ pub(crate) const END: &str = "done";
 /// How many answers a client gets: bytes, where there are no messages.
 pub(crate) fn answers_expected(kind: Kind) -> usize {
     match kind {
-        Kind::Echo | Kind::Tls => ECHOED,
+        Kind::Echo | Kind::Tls | Kind::MutualTls => ECHOED,
         // The bytes between the lines have one of their own.
         Kind::Raw => 3,
         kind => kind.sizes().len() - usize::from(kind.is_too_long()),
@@ -125,7 +127,10 @@ impl Told {
 pub(crate) fn protocol(kind: Kind, role: Role, told: Rc<Told>) -> Box<dyn Protocol> {
     let framed = |role| Framed::new(kind, role, told.clone());
     match kind {
-        Kind::Echo | Kind::Tls => Box::new(Echo { role, received: 0, told }),
+        Kind::Echo | Kind::Tls | Kind::MutualTls => {
+            let mutual = kind == Kind::MutualTls;
+            Box::new(Echo { role, mutual, received: 0, told })
+        }
         Kind::Lines | Kind::LinesTooLong | Kind::Raw | Kind::StartTls => {
             Box::new(LineReceiver::new(Line::new(framed(role))))
         }
@@ -141,6 +146,8 @@ pub(crate) fn protocol(kind: Kind, role: Role, told: Rc<Told>) -> Box<dyn Protoc
 /// Bytes without frames.
 struct Echo {
     role: Role,
+    /// Both sides have shown a certificate, and agreed upon a protocol.
+    mutual: bool,
     received: usize,
     told: Rc<Told>,
 }
@@ -153,6 +160,11 @@ impl Protocol for Echo {
     }
 
     fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        if self.mutual {
+            let info = transport.tls_info().unwrap();
+            assert_eq!(info.alpn.as_deref(), Some(&b"warren"[..]));
+            assert_eq!(info.peer_certificates.len(), 1);
+        }
         self.received += data.len();
         match self.role {
             Role::Server(_) => transport.write(data),
