@@ -15,7 +15,7 @@
 //!   by an alert.
 //! - A handshake has 10 s, unless the options say otherwise.
 //! - Sessions are resumed (by tickets); there is no renegotiation, no compression and no early data (0-RTT).
-//! - A connection that waits owns rustls' session, about 1 KiB, and no buffers.
+//! - A connection that waits owns rustls' session, and no buffers.
 //!
 //! In a test the same works in memory:
 //!

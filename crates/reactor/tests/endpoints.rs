@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use warren_hub::io::Source;
 use warren_hub::net::dns;
+use warren_hub::process::{Command, Stdio};
+use warren_hub::sync::Event;
 use warren_hub::{run, sleep, spawn, with_timeout};
 use warren_reactor::endpoints::{
     AdoptedServerEndpoint, HostnameEndpoint, StreamClientEndpoint, StreamServerEndpoint,
@@ -468,5 +470,73 @@ fn a_factory_may_refuse_what_was_connected() {
         let taken = taken.unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         assert!(taken.to_string().contains(&port.to_string()), "{taken}");
+    });
+}
+
+/// Echoes, and tells when its connection is gone.
+struct Once(Rc<Event>);
+
+impl Protocol for Once {
+    fn connection_made(&mut self, _transport: &Transport) {}
+
+    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
+        transport.write(data);
+    }
+
+    fn connection_lost(&mut self, _reason: &Reason) {
+        self.0.set();
+    }
+}
+
+/// What the next two tests start this program for. The descriptors of a process are what they are about.
+const SERVES: &str = "WARREN_TEST_SERVES";
+
+#[test]
+fn child() {
+    let Ok(described) = std::env::var(SERVES) else { return };
+    run(move || {
+        let ended = Rc::new(Event::new());
+        let told = ended.clone();
+        let server = server_from_string(&described).unwrap();
+        let _listening = server.listen(Box::new(for_protocol(move || Once(told.clone())))).unwrap();
+        ended.wait();
+    });
+}
+
+/// This program, which serves one connection.
+fn serving(described: &str) -> Command {
+    let mut command = Command::new("sh");
+    // systemd names the process that the sockets are for.
+    command.args(["-c", r#"LISTEN_PID=$$ exec "$@""#, "sh"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "child", "--nocapture"]).env(SERVES, described);
+    command.kill_on_drop(true);
+    command
+}
+
+#[test]
+fn systemd_gives_its_sockets() {
+    run(|| {
+        for described in ["systemd:domain=INET:index=0", "systemd:name=web"] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpClientEndpoint::new(listener.local_addr().unwrap());
+            let mut command = serving(described);
+            command.child_fd(3, listener).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+            let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+            drop(command);
+            talk(&client);
+            assert!(child.wait().unwrap().success());
+        }
+    });
+}
+
+#[test]
+fn standard_input_and_output_are_a_connection() {
+    run(|| {
+        let mut command = serving("stdio:");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = child.communicate("said on standard input").unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("said on standard input"), "{text}");
+        assert!(output.status.success());
     });
 }
