@@ -13,11 +13,14 @@ epollreactor.install()
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 from twisted.internet.protocol import Factory, Protocol  # noqa: E402
+from twisted.internet.testing import StringTransport  # noqa: E402
+from twisted.protocols.basic import Int32StringReceiver, LineReceiver, NetstringReceiver  # noqa: E402
 
 from watches import ProcessorWatch  # noqa: E402
 
 REQUEST_BYTES = 64
 BATCH = 1_000
+CHUNK_BYTES = 64 * 1024
 
 
 class Echo(Protocol):
@@ -115,6 +118,39 @@ def deferred(n, operations, tell):
             one.addCallback(step)
         one.callback(0)
     tell(watch.per_second(rounds * n))
+
+
+class Counting:
+    frames = 0
+
+    def stringReceived(self, _):
+        self.frames += 1
+
+    lineReceived = stringReceived
+
+
+def received(receiver, frame, operations):
+    protocol = type("Receiver", (Counting, receiver), {"delimiter": b"\n"})()
+    protocol.makeConnection(StringTransport())
+    frames = 16 * CHUNK_BYTES // len(frame)
+    period = frame * frames
+    watch = ProcessorWatch()
+    for _ in range(max(1, operations // frames)):
+        for at in range(0, len(period), CHUNK_BYTES):
+            protocol.dataReceived(period[at:at + CHUNK_BYTES])
+    return watch.per_second(protocol.frames)
+
+
+def lines(n, operations, tell):
+    tell(received(LineReceiver, b"x" * n + b"\n", operations))
+
+
+def strings(n, operations, tell):
+    tell(received(Int32StringReceiver, n.to_bytes(4, "big") + b"x" * n, operations))
+
+
+def netstrings(n, operations, tell):
+    tell(received(NetstringReceiver, b"%d:%b," % (n, b"x" * n), operations))
 
 
 def measure(name, n, operations):

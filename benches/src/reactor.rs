@@ -5,6 +5,7 @@
 //! Start at [`SUITE`].
 
 mod chains;
+mod framing;
 mod requests;
 mod servers;
 mod timers;
@@ -46,6 +47,9 @@ const SCENARIOS: &[&Scenario] = &[
     &timers::CANCELLED,
     &timers::FIRED,
     &chains::SCENARIO,
+    &framing::LINES,
+    &framing::STRINGS,
+    &framing::NETSTRINGS,
 ];
 
 const PEERS: &[Peer] = &[Peer::Protocol, Peer::Tokio, Peer::Twisted, Peer::Uvloop];
