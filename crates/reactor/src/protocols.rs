@@ -22,6 +22,8 @@
 //! - Once the protocol has paused reading ([`Transport::pause_reading`](crate::Transport::pause_reading)), it hears of
 //!   no further frame, also when many came together. [`resume_reading`](crate::Transport::resume_reading) may be called
 //!   from anywhere; those that wait come at the end of the loop's turn.
+//! - TLS may be started in any callback ([`Transport::start_tls`](crate::Transport), with an empty `rest`): what came
+//!   together with the frame is decoded by it, and what is held of a frame from before is forgotten.
 //! - After [`lose_connection`](crate::Transport::lose_connection) nothing more is told. (Twisted stops lines then, but
 //!   tells of the other frames that came together.)
 
@@ -70,6 +72,9 @@ const MAX_STRING_LENGTH: usize = 99_999;
 macro_rules! forward_callbacks {
     ($field:ident . $transport:ident) => {
         fn handshake_completed(&mut self, _transport: &crate::Transport) {
+            // Whoever sits between the peers can send the beginning of a frame in the clear; it must not become part of
+            // one that comes by TLS (CVE-2011-0411 was of this kind).
+            self.forget();
             if let Some(transport) = &self.$transport {
                 self.$field.handshake_completed(transport);
             }

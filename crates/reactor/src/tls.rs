@@ -149,7 +149,8 @@ impl Transport {
     /// Encrypts a connection that has begun in the clear: as the server with [`TlsServerOptions`], as the client with
     /// [`TlsClientOptions`]. What was written before still leaves as it is, all that is written from now on is encrypted;
     /// what comes in from now on must be TLS, beginning with `rest`: what has been received already beyond the last
-    /// message in the clear.
+    /// message in the clear. In a callback of one of the [receivers](crate::protocols) `rest` is empty: they hand back what
+    /// they have not told.
     ///
     /// `rest` is a matter of security. An attacker in the middle can append commands of his own to the peer's last words
     /// in the clear; a protocol that keeps them in its buffer and obeys them once TLS runs takes them for the peer's

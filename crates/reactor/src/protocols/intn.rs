@@ -55,6 +55,10 @@ impl<H: StringProtocol, const N: usize> IntNStringReceiver<H, N> {
         self
     }
 
+    fn forget(&mut self) {
+        (self.prefix, self.length, self.body) = (([0; 4], 0), None, Body::default());
+    }
+
     /// The length of the next string, once its bytes are there.
     fn next_length(&mut self, rest: &mut &[u8]) -> Option<usize> {
         let mut value = [0; 4];

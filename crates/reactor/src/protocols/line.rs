@@ -212,6 +212,10 @@ impl LineTransport {
 }
 
 impl<H: LineProtocol> LineReceiver<H> {
+    fn forget(&mut self) {
+        self.partial = Vec::new();
+    }
+
     /// Tells of what `data` completes. How many of its last bytes are left because no more is wanted now.
     fn tell(&mut self, data: &[u8]) -> usize {
         let Some(lines) = &self.transport else { return 0 };

@@ -87,6 +87,10 @@ impl<H: StringProtocol> NetstringReceiver<H> {
         self
     }
 
+    fn forget(&mut self) {
+        (self.digits, self.length, self.body) = (None, None, Body::default());
+    }
+
     /// The length of the next string, once its colon is there.
     fn next_length(&mut self, rest: &mut &[u8]) -> Result<Option<usize>, NetstringParseError> {
         while let Some((&byte, after)) = rest.split_first() {

@@ -91,6 +91,10 @@ impl<P: StatefulProtocol> StatefulReceiver<P> {
     pub fn new(protocol: P) -> Self {
         Self { protocol, transport: None, state: None, body: Body::default() }
     }
+
+    fn forget(&mut self) {
+        self.body = Body::default();
+    }
 }
 
 impl<P: StatefulProtocol> Protocol for StatefulReceiver<P> {
