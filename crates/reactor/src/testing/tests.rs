@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{End, TestConnection};
-use crate::{Protocol, Reason, Transport, WriteLimits};
+use super::{End, ProducerState, TestConnection};
+use crate::{Consumer, Protocol, Reason, Transport, WriteLimits};
 
 /// Notes every call; answers as the first byte says.
 #[derive(Default)]
@@ -154,4 +154,27 @@ fn shared_bodies_keep_their_place_between_small_writes() {
     let output = connection.take_output();
     assert_eq!(output.len(), 5002);
     assert_eq!((output[0], output[5000], output[5001]), (b'<', b'b', b'>'));
+}
+
+#[test]
+fn a_test_sees_how_the_transport_stands() {
+    let (mut connection, _) = Recorder::connect();
+    assert_eq!((connection.value(), connection.value()), (b"hi ".to_vec(), b"hi ".to_vec()));
+    connection.clear();
+    assert!(connection.value().is_empty() && !connection.disconnecting());
+    assert_eq!(connection.producer_state(), ProducerState::Producing);
+    connection.feed(b"p");
+    assert_eq!(connection.producer_state(), ProducerState::Paused);
+    connection.transport().resume_reading();
+    assert_eq!(connection.producer(), None);
+    let transport = connection.transport().clone();
+    transport.register_producer(Rc::new(transport.clone()), true);
+    assert_eq!(connection.producer(), Some(true));
+    connection.feed(b"q");
+    // The close waits for the producer, and takes what is written until then.
+    assert_eq!(connection.value(), b"byenever sent");
+    assert!(connection.disconnecting() && !connection.is_lost());
+    assert_eq!(connection.producer_state(), ProducerState::Stopped);
+    transport.unregister_producer();
+    assert!(connection.is_lost());
 }
