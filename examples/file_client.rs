@@ -191,7 +191,9 @@ impl Session {
         let begun = offset;
         self.shared.offset.set(offset);
         self.transport.send_line(format!("GET {offset} {name}").as_bytes());
-        self.line("SEND")?;
+        // It may have grown since it was listed.
+        let strange = |_| Failure::Final("the server does not say how much it sends".into());
+        let size = self.line("SEND")?.parse().map_err(strange)?;
         let mut bar = Bar { size, shown: u64::MAX };
         bar.show(offset);
         while offset < size {
