@@ -18,6 +18,7 @@ use std::time::Duration;
 use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 use warren_hub::{call_soon, contain};
 
+use crate::delegate::delegate_protocol;
 use crate::protocol::{ClientFactory, PeerAddr, Protocol, Reason};
 use crate::socket::{adopt, set_nodelay};
 use crate::time::{DelayedCall, call_later};
@@ -351,25 +352,10 @@ impl Protocol for Client {
         self.protocol.data_received(transport, data);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.protocol.handshake_completed(transport);
-    }
-
-    fn read_connection_lost(&mut self, transport: &Transport) {
-        self.protocol.read_connection_lost(transport);
-    }
-
-    fn write_connection_lost(&mut self, transport: &Transport) {
-        self.protocol.write_connection_lost(transport);
-    }
-
-    fn pause_producing(&mut self, transport: &Transport) {
-        self.protocol.pause_producing(transport);
-    }
-
-    fn resume_producing(&mut self, transport: &Transport) {
-        self.protocol.resume_producing(transport);
-    }
+    delegate_protocol!(
+        protocol: handshake_completed, read_connection_lost,
+        write_connection_lost, pause_producing, resume_producing
+    );
 
     fn connection_lost(&mut self, reason: &Reason) {
         // The factory must hear of it, whatever the protocol does.

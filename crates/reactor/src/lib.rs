@@ -58,6 +58,7 @@ mod connect;
 mod cooperator;
 mod datagram;
 pub mod deferred;
+mod delegate;
 pub mod endpoints;
 pub mod events;
 mod home;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::{ClientFactory, Connector, Factory, PeerAddr, Protocol, Reason, Transport};
+use crate::delegate::{delegate_client_factory, delegate_factory};
+use crate::{ClientFactory, Factory, PeerAddr, Protocol, Reason, Transport};
 
 /// Sees every callback of a protocol, and hands it on. All methods do only that unless written anew.
 ///
@@ -136,31 +137,11 @@ impl<F: Factory, P: Policy> Factory for WrappingFactory<F, P> {
         Some(Box::new(Wrapped { wrapper, inner, connections, listed: None }))
     }
 
-    fn start_factory(&mut self) {
-        self.factory.start_factory();
-    }
-
-    fn stop_factory(&mut self) {
-        self.factory.stop_factory();
-    }
+    delegate_factory!(factory);
 }
 
 impl<F: ClientFactory, P: Policy> ClientFactory for WrappingFactory<F, P> {
-    fn started_connecting(&mut self, connector: &Connector) {
-        self.factory.started_connecting(connector);
-    }
-
-    fn client_connection_made(&mut self, connector: &Connector, transport: &Transport) {
-        self.factory.client_connection_made(connector, transport);
-    }
-
-    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
-        self.factory.client_connection_failed(connector, reason);
-    }
-
-    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
-        self.factory.client_connection_lost(connector, reason);
-    }
+    delegate_client_factory!(factory);
 }
 
 /// The connections of a [`WrappingFactory`] that stand. Clones see the same.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::TlsOptions;
-use crate::connect::Connector;
+use crate::delegate::{delegate_client_factory, delegate_factory, delegate_protocol};
 use crate::protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 use crate::transport::Transport;
 
@@ -29,31 +29,11 @@ impl<O: TlsOptions, F: Factory + ?Sized> Factory for TlsFactory<O, F> {
         Some(Box::new(Secured { protocol, options: self.options.clone() }))
     }
 
-    fn start_factory(&mut self) {
-        self.factory.start_factory();
-    }
-
-    fn stop_factory(&mut self) {
-        self.factory.stop_factory();
-    }
+    delegate_factory!(factory);
 }
 
 impl<O: TlsOptions, F: ClientFactory + ?Sized> ClientFactory for TlsFactory<O, F> {
-    fn started_connecting(&mut self, connector: &Connector) {
-        self.factory.started_connecting(connector);
-    }
-
-    fn client_connection_made(&mut self, connector: &Connector, transport: &Transport) {
-        self.factory.client_connection_made(connector, transport);
-    }
-
-    fn client_connection_failed(&mut self, connector: &Connector, reason: &Reason) {
-        self.factory.client_connection_failed(connector, reason);
-    }
-
-    fn client_connection_lost(&mut self, connector: &Connector, reason: &Reason) {
-        self.factory.client_connection_lost(connector, reason);
-    }
+    delegate_client_factory!(factory);
 }
 
 impl<O, F: ?Sized> fmt::Debug for TlsFactory<O, F> {
@@ -81,25 +61,10 @@ impl<O: TlsOptions> Protocol for Secured<O> {
         self.protocol.data_received(transport, data);
     }
 
-    fn handshake_completed(&mut self, transport: &Transport) {
-        self.protocol.handshake_completed(transport);
-    }
-
-    fn read_connection_lost(&mut self, transport: &Transport) {
-        self.protocol.read_connection_lost(transport);
-    }
-
-    fn write_connection_lost(&mut self, transport: &Transport) {
-        self.protocol.write_connection_lost(transport);
-    }
-
-    fn pause_producing(&mut self, transport: &Transport) {
-        self.protocol.pause_producing(transport);
-    }
-
-    fn resume_producing(&mut self, transport: &Transport) {
-        self.protocol.resume_producing(transport);
-    }
+    delegate_protocol!(
+        protocol: handshake_completed, read_connection_lost,
+        write_connection_lost, pause_producing, resume_producing
+    );
 
     fn connection_lost(&mut self, reason: &Reason) {
         self.protocol.connection_lost(reason);
