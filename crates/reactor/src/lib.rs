@@ -40,7 +40,7 @@
 //! | `inlineCallbacks` | a fiber |
 //! | `callLater`, `LoopingCall`, `Cooperator` | [`call_later`], [`LoopingCall`], [`Cooperator`] |
 //! | `callFromThread`, `deferToThread`, `blockingCallFromThread` | [`call_from_thread`], [`defer_to_thread`], [`ReactorHandle::blocking_call_from_thread`] |
-//! | `serverFromString`, `clientFromString`, `HostnameEndpoint` | `endpoints` |
+//! | `serverFromString`, `clientFromString`, `HostnameEndpoint` | [`endpoints`] |
 //! | `DatagramProtocol`, `listenUDP`, `listenMulticast` | [`DatagramProtocol`], [`listen_udp`], [`listen_multicast`] |
 //! | `ProcessProtocol`, `spawnProcess`, `getProcessOutput` | [`ProcessProtocol`], [`spawn_process`], [`get_process_output`] |
 //! | `StandardIO` | [`stdio::StandardIo`] |

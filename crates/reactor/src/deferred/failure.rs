@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use warren_hub::Panic;
@@ -123,6 +124,47 @@ impl<E: StdError + 'static> StdError for Failure<E> {
             Self::Error(error) => error.source(),
             _ => None,
         }
+    }
+}
+
+/// So that `?` works in a function whose errors are boxed.
+///
+/// ```
+/// use warren_reactor::Deferred;
+///
+/// fn port(text: Deferred<&'static str>) -> Result<u16, Box<dyn std::error::Error>> {
+///     Ok(text.add_callback(|text| Ok(text.parse()?)).wait()?)
+/// }
+///
+/// assert_eq!(port(Deferred::succeed("8007")).unwrap(), 8007);
+/// let error = port(Deferred::succeed("eight")).unwrap_err();
+/// assert!(error.is::<std::num::ParseIntError>());
+/// ```
+impl From<Failure<AnyError>> for Box<dyn StdError + Send + Sync> {
+    fn from(failure: Failure<AnyError>) -> Self {
+        match failure.into_error() {
+            Ok(error) => error.into_inner(),
+            // Another kind of failure, and so without an error of its own.
+            Err(other) => Box::new(other.map(|error| io::Error::other(error.into_inner()))),
+        }
+    }
+}
+
+impl From<Failure<AnyError>> for Box<dyn StdError> {
+    fn from(failure: Failure<AnyError>) -> Self {
+        Box::<dyn StdError + Send + Sync>::from(failure)
+    }
+}
+
+impl From<AnyError> for Box<dyn StdError + Send + Sync> {
+    fn from(error: AnyError) -> Self {
+        error.into_inner()
+    }
+}
+
+impl From<AnyError> for Box<dyn StdError> {
+    fn from(error: AnyError) -> Self {
+        error.into_inner()
     }
 }
 
