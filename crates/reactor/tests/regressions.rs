@@ -12,7 +12,7 @@ use warren_hub::{call_soon, run, sim, yield_now};
 use warren_reactor::testing::serve;
 use warren_reactor::{
     ClientFactory, Connector, Consumer, Factory, ListeningPort, PeerAddr, Producer, Protocol,
-    Reason, Transport, WriteLimits, connect_tcp, listen_tcp,
+    Reason, Transport, connect_tcp, listen_tcp,
 };
 
 type Log = Rc<Queue<String>>;
@@ -281,52 +281,6 @@ fn connections_that_are_open_when_the_hub_ends_are_closed() {
     });
     // The protocol's own clones of the transport do not keep the socket.
     assert!(stream.read(&mut [0]).map_or(true, |count| count == 0));
-}
-
-/// Echoes, and reads nothing while its echo is not read.
-struct Echo;
-
-impl Protocol for Echo {
-    fn connection_made(&mut self, transport: &Transport) {
-        transport.set_write_buffer_limits(WriteLimits { high_bytes: 50_000, low_bytes: 1000 });
-    }
-    fn data_received(&mut self, transport: &Transport, data: &[u8]) {
-        transport.write(data);
-    }
-    fn pause_producing(&mut self, transport: &Transport) {
-        transport.pause_reading();
-    }
-    fn resume_producing(&mut self, transport: &Transport) {
-        transport.resume_reading();
-    }
-    fn connection_lost(&mut self, _reason: &Reason) {}
-}
-
-/// The output was flushed when news of input came in a pause, and nobody resumed what had been paused for it.
-#[test]
-fn an_echo_that_was_held_back_goes_on_when_news_and_room_come_together() {
-    const BYTES: usize = 8_000_000;
-    run(|| {
-        let echo = |_: &PeerAddr| Some(Box::new(Echo) as Box<dyn Protocol>);
-        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), Box::new(echo)).unwrap();
-        let PeerAddr::Tcp(addr) = *port.addr() else { unreachable!("a TCP port") };
-        // Threads, so that both ends are busy at the same time; again, for it takes luck.
-        let talk = move || {
-            for _ in 0..10 {
-                let mut stream = std::net::TcpStream::connect(addr).unwrap();
-                let mut sending = stream.try_clone().unwrap();
-                let sender = std::thread::spawn(move || {
-                    sending.write_all(&vec![b'x'; BYTES]).unwrap();
-                    sending.shutdown(Shutdown::Write).unwrap();
-                });
-                let mut echoed = Vec::new();
-                stream.read_to_end(&mut echoed).unwrap();
-                assert_eq!(echoed.len(), BYTES);
-                sender.join().unwrap();
-            }
-        };
-        warren_hub::offload(talk);
-    });
 }
 
 /// What went to the system without a copy did not count as written.

@@ -114,6 +114,21 @@ fn a_producer_is_paused_above_high_water_and_resumed_at_low_water() {
 }
 
 #[test]
+fn a_producer_hears_of_room_that_was_made_right_after_reading() {
+    let (mut connection, calls) = Recorder::connect();
+    connection.take_output();
+    connection.stall(true);
+    connection.transport().write(&[b'x'; 100_000]);
+    connection.stall(true);
+    assert_eq!(calls.borrow().last().unwrap(), "pause");
+    // There is room, of which no news has come: only reading makes use of it.
+    connection.shared.stalled.set(false);
+    connection.transport.answered();
+    assert_eq!(connection.take_output().len(), 100_000);
+    assert_eq!(calls.borrow().last().unwrap(), "resume");
+}
+
+#[test]
 fn a_failed_write_is_told_once() {
     let (mut connection, calls) = Recorder::connect();
     connection.fail_writes(io::ErrorKind::BrokenPipe);
