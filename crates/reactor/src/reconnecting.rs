@@ -54,12 +54,11 @@ impl Default for ReconnectPolicy {
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use warren_reactor::{PeerAddr, Protocol, ReconnectingClientFactory, connect_tcp};
+/// use warren_reactor::protocols::{for_protocol, wire::Echo};
+/// use warren_reactor::{ReconnectingClientFactory, connect_tcp};
 ///
-/// # fn new_protocol() -> Box<dyn Protocol> { unimplemented!() }
 /// warren_hub::run(|| {
-///     let factory = |_: &PeerAddr| Some(new_protocol());
-///     let factory = ReconnectingClientFactory::new(factory);
+///     let factory = ReconnectingClientFactory::new(for_protocol(|| Echo));
 ///     let reconnecting = factory.handle();
 ///     let server = SocketAddr::from(([127, 0, 0, 1], 1));
 ///     connect_tcp(server, Box::new(factory));
