@@ -14,7 +14,15 @@ import pytest
 
 URL = os.environ["WARREN_TEST_AMQP_URL"]
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
-PATIENCE_S = 20
+# A loaded machine takes more than 20 s to start a Python program beside a broker that starts.
+PATIENCE_S = 90
+
+
+def parameters():
+    """Those of the URL, with pika's own timeouts no shorter than our patience."""
+    parameters = pika.URLParameters(URL)
+    parameters.socket_timeout = parameters.stack_timeout = PATIENCE_S
+    return parameters
 
 
 class Program:
@@ -76,10 +84,10 @@ def connect():
     connections = []
 
     def connect(**changes):
-        parameters = pika.URLParameters(URL)
+        changed = parameters()
         for name, value in changes.items():
-            setattr(parameters, name, value)
-        connections.append(pika.BlockingConnection(parameters))
+            setattr(changed, name, value)
+        connections.append(pika.BlockingConnection(changed))
         return connections[-1]
 
     yield connect

@@ -7,7 +7,7 @@ import pika
 import pytest
 from pika.exceptions import UnroutableError
 
-from conftest import URL, take, wait_for_count
+from conftest import PATIENCE_S, URL, take, wait_for_count
 
 
 def test_all_properties_and_headers_come_back(channel, name):
@@ -47,7 +47,7 @@ def test_bodies_of_any_size(channel, name, size):
     channel.queue_declare(name, exclusive=True)
     body = os.urandom(size)
     channel.basic_publish("", name, body)
-    _, _, got = next(channel.consume(name, auto_ack=True, inactivity_timeout=20))
+    _, _, got = next(channel.consume(name, auto_ack=True, inactivity_timeout=PATIENCE_S))
     assert got == body
 
 
@@ -233,7 +233,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer(connect, name):
     channel.queue_declare(name, passive=True)
     channel.basic_cancel(tags[1])
     with pytest.raises(pika.exceptions.ChannelClosedByBroker) as caught:
-        for _ in range(1000):
+        for _ in range(PATIENCE_S * 100):
             channel.queue_declare(name, passive=True)
             connection.sleep(0.01)
     assert caught.value.reply_code == 404

@@ -6,7 +6,7 @@ import struct
 import pika
 import pytest
 
-from conftest import URL
+from conftest import PATIENCE_S, URL
 
 PARAMETERS = pika.URLParameters(URL)
 HEADER = b"AMQP\x00\x00\x09\x01"
@@ -16,7 +16,7 @@ class Wire:
     """A socket that knows frames and nothing else."""
 
     def __init__(self):
-        self.socket = socket.create_connection((PARAMETERS.host, PARAMETERS.port), timeout=20)
+        self.socket = socket.create_connection((PARAMETERS.host, PARAMETERS.port), timeout=PATIENCE_S)
         self.file = self.socket.makefile("rb")
 
     def send(self, data):

@@ -7,7 +7,10 @@ import pika
 
 
 def connect():
-    return pika.BlockingConnection(pika.URLParameters(os.environ["WARREN_TEST_AMQP_URL"]))
+    parameters = pika.URLParameters(os.environ["WARREN_TEST_AMQP_URL"])
+    # A broker that starts on a loaded machine answers late.
+    parameters.socket_timeout = parameters.stack_timeout = 90
+    return pika.BlockingConnection(parameters)
 
 
 def say(text):
