@@ -10,16 +10,36 @@ use warren_amqp::ReplyCode;
 use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, on_turn_end};
 use warren_reactor::{Factory, PeerAddr, Protocol};
 
+use crate::admin::{AdminError, Request};
+use crate::auth::Hashing;
 use crate::connection::Session;
+use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::store::{Store, StoreError};
 
 /// A broker's settings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct Config {
     /// Where durable queues and persistent messages are kept. `None`: nowhere, nothing outlives the broker.
     pub data_dir: Option<PathBuf>,
+    /// The administrator that a new server has. An old one has the users it had.
+    pub default_user: String,
+    /// Its password.
+    pub default_pass: String,
+    /// How new passwords are kept.
+    pub password_hashing: Hashing,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            default_user: "guest".into(),
+            default_pass: "guest".into(),
+            password_hashing: Hashing::default(),
+        }
+    }
 }
 
 /// A broker on the hub of this thread.
@@ -60,6 +80,8 @@ impl Broker {
     pub fn open(config: Config) -> Result<Self, StoreError> {
         let engine = Rc::new(RefCell::new(Engine::new()));
         engine.borrow_mut().set_now(warren_hub::system_time());
+        engine.borrow_mut().tenancy.hashing = config.password_hashing;
+        let mut new = true;
         if let Some(folder) = &config.data_dir {
             let number = register(&engine);
             let hub = warren_hub::handle();
@@ -68,7 +90,17 @@ impl Broker {
                 let _ = hub.post(move || on_store(number, outcome));
             };
             let (store, recovered) = Store::open(folder, Box::new(on_sync))?;
+            new = recovered.tenancy.is_empty();
             engine.borrow_mut().recover_from(store, recovered);
+        }
+        if new {
+            let mut engine = engine.borrow_mut();
+            let Config { default_user, default_pass, password_hashing, .. } = &config;
+            engine
+                .seed(default_user, default_pass, *password_hashing)
+                .map_err(StoreError::DefaultUser)?;
+            engine.take_defined();
+            tracing::info!(user = default_user, "the default user was made");
         }
         let inner = Rc::new(Inner { engine, closed: Cell::new(false) });
         let hook = on_turn_end(Phase::Work, inner.clone());
@@ -82,6 +114,37 @@ impl Broker {
         Box::new(move |_: &PeerAddr| {
             Some(Box::new(Session::new(engine.clone())) as Box<dyn Protocol>)
         })
+    }
+
+    /// Does what is asked, and waits until what it changes is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be done, or the disk refuses.
+    ///
+    /// # Suspends
+    /// Until the disk has it.
+    pub fn admin(&self, request: Request) -> Result<serde_json::Value, AdminError> {
+        Admin(self.inner.clone()).ask(request)
+    }
+
+    /// A handle for [`admin`](Self::admin) that can be given away; it keeps the engine, not the broker's ticking.
+    pub fn administrator(&self) -> Admin {
+        Admin(self.inner.clone())
+    }
+
+    /// Takes definitions in, all or none, and waits until they are on disk.
+    ///
+    /// # Errors
+    /// Which item is wrong, and why. Nothing has been changed then.
+    ///
+    /// # Suspends
+    /// Until the disk has them.
+    pub fn import(&self, definitions: &Definitions) -> Result<(), AdminError> {
+        let import = |engine: &mut Engine| {
+            engine.import(definitions, None).map_err(AdminError::Invalid)?;
+            Ok(serde_json::Value::Null)
+        };
+        Admin(self.inner.clone()).run(import).map(drop)
     }
 
     /// Connections that are open now.
@@ -116,6 +179,66 @@ impl Broker {
         if let Some(store) = store {
             store.close();
         }
+    }
+}
+
+/// Asks a broker, on its hub.
+#[derive(Clone)]
+pub struct Admin(Rc<Inner>);
+
+impl Admin {
+    /// As [`Broker::admin`].
+    ///
+    /// # Errors
+    /// When it cannot be done, or the disk refuses.
+    ///
+    /// # Suspends
+    /// Until the disk has it.
+    pub fn ask(&self, request: Request) -> Result<serde_json::Value, AdminError> {
+        self.run(|engine| engine.administer(request))
+    }
+
+    fn run(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<serde_json::Value, AdminError>,
+    ) -> Result<serde_json::Value, AdminError> {
+        let (answer, waits_for) = {
+            let mut engine = self.0.engine.borrow_mut();
+            // What somebody else has defined is theirs to wait for.
+            engine.take_defined();
+            (work(&mut engine)?, engine.take_defined())
+        };
+        loop {
+            let engine = self.0.engine.borrow();
+            if waits_for <= engine.synced() {
+                return Ok(answer);
+            }
+            if engine.has_failed() || self.0.closed.get() {
+                let text =
+                    "the change holds, but the disk refuses to keep it: see the server's log";
+                return Err(AdminError::Failed(text.into()));
+            }
+            drop(engine);
+            // Rare, and about as long as a disk takes.
+            warren_hub::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the password.
+        f.debug_struct("Config")
+            .field("data_dir", &self.data_dir)
+            .field("default_user", &self.default_user)
+            .field("password_hashing", &self.password_hashing)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 
 use crate::connection::ConnectionKey;
+use crate::engine::access::PublishCheck;
 use crate::exchange::ExchangeKey;
 use crate::message::{Content, Entry};
 use crate::queue::{ConsumerKey, QueueKey};
@@ -81,6 +82,7 @@ pub(crate) struct Channel {
     pub(crate) consumers: FxHashMap<CompactString, ConsumerKey>,
     /// The queue that an empty name means.
     pub(crate) last_queue: CompactString,
+    pub(crate) publish_check: Option<PublishCheck>,
     last_tag: u64,
     /// By rising tag. `None`: settled out of turn.
     unacked: VecDeque<(u64, Option<Unacked>)>,
@@ -102,6 +104,7 @@ impl Channel {
             prefetch_all: 0,
             consumers: FxHashMap::default(),
             last_queue: CompactString::default(),
+            publish_check: None,
             last_tag: 0,
             unacked: VecDeque::new(),
             gaps: 0,
@@ -177,6 +180,11 @@ impl Channel {
         Some(settled)
     }
 
+    /// Deliveries that wait for their acknowledgement.
+    pub(crate) fn unacked(&self) -> impl Iterator<Item = &Unacked> {
+        self.unacked.iter().filter_map(|(_, unacked)| unacked.as_ref())
+    }
+
     /// Places taken by deliveries, settled ones among them.
     #[cfg(test)]
     pub(crate) fn places(&self) -> usize {
@@ -231,7 +239,7 @@ mod tests {
                 stored: false,
             });
             let entry = Entry { message, position: 0, redelivered: false };
-            let mut channel = Channel::new(Key::for_test(), 1);
+            let mut channel = Channel::new(Key::nothing(), 1);
             let mut held = BTreeSet::new();
             let mut last = None;
             for step in steps {

@@ -111,6 +111,11 @@ impl Connection {
         frame::write_content(out, channel, class, properties, body, self.frame_max);
     }
 
+    /// Logged in, and its virtual host opened.
+    pub(crate) fn is_open(&self) -> bool {
+        self.deadline.is_none() && !self.closing
+    }
+
     /// Once a second: a sign of life for the client, and a look at the client's.
     pub(crate) fn tick(&self, clock: u64) {
         if self.deadline.is_some_and(|deadline| deadline <= clock) {

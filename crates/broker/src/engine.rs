@@ -10,6 +10,7 @@
 //! The parts: [`declare`](Engine::declare_queue) exchanges, queues and bindings; [`publish`](Engine::publish);
 //! consume and deliver; settle what was delivered.
 
+pub(crate) mod access;
 mod declare;
 mod deliver;
 mod publish;
@@ -34,6 +35,7 @@ use crate::exchange::{Exchange, ExchangeKey, PREDECLARED};
 use crate::queue::{Consumer, Queue, QueueKey};
 use crate::store::{Definition, Store};
 use crate::table::Table;
+use crate::tenancy::Tenancy;
 
 #[derive(Default)]
 pub(crate) struct Engine {
@@ -44,6 +46,7 @@ pub(crate) struct Engine {
     pub(crate) consumers: Table<Consumer>,
     pub(crate) channels: Table<Channel>,
     pub(crate) connections: Table<Connection>,
+    pub(crate) tenancy: Tenancy,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
     /// The last batch that is on disk.
@@ -208,6 +211,19 @@ impl Engine {
     pub(crate) fn store_failed(&mut self) {
         self.failed = true;
         self.pay();
+    }
+
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The last batch that is on disk.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced
     }
 
     pub(crate) fn take_store(&mut self) -> Option<Store> {

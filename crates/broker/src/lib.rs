@@ -26,17 +26,24 @@
 //!   store        definitions in SQLite, messages in a log    (a thread of its own)
 //! ```
 
+pub mod admin;
+mod auth;
 mod broker;
 mod channel;
 mod connection;
+mod definitions;
 mod engine;
 mod erlang;
 mod exception;
 mod exchange;
 mod message;
+mod policy;
 mod queue;
 pub mod store;
 mod table;
+mod tenancy;
 
-pub use broker::{Broker, Config};
+pub use auth::Hashing;
+pub use broker::{Admin, Broker, Config};
+pub use definitions::Definitions;
 pub use store::StoreError;

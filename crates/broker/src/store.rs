@@ -14,6 +14,7 @@ mod definitions;
 mod flusher;
 mod log;
 pub mod record;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +26,11 @@ use std::thread;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::message::{Content, Message};
+use crate::tenancy::record::{Record, RecordKey};
 use definitions::Definitions;
 use flusher::{Batch, Mailbox};
 use log::Log;
-use record::Record;
+use record::Record as LogRecord;
 
 /// Why the data directory cannot be used. One line, for people.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,9 @@ pub enum StoreError {
         /// What we know.
         known: u32,
     },
+    /// The user that a new server has cannot be made.
+    #[error("cannot make the default user: {0}")]
+    DefaultUser(String),
     /// A file is none of ours.
     #[error("{} is not a file of this server", path.display())]
     Foreign {
@@ -114,7 +119,7 @@ pub(crate) struct BindingDefinition {
 }
 
 /// A change of the definitions. Deleting an exchange or a queue deletes its bindings too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Definition {
     PutExchange(ExchangeDefinition),
     DeleteExchange(String),
@@ -122,6 +127,9 @@ pub(crate) enum Definition {
     DeleteQueue(u64),
     PutBinding(BindingDefinition),
     DeleteBinding(BindingDefinition),
+    /// A user, a policy, ...
+    Put(Record),
+    Delete(RecordKey),
 }
 
 /// A message that was on disk.
@@ -141,6 +149,8 @@ pub(crate) struct Recovered {
     pub(crate) exchanges: Vec<ExchangeDefinition>,
     pub(crate) queues: Vec<QueueDefinition>,
     pub(crate) bindings: Vec<BindingDefinition>,
+    /// Users, policies, ...: each after what it refers to. Empty in a new store.
+    pub(crate) tenancy: Vec<Record>,
     /// In the order of publishing.
     pub(crate) messages: Vec<RecoveredMessage>,
     pub(crate) last_queue_id: u64,
@@ -197,12 +207,12 @@ impl Store {
 
     /// A message has left a queue.
     pub(crate) fn ack(&mut self, queue: u64, message: u64) {
-        record::encode(&mut self.batch.records, &Record::Ack { queue, message });
+        record::encode(&mut self.batch.records, &LogRecord::Ack { queue, message });
     }
 
     /// Messages of a queue up to this one may have been delivered.
     pub(crate) fn delivered(&mut self, queue: u64, message: u64) {
-        record::encode(&mut self.batch.records, &Record::Delivered { queue, message });
+        record::encode(&mut self.batch.records, &LogRecord::Delivered { queue, message });
     }
 
     /// Hands what has gathered to the store's thread.

@@ -13,10 +13,9 @@ pub(crate) struct Key<T> {
     of: PhantomData<fn() -> T>,
 }
 
-#[cfg(test)]
 impl<T> Key<T> {
     /// A key that finds nothing.
-    pub(crate) fn for_test() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { index: u32::MAX, serial: 0, of: PhantomData }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 fn serve(settings: &Settings) -> Result<()> {
     // Before anything else: a taken port must leave the data directory alone.
     let bound = settings.listen.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
-    let broker = Broker::open(Config { data_dir: settings.data_dir.clone() })
+    let broker = Broker::open(Config { data_dir: settings.data_dir.clone(), ..Config::default() })
         .map_err(|error| anyhow!("{error}"))?;
     let stop = Rc::new(Event::new());
     let _signals = on_signals(&[Signal::TERM, Signal::INT], {

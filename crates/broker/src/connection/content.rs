@@ -6,7 +6,7 @@ use warren_amqp::method::basic;
 use warren_amqp::{ReplyCode, properties};
 
 use super::{SessionState, Slot};
-use crate::channel::Publish;
+use crate::channel::{ChannelKey, Publish};
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::exchange::ExchangeKey;
@@ -34,21 +34,22 @@ struct IncomingBody {
 }
 
 impl Incoming {
-    pub(super) fn new(engine: &Engine, publish: &basic::Publish<'_>) -> Result<Self, Exception> {
+    pub(super) fn new(
+        engine: &mut Engine,
+        channel: ChannelKey,
+        publish: &basic::Publish<'_>,
+    ) -> Result<Self, Exception> {
         if publish.immediate {
             return Err(Exception::not_implemented("immediate=true"));
         }
-        let exchange = match publish.exchange {
-            "" => None,
-            name => {
-                let key = engine.find_exchange(name)?;
-                if engine.exchanges.get(key).is_some_and(|exchange| exchange.internal) {
-                    let text = format!("cannot publish to internal exchange '{name}' in vhost '/'");
-                    return Err(Exception::refused(text));
-                }
-                Some(key)
-            }
-        };
+        let name = publish.exchange;
+        let exchange = engine.check_publish(channel, name, publish.routing_key)?;
+        if let Some(key) = exchange
+            && engine.exchanges.get(key).is_some_and(|exchange| exchange.internal)
+        {
+            let text = format!("cannot publish to internal exchange '{name}' in vhost '/'");
+            return Err(Exception::refused(text));
+        }
         Ok(Self {
             exchange,
             routing_key: publish.routing_key.into(),

@@ -121,12 +121,13 @@ impl SessionState {
             .at(0, 0))
         };
         let Some((user, password)) = credentials else { return refused("malformed response") };
-        let Some(connection) = self.connection(engine) else { return Ok(()) };
-        if user != "guest" || password != "guest" {
-            return refused("unknown user or wrong password");
+        if let Err(why) = engine.tenancy.authenticate(&user, &password) {
+            return refused(&why);
         }
-        if !connection.transport.peer().is_loopback() {
-            return refused("user 'guest' can only connect from this machine");
+        let Some(connection) = self.connection(engine) else { return Ok(()) };
+        // As in RabbitMQ, whose default for `loopback_users` this is.
+        if user == "guest" && !connection.transport.peer().is_loopback() {
+            return refused("user 'guest' can only connect via localhost");
         }
         connection.user = user;
         connection.cancel_notify = cancel_notify;
@@ -174,10 +175,8 @@ impl SessionState {
     }
 
     fn open(&mut self, engine: &mut Engine, open: &methods::Open<'_>) -> Result<(), Exception> {
-        if open.virtual_host != "/" {
-            let text = format!("vhost {} not found", open.virtual_host);
-            return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text));
-        }
+        let user = self.connection(engine).map(|connection| connection.user.clone());
+        engine.check_open(user.as_deref().unwrap_or_default(), open.virtual_host)?;
         if let Some(connection) = self.connection(engine) {
             connection.deadline = None;
             connection.send(0, &connection::OpenOk {});

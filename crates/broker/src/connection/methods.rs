@@ -6,11 +6,12 @@ use warren_amqp::{FieldTable, Method, ReplyCode};
 
 use super::content::{Incoming, interrupted, not_open};
 use super::{SessionState, Slot};
+use crate::auth::Access;
 use crate::channel::{ChannelKey, Verdict};
 use crate::connection::ConnectionKey;
 use crate::engine::{Engine, refuse_default};
 use crate::exception::Exception;
-use crate::exchange::Destination;
+use crate::exchange::{Destination, ExchangeKey};
 
 impl SessionState {
     pub(super) fn channel_method(
@@ -37,7 +38,7 @@ impl SessionState {
         };
         match method {
             Method::BasicPublish(publish) => {
-                let begun = Incoming::new(engine, &publish)?;
+                let begun = Incoming::new(engine, key, &publish)?;
                 if let Some(Slot::Open { incoming, .. }) = self.slots.get_mut(&number) {
                     *incoming = Some(begun);
                 }
@@ -85,6 +86,7 @@ impl SessionState {
             );
             return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text).at(0, 0));
         }
+        engine.check_channels(connection)?;
         let key = engine.open_channel(connection, number);
         self.slots.insert(number, Slot::Open { key, incoming: None });
         self.send(engine, number, &channel::OpenOk {});
@@ -107,19 +109,40 @@ impl Call<'_> {
         }
     }
 
+    fn check(&self, access: Access, kind: &str, name: &str) -> Result<(), Exception> {
+        self.engine.check_access(self.connection, access, kind, name)
+    }
+
+    /// Whether a topic exchange may be bound with this key.
+    fn check_topic(&self, source: ExchangeKey, key: &str) -> Result<(), Exception> {
+        self.engine.check_topic(self.connection, Access::Read, source, key)
+    }
+
     fn run(mut self, method: Method<'_>) -> Result<(), Exception> {
         match method {
             Method::ExchangeDeclare(declare) => {
+                if !declare.passive {
+                    self.check(Access::Configure, "exchange", declare.exchange)?;
+                    let alternate = declare.arguments.get("alternate-exchange");
+                    if let Some(alternate) = alternate.and_then(|value| value.as_str()) {
+                        self.check(Access::Read, "exchange", declare.exchange)?;
+                        self.check(Access::Write, "exchange", alternate)?;
+                    }
+                }
                 self.engine.declare_exchange(&declare)?;
                 self.reply(declare.no_wait, &exchange::DeclareOk {});
             }
             Method::ExchangeDelete(delete) => {
+                self.check(Access::Configure, "exchange", delete.exchange)?;
                 self.engine.delete_exchange(delete.exchange, delete.if_unused)?;
                 self.reply(delete.no_wait, &exchange::DeleteOk {});
             }
             Method::ExchangeBind(bind) => {
                 refuse_default(bind.destination)?;
+                self.check(Access::Write, "exchange", bind.destination)?;
+                self.check(Access::Read, "exchange", bind.source)?;
                 let source = self.engine.find_source(bind.source)?;
+                self.check_topic(source, bind.routing_key)?;
                 let destination =
                     Destination::Exchange(self.engine.find_exchange(bind.destination)?);
                 self.engine.bind(source, destination, bind.routing_key, &bind.arguments)?;
@@ -128,6 +151,8 @@ impl Call<'_> {
             Method::ExchangeUnbind(unbind) => {
                 refuse_default(unbind.destination)?;
                 refuse_default(unbind.source)?;
+                self.check(Access::Write, "exchange", unbind.destination)?;
+                self.check(Access::Read, "exchange", unbind.source)?;
                 let destination = self.engine.exchange_key(unbind.destination);
                 self.unbind(
                     unbind.source,
@@ -140,15 +165,20 @@ impl Call<'_> {
             Method::QueueDeclare(declare) => self.declare_queue(&declare)?,
             Method::QueueBind(bind) => {
                 let name = self.queue_name(bind.queue)?;
+                self.check(Access::Write, "queue", &name)?;
+                self.check(Access::Read, "exchange", bind.exchange)?;
                 let source = self.engine.find_source(bind.exchange)?;
                 let queue = self.engine.find_queue(&name, self.connection)?;
                 let key = key_or_name(bind.queue, bind.routing_key, &name);
+                self.check_topic(source, key)?;
                 self.engine.bind(source, Destination::Queue(queue), key, &bind.arguments)?;
                 self.reply(bind.no_wait, &queue::BindOk {});
             }
             Method::QueueUnbind(unbind) => {
                 let name = self.queue_name(unbind.queue)?;
                 refuse_default(unbind.exchange)?;
+                self.check(Access::Write, "queue", &name)?;
+                self.check(Access::Read, "exchange", unbind.exchange)?;
                 let destination = self.engine.queue_key(&name).map(Destination::Queue);
                 let key = key_or_name(unbind.queue, unbind.routing_key, &name);
                 self.unbind(unbind.exchange, destination, key, &unbind.arguments)?;
@@ -156,12 +186,14 @@ impl Call<'_> {
             }
             Method::QueuePurge(purge) => {
                 let name = self.queue_name(purge.queue)?;
+                self.check(Access::Read, "queue", &name)?;
                 let queue = self.engine.find_queue(&name, self.connection)?;
                 let message_count = self.engine.purge_queue(queue);
                 self.reply(purge.no_wait, &queue::PurgeOk { message_count });
             }
             Method::QueueDelete(delete) => {
                 let name = self.queue_name(delete.queue)?;
+                self.check(Access::Configure, "queue", &name)?;
                 let message_count = self.engine.delete_queue(self.connection, &delete, &name)?;
                 self.reply(delete.no_wait, &queue::DeleteOk { message_count });
             }
@@ -216,6 +248,7 @@ impl Call<'_> {
             }
             Method::BasicConsume(consume) => {
                 let name = self.queue_name(consume.queue)?;
+                self.check(Access::Read, "queue", &name)?;
                 let queue = self.engine.find_queue(&name, self.connection)?;
                 let tag = self.engine.consume(key, queue, &consume)?;
                 self.reply(consume.no_wait, &basic::ConsumeOk { consumer_tag: &tag });
@@ -228,6 +261,7 @@ impl Call<'_> {
             Method::BasicCancelOk(_) => {}
             Method::BasicGet(get) => {
                 let name = self.queue_name(get.queue)?;
+                self.check(Access::Read, "queue", &name)?;
                 let queue = self.engine.find_queue(&name, self.connection)?;
                 self.engine.get(key, queue, get.no_ack);
             }
@@ -242,6 +276,14 @@ impl Call<'_> {
             "" if !declare.passive => (self.engine.generate_name("amq.gen-"), true),
             name => (name.into(), false),
         };
+        if !declare.passive {
+            self.check(Access::Configure, "queue", &name)?;
+            let letters = declare.arguments.get("x-dead-letter-exchange");
+            if let Some(exchange) = letters.and_then(|value| value.as_str()) {
+                self.check(Access::Read, "queue", &name)?;
+                self.check(Access::Write, "exchange", exchange)?;
+            }
+        }
         let key = self.engine.declare_queue(self.connection, &name, generated, declare)?;
         if let Some(channel) = self.engine.channels.get_mut(self.key) {
             channel.last_queue = name.clone();

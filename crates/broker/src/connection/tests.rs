@@ -5,6 +5,7 @@ mod handshake;
 mod messages;
 mod settling;
 mod storing;
+mod tenancy;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use warren_reactor::PeerAddr;
 use warren_reactor::testing::TestConnection;
 
 use super::Session;
+use crate::auth::Hashing;
 use crate::engine::Engine;
 
 const FRAME_MAX: u32 = 131_072;
@@ -35,6 +37,7 @@ impl Server {
             now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
         };
         server.engine.borrow_mut().set_now(server.now);
+        server.engine.borrow_mut().seed("guest", "guest", Hashing::Sha256).unwrap();
         server
     }
 
@@ -113,14 +116,18 @@ impl Client {
     }
 
     fn tune(&mut self, heartbeat: u16) {
+        self.answer_tune(heartbeat);
+        self.send(0, &connection::Open { virtual_host: "/" });
+        self.expect(0, &connection::OpenOk {});
+    }
+
+    fn answer_tune(&mut self, heartbeat: u16) {
         self.expect(
             0,
             &connection::Tune { channel_max: 2047, frame_max: FRAME_MAX, heartbeat: 60 },
         );
         let channel_max = 2047;
         self.send(0, &connection::TuneOk { channel_max, frame_max: FRAME_MAX, heartbeat });
-        self.send(0, &connection::Open { virtual_host: "/" });
-        self.expect(0, &connection::OpenOk {});
     }
 
     fn open_channel(&mut self, number: u16) {

@@ -117,7 +117,7 @@ impl Engine {
         Ok(())
     }
 
-    fn remove_exchange(&mut self, key: ExchangeKey) {
+    pub(crate) fn remove_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.exchange_names.remove(&exchange.name);
         if exchange.durable {
@@ -196,6 +196,7 @@ impl Engine {
                 }
             }
         }
+        self.check_queue_limit(name)?;
         self.last_queue_id += 1;
         let mut queue = Queue::new(self.last_queue_id, name);
         queue.durable = declare.durable;
@@ -279,7 +280,7 @@ impl Engine {
     }
 
     /// Removes a queue with its messages and bindings; its consumers are told.
-    pub(super) fn remove_queue(&mut self, key: QueueKey) {
+    pub(crate) fn remove_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.remove(key) else { return };
         self.queue_names.remove(&queue.name);
         if let Some(owner) = queue.owner
@@ -313,21 +314,22 @@ impl Engine {
         entries.len() as u32
     }
 
+    /// Adds a binding. False when it is there already.
     pub(crate) fn bind(
         &mut self,
         key: ExchangeKey,
         destination: Destination,
         routing_key: &str,
         arguments: &FieldTable,
-    ) -> Result<(), Exception> {
+    ) -> Result<bool, Exception> {
         let binding = Rc::new(Binding {
             destination,
             routing_key: routing_key.into(),
             arguments: table_bytes(arguments),
         });
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
+        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(false) };
         if !exchange.bind(&binding)? {
-            return Ok(());
+            return Ok(false);
         }
         match destination {
             Destination::Queue(queue) => {
@@ -344,7 +346,7 @@ impl Engine {
         if let Some(definition) = self.durable_binding(key, &binding) {
             self.define(Definition::PutBinding(definition));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes a binding away, if it is there.

@@ -56,6 +56,7 @@ impl Engine {
             && let Some(channel) = self.channels.get(channel)
             && let Some(connection) = self.connections.get(channel.connection)
             && user_id != connection.user
+            && !self.may_impersonate(&connection.user)
         {
             return Err(Exception::precondition(format!(
                 "user_id property set to '{user_id}' but authenticated user was '{}'",

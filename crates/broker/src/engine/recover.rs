@@ -38,6 +38,11 @@ impl Engine {
             exchange.alternate = alternate;
             self.insert_exchange(exchange);
         }
+        for record in &recovered.tenancy {
+            if let Err(error) = self.tenancy.put(record) {
+                tracing::error!(error, "the store holds a definition that is not understood");
+            }
+        }
         let mut queues = FxHashMap::default();
         for definition in recovered.queues {
             let mut queue = Queue::new(definition.id, &definition.name);
@@ -67,7 +72,7 @@ impl Engine {
             self.exchange_key(&binding.source).zip(destination).map(|(source, destination)| {
                 self.bind(source, destination, &binding.routing_key, &table(&binding.arguments))
             });
-        if !matches!(bound, Some(Ok(()))) {
+        if !matches!(bound, Some(Ok(_))) {
             tracing::warn!(?binding, "a binding of the store leads nowhere");
         }
     }

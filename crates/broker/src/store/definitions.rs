@@ -1,15 +1,19 @@
 //! Definitions: a small SQLite file, changed in transactions.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::tenancy;
 use super::{
     BindingDefinition, Definition, ExchangeDefinition, QueueDefinition, Recovered, StoreError,
 };
 
-/// The format of the file, kept in SQLite's `user_version`. 0 is a new file.
-const FORMAT: u32 = 1;
+/// Each leads from one format to the next. The format of a file is how many it has seen, kept in SQLite's
+/// `user_version`; 0 is a new file. What has been released is never changed: a change is another migration.
+const MIGRATIONS: &[&str] = &[SCHEMA, tenancy::SCHEMA];
+const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 const SCHEMA: &str = "
     CREATE TABLE exchanges (
@@ -37,6 +41,9 @@ impl Definitions {
     pub(super) fn open(path: &Path, recovered: &mut Recovered) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Definitions { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(failed)?;
+        // There are password hashes in it: for its owner only, as what SQLite lays beside it.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .map_err(StoreError::io("protect", path))?;
         prepare(&connection, path)?;
         read(&connection, recovered).map_err(failed)?;
         Ok(Self { connection })
@@ -57,15 +64,16 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Definitions { path: path(), source };
     let found: u32 =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    if found != 0 && found != FORMAT {
+    if FORMAT < found {
         return Err(StoreError::Format { path: path(), found, known: FORMAT });
     }
     connection
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
         .map_err(failed)?;
-    if found == 0 {
-        let create = format!("BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;");
-        connection.execute_batch(&create).map_err(failed)?;
+    // One by one, so that a server that is stopped between two goes on where it was.
+    for (done, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+        let migrate = format!("BEGIN; {migration} PRAGMA user_version = {}; COMMIT;", done + 1);
+        connection.execute_batch(&migrate).map_err(failed)?;
     }
     Ok(())
 }
@@ -112,6 +120,7 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
             })
         })?
         .collect::<Result<_, _>>()?;
+    recovered.tenancy = tenancy::read(connection)?;
     let mut last = connection.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'queues'")?;
     let mut rows = last.query([])?;
     recovered.last_queue_id = match rows.next()? {
@@ -153,6 +162,8 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
             )?;
             transaction.execute("DELETE FROM queues WHERE id = ?1", [*id as i64])?
         }
+        Definition::Put(record) => tenancy::put(transaction, record)?,
+        Definition::Delete(key) => tenancy::delete(transaction, key)?,
         Definition::PutBinding(binding) => transaction.execute(
             "INSERT OR REPLACE INTO bindings (source, to_queue, destination, routing_key, arguments)
              VALUES (?1, ?2, ?3, ?4, ?5)",

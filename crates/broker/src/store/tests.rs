@@ -315,3 +315,34 @@ proptest! {
         prop_assert!(rest.is_empty());
     }
 }
+
+#[test]
+fn a_file_of_the_first_format_is_brought_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.close();
+    let path = folder.path().join("definitions.sqlite");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE vhosts; DROP TABLE users; DROP TABLE permissions; DROP TABLE topic_permissions;
+             DROP TABLE parameters; DROP TABLE global_parameters; DROP TABLE policies; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let (store, recovered) = open(folder.path());
+    assert_eq!(recovered.queues.len(), 1);
+    assert!(recovered.tenancy.is_empty());
+    store.close();
+}
+
+#[test]
+fn a_newer_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).0.close();
+    let path = folder.path().join("definitions.sqlite");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
+    assert!(error.to_string().contains("is of format 99"), "{error}");
+}

@@ -1,0 +1,217 @@
+//! What there is, as lists of objects with RabbitMQ's column names.
+
+use serde_json::{Value, json};
+
+use crate::channel::Mode;
+use crate::connection::ConnectionKey;
+use crate::definitions::{definition, json as table};
+use crate::engine::Engine;
+use crate::policy::Target;
+use crate::tenancy::record::{Record, VhostRecord};
+use crate::tenancy::{DEFAULT_VHOST, VHOST_LIMITS};
+
+/// A connection's name for people: never used again.
+pub(super) fn pid(key: ConnectionKey) -> String {
+    format!("{key:?}").trim_start_matches('#').to_owned()
+}
+
+impl Engine {
+    pub(super) fn status(&self) -> Value {
+        let ready: usize = self.queues.iter().map(|(_, queue)| queue.len()).sum();
+        json!({
+            "product_name": "Warren", "product_version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
+            "uptime": self.clock, "connections": self.connections.len(), "channels": self.channels.len(),
+            "consumers": self.consumers.len(), "queues": self.queues.len(), "exchanges": self.exchanges.len(),
+            "messages_ready": ready, "vhosts": self.tenancy.vhosts.len(), "users": self.tenancy.users.len(),
+            "durable": self.has_store(), "store_failed": self.has_failed(),
+        })
+    }
+
+    /// One list of the definitions.
+    fn records_of(&self, list: &str, keep: impl Fn(&Value) -> bool) -> Value {
+        let items = self.tenancy.records().into_iter().map(definition);
+        let items = items.filter(|(other, item)| *other == list && keep(item));
+        Value::Array(items.map(|(_, item)| item).collect())
+    }
+
+    pub(super) fn user_rows(&self) -> Value {
+        let users = self.tenancy.users.iter();
+        users.map(|(name, account)| json!({"user": name, "tags": account.tags})).collect()
+    }
+
+    pub(super) fn user_limit_rows(&self, name: Option<&str>) -> Value {
+        let users = self.tenancy.users.iter();
+        let users = users.filter(|(user, _)| name.is_none_or(|name| name == *user));
+        users
+            .map(|(name, account)| {
+                json!({"user": name, "limits": crate::tenancy::user_record(name, account).limits})
+            })
+            .collect()
+    }
+
+    pub(super) fn permission_rows(&self, user: Option<&str>, vhost: Option<&str>) -> Value {
+        self.records_of("permissions", |item| is(item, "user", user) && is(item, "vhost", vhost))
+    }
+
+    pub(super) fn topic_rows(&self, user: Option<&str>, vhost: Option<&str>) -> Value {
+        self.records_of("topic_permissions", |item| {
+            is(item, "user", user) && is(item, "vhost", vhost)
+        })
+    }
+
+    pub(super) fn vhost_rows(&self) -> Value {
+        let row = |vhost: &VhostRecord| serde_json::to_value(vhost).unwrap_or_default();
+        self.tenancy.vhosts.values().map(row).collect()
+    }
+
+    pub(super) fn vhost_limit_rows(&self, vhost: Option<&str>) -> Value {
+        let limits = self.tenancy.parameters.iter().filter(|((of, component, _), _)| {
+            component == VHOST_LIMITS && vhost.is_none_or(|vhost| vhost == of)
+        });
+        limits.map(|((vhost, ..), limits)| json!({"vhost": vhost, "limits": limits})).collect()
+    }
+
+    pub(super) fn policy_rows(&self, vhost: Option<&str>, operator: bool) -> Value {
+        let policies =
+            if operator { &self.tenancy.operator_policies } else { &self.tenancy.policies };
+        let policies = policies.values().map(|policy| policy.record.clone());
+        let rows = policies.map(|policy| definition(Record::Policy(policy)).1);
+        rows.filter(|item| is(item, "vhost", vhost)).collect()
+    }
+
+    pub(super) fn parameter_rows(&self, vhost: Option<&str>) -> Value {
+        // Operator policies have a list of their own.
+        self.records_of("parameters", |item| {
+            is(item, "vhost", vhost) && item["component"] != crate::tenancy::OPERATOR_POLICY
+        })
+    }
+
+    pub(super) fn global_parameter_rows(&self) -> Value {
+        self.records_of("global_parameters", |_| true)
+    }
+
+    pub(super) fn queue_rows(&self) -> Value {
+        let mut unacked = rustc_hash::FxHashMap::<_, usize>::default();
+        for (_, channel) in self.channels.iter() {
+            for held in channel.unacked() {
+                *unacked.entry(held.queue).or_default() += 1;
+            }
+        }
+        let mut rows: Vec<Value> = Vec::with_capacity(self.queues.len());
+        for (key, queue) in self.queues.iter() {
+            let unacked = unacked.get(&key).copied().unwrap_or(0);
+            let kind = queue.arguments.get("x-queue-type").and_then(|value| value.as_str());
+            let kind = kind.unwrap_or("classic");
+            let target = match kind {
+                "quorum" => Target::QuorumQueue,
+                "stream" => Target::Stream,
+                _ => Target::ClassicQueue,
+            };
+            let policies = self.tenancy.policy_for(DEFAULT_VHOST, target, &queue.name);
+            rows.push(json!({
+                "name": queue.name.as_str(), "vhost": DEFAULT_VHOST, "type": kind, "durable": queue.durable,
+                "auto_delete": queue.auto_delete, "exclusive": queue.owner.is_some(),
+                "owner_pid": queue.owner.map(pid), "arguments": table::from_table(&queue.arguments),
+                "messages": queue.len() + unacked, "messages_ready": queue.len(),
+                "messages_unacknowledged": unacked, "consumers": queue.consumers.len(), "state": "running",
+                "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
+                "operator_policy": policies.operator.as_ref().map(|policy| policy.record.name.as_str()),
+                "effective_policy_definition": policies.definition(),
+            }));
+        }
+        sorted(rows, "name")
+    }
+
+    pub(super) fn exchange_rows(&self) -> Value {
+        let mut rows = vec![json!({
+            "name": "", "vhost": DEFAULT_VHOST, "type": "direct", "durable": true, "auto_delete": false,
+            "internal": false, "arguments": {}, "policy": null,
+        })];
+        for (_, exchange) in self.exchanges.iter() {
+            let policies = self.tenancy.policy_for(DEFAULT_VHOST, Target::Exchange, &exchange.name);
+            rows.push(json!({
+                "name": &*exchange.name, "vhost": DEFAULT_VHOST, "type": exchange.kind.name(),
+                "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
+                "arguments": table::from_table(&exchange.arguments),
+                "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
+            }));
+        }
+        sorted(rows, "name")
+    }
+
+    pub(super) fn all_binding_rows(&self) -> Value {
+        let default = self.queues.iter().map(|(_, queue)| {
+            json!({
+                "source": "", "vhost": DEFAULT_VHOST, "destination": queue.name.as_str(),
+                "destination_type": "queue", "routing_key": queue.name.as_str(), "arguments": {},
+            })
+        });
+        let rows = default.chain(self.binding_rows(&|_| true));
+        // With rabbitmqctl's names beside those of the definitions.
+        let rows = rows.map(|mut row| {
+            row["source_name"] = row["source"].clone();
+            row["source_kind"] = "exchange".into();
+            row["destination_name"] = row["destination"].clone();
+            row["destination_kind"] = row["destination_type"].clone();
+            row
+        });
+        sorted(rows.collect(), "destination")
+    }
+
+    pub(super) fn connection_rows(&self) -> Value {
+        self.connections
+            .iter()
+            .map(|(key, connection)| {
+                json!({
+                    "pid": pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
+                    "vhost": DEFAULT_VHOST, "channels": connection.channels.len(),
+                    "state": if connection.is_open() { "running" } else { "starting" },
+                    "protocol": "AMQP 0-9-1",
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn channel_rows(&self) -> Value {
+        self.channels
+            .iter()
+            .map(|(_, channel)| {
+                let user = self.connections.get(channel.connection).map(|of| of.user.as_str());
+                json!({
+                    "pid": format!("{}.{}", pid(channel.connection), channel.number),
+                    "connection": pid(channel.connection), "number": channel.number, "user": user,
+                    "vhost": DEFAULT_VHOST, "transactional": matches!(channel.mode, Mode::Tx(_)),
+                    "confirm": matches!(channel.mode, Mode::Confirm(_)),
+                    "consumer_count": channel.consumers.len(),
+                    "messages_unacknowledged": channel.unacked().count(),
+                    "prefetch_count": channel.prefetch_new, "global_prefetch_count": channel.prefetch_all,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn consumer_rows(&self) -> Value {
+        let rows = self.consumers.iter().map(|(_, consumer)| {
+            let queue = self.queues.get(consumer.queue).map(|queue| queue.name.as_str());
+            let channel = self.channels.get(consumer.channel);
+            let channel =
+                channel.map(|channel| format!("{}.{}", pid(channel.connection), channel.number));
+            json!({
+                "queue_name": queue, "vhost": DEFAULT_VHOST, "channel_pid": channel,
+                "consumer_tag": consumer.tag.as_str(), "ack_required": !consumer.no_ack,
+                "prefetch_count": consumer.prefetch, "exclusive": consumer.exclusive, "active": true,
+            })
+        });
+        sorted(rows.collect(), "queue_name")
+    }
+}
+
+fn is(item: &Value, key: &str, wanted: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| item[key] == wanted)
+}
+
+/// In an order that people can find things in.
+fn sorted(mut rows: Vec<Value>, key: &str) -> Value {
+    rows.sort_by(|one, other| one[key].as_str().cmp(&other[key].as_str()));
+    Value::Array(rows)
+}
