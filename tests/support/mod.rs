@@ -75,8 +75,10 @@ impl Drop for Program {
 /// The built `warren`.
 pub(crate) fn warren() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
-    for name in ["WARREN_LISTEN", "WARREN_DATA_DIR", "WARREN_LOG", "WARREN_CONFIG"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WARREN_") {
+            command.env_remove(name);
+        }
     }
     command
 }

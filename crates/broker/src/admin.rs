@@ -230,6 +230,29 @@ pub enum AdminError {
     Failed(String),
 }
 
+impl AdminError {
+    /// For programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Exists(_) => "exists",
+            Self::Invalid(_) => "invalid",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl Request {
+    /// Reads a request from JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(json: &[u8]) -> Result<Self, AdminError> {
+        serde_json::from_slice(json)
+            .map_err(|error| AdminError::Invalid(format!("no request: {error}")))
+    }
+}
+
 type Answer = Result<Value, AdminError>;
 
 /// Nothing to tell.

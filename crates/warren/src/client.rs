@@ -11,7 +11,7 @@ use warren_amqp::client::{Channel, Connection, ConsumeOptions, Publish as To, Qu
 
 /// Where the server is.
 #[derive(Args)]
-struct Server {
+pub(crate) struct Server {
     /// The server: amqp://USER:PASSWORD@HOST:PORT/VHOST
     #[arg(long, value_name = "URL", env = "WARREN_URL", default_value = "amqp://127.0.0.1:5672")]
     url: String,
@@ -19,7 +19,10 @@ struct Server {
 
 impl Server {
     /// Runs `work` with a channel, on a fiber.
-    fn with<T: 'static>(self, work: impl FnOnce(&Channel) -> Result<T> + 'static) -> Result<T> {
+    pub(crate) fn with<T: 'static>(
+        self,
+        work: impl FnOnce(&Channel) -> Result<T> + 'static,
+    ) -> Result<T> {
         warren_hub::run(move || {
             let connection = Connection::open(&self.url)?;
             let result = work(&connection.channel()?);
@@ -159,35 +162,23 @@ impl Get {
     }
 }
 
-/// `warren queues`. AMQP can ask for a queue by name, not for all of them.
-#[derive(Args)]
-pub(crate) struct Queues {
-    #[command(flatten)]
-    server: Server,
-    /// The queues
-    #[arg(required = true)]
-    queues: Vec<String>,
-}
-
-impl Queues {
-    pub(crate) fn run(self) -> Result<()> {
-        let Self { server, queues } = self;
-        server.with(move |channel| {
-            print(b"messages\tconsumers\tqueue")?;
-            for queue in &queues {
-                let passive = QueueOptions { passive: true, ..QueueOptions::default() };
-                let queue = channel.queue_declare(queue, passive)?;
-                let line =
-                    format!("{}\t{}\t{}", queue.message_count, queue.consumer_count, queue.queue);
-                print(line.as_bytes())?;
-            }
-            Ok(())
-        })
-    }
+/// Shows queues by name: AMQP can ask for one, not for all of them.
+pub(crate) fn show_queues(server: Server, queues: Vec<String>) -> Result<()> {
+    server.with(move |channel| {
+        print(b"messages\tconsumers\tqueue")?;
+        for queue in &queues {
+            let passive = QueueOptions { passive: true, ..QueueOptions::default() };
+            let queue = channel.queue_declare(queue, passive)?;
+            let line =
+                format!("{}\t{}\t{}", queue.message_count, queue.consumer_count, queue.queue);
+            print(line.as_bytes())?;
+        }
+        Ok(())
+    })
 }
 
 /// Prints a line. False when nobody reads any more.
-fn print(line: &[u8]) -> Result<bool> {
+pub(crate) fn print(line: &[u8]) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     let written =
         out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());

@@ -1,6 +1,7 @@
 //! The `warren` program.
 
 mod client;
+mod ctl;
 mod serve;
 
 use std::process::ExitCode;
@@ -26,7 +27,11 @@ enum Command {
     /// Print messages that are in a queue now.
     Get(client::Get),
     /// Show queues: messages that are ready, and consumers.
-    Queues(client::Queues),
+    Queues(ctl::Queues),
+    /// Do what rabbitmqctl does, with its commands and arguments: warren ctl add_user NAME PASSWORD
+    Ctl(ctl::Rabbitmqctl),
+    #[command(flatten)]
+    Administer(ctl::Command),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +41,8 @@ fn main() -> ExitCode {
         Command::Consume(consume) => consume.run(),
         Command::Get(get) => get.run(),
         Command::Queues(queues) => queues.run(),
+        Command::Ctl(ctl) => ctl.run(),
+        Command::Administer(command) => command.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! `warren serve`: from the settings to a running server, and to its orderly end.
 
+mod control;
 mod listener;
 mod settings;
 
@@ -11,15 +12,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
-use warren_broker::{Broker, Config};
+use warren_broker::{Broker, Config, Definitions};
 use warren_hub::signal::{Signal, on_signals};
 use warren_hub::sync::Event;
 use warren_reactor::ListeningPort;
 
+use control::Control;
 use listener::Listener;
 pub(crate) use settings::Options;
 use settings::Settings;
 
+/// The control socket in the data directory.
+pub(crate) const CONTROL: &str = "control.sock";
 /// How long clients may take to close after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -34,8 +38,23 @@ pub(crate) fn run(options: Options) -> Result<()> {
 fn serve(settings: &Settings) -> Result<()> {
     // Before anything else: a taken port must leave the data directory alone.
     let bound = settings.listen.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
-    let broker = Broker::open(Config { data_dir: settings.data_dir.clone(), ..Config::default() })
-        .map_err(|error| anyhow!("{error}"))?;
+    let broker = Broker::open(Config {
+        data_dir: settings.data_dir.clone(),
+        default_user: settings.default_user.clone(),
+        default_pass: settings.default_pass.clone(),
+        password_hashing: settings.password_hashing,
+    })
+    .map_err(|error| anyhow!("{error}"))?;
+    if let Some(path) = &settings.definitions {
+        import(&broker, path)
+            .with_context(|| format!("cannot import definitions from {}", path.display()))?;
+    }
+    let control =
+        settings.control.clone().or_else(|| Some(settings.data_dir.as_ref()?.join(CONTROL)));
+    let _control = match &control {
+        Some(path) => Some(Control::listen(path, broker.administrator())?),
+        None => None,
+    };
     let stop = Rc::new(Event::new());
     let _signals = on_signals(&[Signal::TERM, Signal::INT], {
         let stop = stop.clone();
@@ -60,6 +79,14 @@ fn serve(settings: &Settings) -> Result<()> {
     stop.wait();
     drop(ports);
     broker.shutdown(DRAIN);
+    Ok(())
+}
+
+/// Before anyone can connect: they find what is defined.
+fn import(broker: &Broker, path: &Path) -> Result<()> {
+    let definitions = Definitions::parse(&std::fs::read(path)?).map_err(|error| anyhow!(error))?;
+    broker.import(&definitions)?;
+    tracing::info!(path = %path.display(), "definitions were imported");
     Ok(())
 }
 
@@ -109,7 +136,7 @@ fn raise_file_limit() {
 }
 
 /// Where data goes unless told otherwise: the service manager's folder, or the user's for such things.
-fn default_data_dir() -> PathBuf {
+pub(crate) fn default_data_dir() -> PathBuf {
     let folder =
         |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("STATE_DIRECTORY")

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
+use warren_broker::Hashing;
 
 use super::default_data_dir;
 use super::listener::Listener;
@@ -20,6 +21,23 @@ pub(crate) struct Options {
     /// [default: the user's state folder]
     #[arg(long, value_name = "DIR", env = "WARREN_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Listen for `warren users`, `warren ctl`, ... here
+    /// [default: control.sock in the data directory, if there is one]
+    #[arg(long, value_name = "PATH", env = "WARREN_CONTROL")]
+    control: Option<PathBuf>,
+    /// Import definitions from this file, as RabbitMQ exports them, at every start
+    #[arg(long, value_name = "FILE", env = "WARREN_DEFINITIONS")]
+    definitions: Option<PathBuf>,
+    /// The administrator that a new server has, made at the first start only [default: guest]
+    #[arg(long, value_name = "NAME", env = "WARREN_DEFAULT_USER")]
+    default_user: Option<String>,
+    /// Its password [default: guest]
+    #[arg(long, value_name = "PASSWORD", env = "WARREN_DEFAULT_PASS", hide_env_values = true)]
+    default_pass: Option<String>,
+    /// How new passwords are kept: argon2id, or rabbitmq or sha512, which RabbitMQ can take over
+    /// [default: argon2id]
+    #[arg(long, value_name = "KIND", env = "WARREN_PASSWORD_HASHING")]
+    password_hashing: Option<Hashing>,
     /// Log to standard error: error, warn, info, debug, trace or off [default: info]
     #[arg(long, value_name = "LEVEL", env = "WARREN_LOG")]
     log: Option<String>,
@@ -35,6 +53,11 @@ struct File {
     listen: Vec<String>,
     data_dir: Option<PathBuf>,
     log: Option<String>,
+    control: Option<PathBuf>,
+    definitions: Option<PathBuf>,
+    default_user: Option<String>,
+    default_pass: Option<String>,
+    password_hashing: Option<String>,
 }
 
 /// What holds.
@@ -43,6 +66,11 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<Listener>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) log: String,
+    pub(crate) control: Option<PathBuf>,
+    pub(crate) definitions: Option<PathBuf>,
+    pub(crate) default_user: String,
+    pub(crate) default_pass: String,
+    pub(crate) password_hashing: Hashing,
 }
 
 impl Settings {
@@ -62,10 +90,23 @@ impl Settings {
         if listen.is_empty() {
             listen = vec![Listener::Amqp("127.0.0.1".into(), 5672)];
         }
+        let password_hashing = match (options.password_hashing, &file.password_hashing) {
+            (Some(hashing), _) => hashing,
+            (None, Some(text)) => {
+                text.parse().map_err(|error| anyhow!("password-hashing: {error}"))?
+            }
+            (None, None) => Hashing::default(),
+        };
+        let guest = || String::from("guest");
         let data_dir = options.data_dir.or(file.data_dir).unwrap_or_else(default_data_dir);
         Ok(Self {
             listen,
             data_dir: (data_dir != Path::new("none")).then_some(data_dir),
+            control: options.control.or(file.control),
+            definitions: options.definitions.or(file.definitions),
+            default_user: options.default_user.or(file.default_user).unwrap_or_else(guest),
+            default_pass: options.default_pass.or(file.default_pass).unwrap_or_else(guest),
+            password_hashing,
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
@@ -94,7 +135,8 @@ mod tests {
         let settings = settings(file, options).unwrap();
         let listen = vec![Listener::Amqp("::1".into(), 1), Listener::Unix("/tmp/w".into())];
         let data_dir = Some("/tmp/from-line".into());
-        assert_eq!(settings, Settings { listen, data_dir, log: "warn".into() });
+        assert_eq!((settings.listen, settings.data_dir), (listen, data_dir));
+        assert_eq!((settings.log.as_str(), settings.default_user.as_str()), ("warn", "guest"));
     }
 
     #[test]

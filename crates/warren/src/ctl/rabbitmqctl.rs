@@ -1,0 +1,357 @@
+//! `warren ctl`: rabbitmqctl's commands and arguments, so that habits and scripts go on working.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use serde_json::Value;
+use warren_broker::admin::Request;
+
+use super::server::Server;
+use super::{json, object, output, secret};
+use crate::client::print;
+
+/// `warren ctl COMMAND ARGUMENTS`.
+#[derive(Args)]
+pub(crate) struct Rabbitmqctl {
+    #[command(flatten)]
+    server: Server,
+    /// The command, its arguments and its options, as rabbitmqctl has them
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// Options that stand anywhere.
+#[derive(Debug, Default, PartialEq)]
+struct Options {
+    vhost: Option<String>,
+    priority: i64,
+    apply_to: Option<String>,
+    json: bool,
+    no_headers: bool,
+    if_empty: bool,
+    if_unused: bool,
+}
+
+/// What is to be printed of an answer.
+enum Shown {
+    Table(Vec<String>),
+    Done,
+    Export(Option<PathBuf>),
+    Import(Option<PathBuf>),
+}
+
+impl Rabbitmqctl {
+    pub(crate) fn run(self) -> Result<()> {
+        let (words, options) = split(self.words)?;
+        let Some((command, arguments)) = words.split_first() else {
+            bail!("name a command, such as list_queues");
+        };
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (request, shown) = translate(command, &arguments, &options)?;
+        match (shown, request) {
+            (Shown::Export(file), _) => self.server.export(options.vhost, file),
+            (Shown::Import(file), _) => self.server.import(options.vhost, file),
+            (Shown::Done, Some(request)) => self.server.ask(&request).map(drop),
+            (Shown::Table(columns), Some(request)) => {
+                let answer = self.server.ask(&request)?;
+                show(&answer, &columns, self.server.json || options.json, !options.no_headers)
+            }
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+fn show(answer: &Value, columns: &[String], as_json: bool, headers: bool) -> Result<()> {
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    if !as_json {
+        return output::print_answer(answer, &columns, headers);
+    }
+    let chosen = match answer {
+        Value::Array(rows) => rows
+            .iter()
+            .map(|row| {
+                let cells = columns.iter().map(|name| ((*name).to_owned(), row[*name].clone()));
+                Value::Object(cells.collect())
+            })
+            .collect(),
+        other => other.clone(),
+    };
+    print(serde_json::to_string(&chosen)?.as_bytes()).map(drop)
+}
+
+/// Words and options apart.
+fn split(all: Vec<String>) -> Result<(Vec<String>, Options)> {
+    let mut options = Options::default();
+    let mut words = Vec::new();
+    let mut rest = all.into_iter();
+    while let Some(word) = rest.next() {
+        if word == "--" {
+            words.extend(rest.by_ref());
+            break;
+        }
+        let (name, inline) = match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (word.as_str(), None),
+        };
+        let mut value = || {
+            inline.clone().or_else(|| rest.next()).ok_or_else(|| anyhow!("{name} needs a value"))
+        };
+        match name {
+            "-p" | "--vhost" => options.vhost = Some(value()?),
+            "--priority" => {
+                let text = value()?;
+                options.priority =
+                    text.parse().map_err(|_| anyhow!("{text} priority must be a number"))?;
+            }
+            "--apply-to" => options.apply_to = Some(value()?),
+            "--formatter" => options.json = value()? == "json",
+            // Our node is the one whose socket it is, and it answers at once.
+            "-n" | "--node" | "-t" | "--timeout" => drop(value()?),
+            "-q" | "--quiet" | "--no-table-headers" | "-s" | "--silent" | "--offline"
+            | "--online" | "--local" => {
+                options.no_headers |= matches!(name, "-s" | "--silent" | "--no-table-headers");
+            }
+            "-e" | "--if-empty" => options.if_empty = true,
+            "-u" | "--if-unused" => options.if_unused = true,
+            _ => words.push(word),
+        }
+    }
+    Ok((words, options))
+}
+
+/// What a command asks for.
+fn translate(
+    command: &str,
+    arguments: &[&str],
+    options: &Options,
+) -> Result<(Option<Request>, Shown)> {
+    use Request as R;
+    let vhost = || options.vhost.clone().unwrap_or_else(|| "/".into());
+    let done = |request| Ok((Some(request), Shown::Done));
+    let table = |request, columns: &[&str]| {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        Ok((Some(request), Shown::Table(columns)))
+    };
+    let chosen = |request, default: &[&str]| {
+        table(request, if arguments.is_empty() { default } else { arguments })
+    };
+    let text = |text: &str| text.to_owned();
+    match (command, arguments) {
+        ("add_user", [name, rest @ ..]) if rest.len() <= 1 => {
+            let password = secret(rest.first().copied().map(text))?;
+            done(R::AddUser { name: text(name), password, tags: Vec::new() })
+        }
+        ("delete_user", [name]) => done(R::DeleteUser { name: text(name) }),
+        ("change_password", [name, rest @ ..]) if rest.len() <= 1 => {
+            let password = secret(rest.first().copied().map(text))?;
+            done(R::ChangePassword { name: text(name), password })
+        }
+        ("clear_password", [name]) => done(R::ClearPassword { name: text(name) }),
+        ("authenticate_user", [name, rest @ ..]) if rest.len() <= 1 => {
+            let password = secret(rest.first().copied().map(text))?;
+            done(R::AuthenticateUser { name: text(name), password })
+        }
+        ("set_user_tags", [name, tags @ ..]) => {
+            // Both ways of writing them are in use.
+            let tags = tags.iter().flat_map(|tags| tags.split(',')).filter(|tag| !tag.is_empty());
+            done(R::SetUserTags { name: text(name), tags: tags.map(text).collect() })
+        }
+        ("list_users", []) => table(R::ListUsers, output::USERS),
+        ("set_permissions", [user, configure, write, read]) => done(R::SetPermissions {
+            user: text(user),
+            vhost: vhost(),
+            configure: text(configure),
+            write: text(write),
+            read: text(read),
+        }),
+        ("clear_permissions", [user]) => {
+            done(R::ClearPermissions { user: text(user), vhost: vhost() })
+        }
+        ("list_permissions", []) => {
+            let request = R::ListPermissions { user: None, vhost: Some(vhost()) };
+            table(request, &["user", "configure", "write", "read"])
+        }
+        ("list_user_permissions", [user]) => {
+            let request = R::ListPermissions { user: Some(text(user)), vhost: None };
+            table(request, &["vhost", "configure", "write", "read"])
+        }
+        ("set_topic_permissions", [user, exchange, write, read]) => done(R::SetTopicPermissions {
+            user: text(user),
+            vhost: vhost(),
+            exchange: text(exchange),
+            write: text(write),
+            read: text(read),
+        }),
+        ("clear_topic_permissions", [user, rest @ ..]) if rest.len() <= 1 => {
+            let exchange = rest.first().copied().map(text);
+            done(R::ClearTopicPermissions { user: text(user), vhost: vhost(), exchange })
+        }
+        ("list_topic_permissions", []) => {
+            let request = R::ListTopicPermissions { user: None, vhost: Some(vhost()) };
+            table(request, &["user", "exchange", "write", "read"])
+        }
+        ("list_user_topic_permissions", [user]) => {
+            let request = R::ListTopicPermissions { user: Some(text(user)), vhost: None };
+            table(request, &["vhost", "exchange", "write", "read"])
+        }
+        ("set_user_limits", [name, limits]) => {
+            done(R::SetUserLimits { name: text(name), limits: object(limits)? })
+        }
+        ("clear_user_limits", [name, limit]) => {
+            let which = match *limit {
+                "all" => "{\"max-connections\": -1, \"max-channels\": -1}".to_owned(),
+                limit => serde_json::json!({ limit: -1 }).to_string(),
+            };
+            done(R::SetUserLimits { name: text(name), limits: object(&which)? })
+        }
+        ("add_vhost", [name]) => {
+            done(R::AddVhost { name: text(name), description: String::new(), tags: Vec::new() })
+        }
+        ("delete_vhost", [name]) => done(R::DeleteVhost { name: text(name) }),
+        ("list_vhosts", _) => chosen(R::ListVhosts, &["name"]),
+        ("set_vhost_limits", [limits]) => {
+            done(R::SetVhostLimits { vhost: vhost(), limits: object(limits)? })
+        }
+        ("clear_vhost_limits", []) => done(R::ClearVhostLimits { vhost: vhost() }),
+        ("list_vhost_limits", []) => {
+            table(R::ListVhostLimits { vhost: options.vhost.clone() }, &["vhost", "limits"])
+        }
+        _ => translate_more(command, arguments, options),
+    }
+}
+
+fn translate_more(
+    command: &str,
+    arguments: &[&str],
+    options: &Options,
+) -> Result<(Option<Request>, Shown)> {
+    use Request as R;
+    let vhost = || options.vhost.clone().unwrap_or_else(|| "/".into());
+    let done = |request| Ok((Some(request), Shown::Done));
+    let chosen = |request, default: &[&str]| {
+        let columns = if arguments.is_empty() { default } else { arguments };
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        Ok((Some(request), Shown::Table(columns)))
+    };
+    let text = |text: &str| text.to_owned();
+    let file = |arguments: &[&str]| arguments.first().map(PathBuf::from);
+    match (command, arguments) {
+        ("set_policy" | "set_operator_policy", [name, pattern, definition]) => done(R::SetPolicy {
+            vhost: vhost(),
+            name: text(name),
+            pattern: text(pattern),
+            definition: object(definition)?,
+            priority: options.priority,
+            apply_to: options.apply_to.clone().unwrap_or_else(|| "all".into()),
+            operator: command == "set_operator_policy",
+        }),
+        ("clear_policy" | "clear_operator_policy", [name]) => done(R::ClearPolicy {
+            vhost: vhost(),
+            name: text(name),
+            operator: command == "clear_operator_policy",
+        }),
+        ("list_policies" | "list_operator_policies", []) => {
+            let operator = command == "list_operator_policies";
+            chosen(R::ListPolicies { vhost: Some(vhost()), operator }, output::POLICIES)
+        }
+        ("set_parameter", [component, name, value]) => done(R::SetParameter {
+            vhost: vhost(),
+            component: text(component),
+            name: text(name),
+            value: json(value)?,
+        }),
+        ("clear_parameter", [component, name]) => {
+            done(R::ClearParameter { vhost: vhost(), component: text(component), name: text(name) })
+        }
+        ("list_parameters", []) => {
+            chosen(R::ListParameters { vhost: Some(vhost()) }, &["component", "name", "value"])
+        }
+        ("set_global_parameter", [name, value]) => {
+            done(R::SetGlobalParameter { name: text(name), value: json(value)? })
+        }
+        ("clear_global_parameter", [name]) => done(R::ClearGlobalParameter { name: text(name) }),
+        ("list_global_parameters", []) => chosen(R::ListGlobalParameters, &["name", "value"]),
+        ("export_definitions", file_of @ ([] | [_])) => Ok((None, Shown::Export(file(file_of)))),
+        ("import_definitions", file_of @ ([] | [_])) => Ok((None, Shown::Import(file(file_of)))),
+        ("list_queues", _) => chosen(R::ListQueues { vhost: Some(vhost()) }, &["name", "messages"]),
+        ("delete_queue", [name]) => done(R::DeleteQueue {
+            vhost: vhost(),
+            name: text(name),
+            if_empty: options.if_empty,
+            if_unused: options.if_unused,
+        }),
+        ("purge_queue", [name]) => done(R::PurgeQueue { vhost: vhost(), name: text(name) }),
+        ("list_exchanges", _) => {
+            chosen(R::ListExchanges { vhost: Some(vhost()) }, &["name", "type"])
+        }
+        ("list_bindings", _) => chosen(
+            R::ListBindings { vhost: Some(vhost()) },
+            &[
+                "source_name",
+                "source_kind",
+                "destination_name",
+                "destination_kind",
+                "routing_key",
+                "arguments",
+            ],
+        ),
+        ("list_connections", _) => {
+            chosen(R::ListConnections, &["user", "name", "channels", "state"])
+        }
+        ("close_connection", [pid, reason @ ..]) => {
+            done(R::CloseConnection { pid: text(pid), reason: reason.join(" ") })
+        }
+        ("list_channels", _) => {
+            chosen(R::ListChannels, &["pid", "user", "consumer_count", "messages_unacknowledged"])
+        }
+        ("list_consumers", _) => {
+            chosen(R::ListConsumers { vhost: Some(vhost()) }, output::CONSUMERS)
+        }
+        ("status", []) => chosen(R::Status, &[]),
+        _ => bail!(
+            "'{command}' with {} arguments is no command known here: see rabbitmqctl's manual for its arguments",
+            arguments.len()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_broker::admin::Request;
+
+    use super::{split, translate};
+
+    fn request(line: &str) -> Result<Request, String> {
+        let words = line.split(' ').map(str::to_owned).collect();
+        let (words, options) = split(words).map_err(|error| error.to_string())?;
+        let arguments: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+        let (request, _) = translate(&words[0], &arguments, &options).map_err(|e| e.to_string())?;
+        request.ok_or_else(|| "no request".into())
+    }
+
+    #[test]
+    fn options_stand_anywhere() {
+        for line in [
+            "set_policy -p v --priority 7 --apply-to queues name ^q {\"max-length\":1}",
+            "set_policy name ^q {\"max-length\":1} --apply-to=queues --priority=7 --vhost v -q",
+        ] {
+            let Ok(Request::SetPolicy { vhost, name, pattern, priority, apply_to, .. }) =
+                request(line)
+            else {
+                panic!("{line}");
+            };
+            assert_eq!((vhost, name, pattern), ("v".into(), "name".into(), "^q".into()));
+            assert_eq!((priority, apply_to.as_str()), (7, "queues"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_named() {
+        let error = request("add_uesr a b").unwrap_err();
+        assert!(error.contains("'add_uesr' with 2 arguments"), "{error}");
+        let error = request("set_policy --priority x n p {}").unwrap_err();
+        assert_eq!(error, "x priority must be a number");
+        assert!(request("set_permissions a b").is_err());
+    }
+}
