@@ -188,3 +188,19 @@ fn definitions_go_to_another_server_and_back() {
     let definitions: Value = serde_json::from_str(&exported).unwrap();
     assert_eq!(definitions["policies"][0]["priority"], 3);
 }
+
+#[test]
+fn a_folder_whose_path_is_too_long_for_a_socket_still_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("x".repeat(120));
+    let server = Server::start(&data);
+    assert!(logs_in(&server.url, "guest", "guest"));
+    let socket = folder.path().join("socket");
+    drop(server);
+    let mut command = warren();
+    command.args(["serve", "--log", "off", "--listen", "amqp://127.0.0.1:0", "--control"]);
+    let program = Program::start(command.arg(&socket).arg("--data-dir").arg(&data));
+    assert!(program.line().starts_with("listening "));
+    program.expect(&["ready"]);
+    ok(&data, &["users", "list", "--control", socket.to_str().unwrap()]);
+}

@@ -92,6 +92,14 @@ impl Definitions {
         serde_json::from_slice(json).map_err(|error| format!("no definitions: {error}"))
     }
 
+    /// Reads definitions and takes them into a broker of nothing but them: whether they hold together.
+    ///
+    /// # Errors
+    /// Which item is wrong, and why.
+    pub fn check(json: &[u8]) -> Result<(), String> {
+        Engine::new().import(&Self::parse(json)?, None)
+    }
+
     /// Users, policies, ..., in the order in which they refer to each other. Items of one virtual host have no
     /// `vhost` of their own in a file of that virtual host.
     fn records(&self, vhost: Option<&str>) -> Result<Vec<Record>, String> {
@@ -363,6 +371,7 @@ impl Engine {
                 object!({
                     "name": queue.name.as_str(), "vhost": DEFAULT_VHOST, "durable": queue.durable,
                     "auto_delete": queue.auto_delete, "arguments": json::from_table(&queue.arguments),
+                    "type": queue.arguments.get("x-queue-type").and_then(|kind| kind.as_str()).unwrap_or("classic"),
                 })
             })
             .collect();

@@ -49,12 +49,7 @@ fn serve(settings: &Settings) -> Result<()> {
         import(&broker, path)
             .with_context(|| format!("cannot import definitions from {}", path.display()))?;
     }
-    let control =
-        settings.control.clone().or_else(|| Some(settings.data_dir.as_ref()?.join(CONTROL)));
-    let _control = match &control {
-        Some(path) => Some(Control::listen(path, broker.administrator())?),
-        None => None,
-    };
+    let _control = control(settings, &broker)?;
     let stop = Rc::new(Event::new());
     let _signals = on_signals(&[Signal::TERM, Signal::INT], {
         let stop = stop.clone();
@@ -80,6 +75,22 @@ fn serve(settings: &Settings) -> Result<()> {
     drop(ports);
     broker.shutdown(DRAIN);
     Ok(())
+}
+
+/// The control socket that was asked for, or the data directory's, which not every folder can have: the path of a
+/// socket is short.
+fn control(settings: &Settings, broker: &Broker) -> Result<Option<Control>> {
+    if let Some(path) = &settings.control {
+        return Control::listen(path, broker.administrator()).map(Some);
+    }
+    let Some(folder) = &settings.data_dir else { return Ok(None) };
+    match Control::listen(&folder.join(CONTROL), broker.administrator()) {
+        Ok(control) => Ok(Some(control)),
+        Err(error) => {
+            tracing::warn!("{error:#}; name another place with --control");
+            Ok(None)
+        }
+    }
 }
 
 /// Before anyone can connect: they find what is defined.

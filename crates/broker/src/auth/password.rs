@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   rabbit_password_hashing_sha256   base64(salt, 4 bytes | sha256(salt | password)); sha512 and md5 alike
-//!   argon2id                         $argon2id$v=19$m=19456,t=2,p=1$salt$hash   (a PHC string)
+//!   argon2id                         base64($argon2id$v=19$m=19456,t=2,p=1$salt$hash), a PHC string
 //! ```
-//! RabbitMQ cannot check the second kind: definitions that are to go there are told so when they are exported.
+//! RabbitMQ cannot check the second kind, but takes it in, since it is base64, and hands it out again unharmed. Who
+//! exports definitions is told which users cannot log in there.
 
 use argon2::password_hash::phc;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
@@ -78,10 +79,10 @@ impl PasswordHash {
     /// When the system gives no salt or no memory.
     pub(crate) fn new(password: &str, hashing: Hashing) -> Result<Self, String> {
         let text = if hashing == Hashing::Argon2id {
-            argon2()
+            let hash = argon2()
                 .hash_password_with_salt(password.as_bytes(), &random::<16>())
-                .map_err(|error| format!("the password cannot be hashed: {error}"))?
-                .to_string()
+                .map_err(|error| format!("the password cannot be hashed: {error}"))?;
+            BASE64.encode(hash.to_string())
         } else {
             let salt = random::<SALT_BYTES>();
             let mut bytes = salt.to_vec();
@@ -107,8 +108,10 @@ impl PasswordHash {
             Hashing::Sha512 => 64,
             Hashing::Md5 => 16,
             Hashing::Argon2id => {
-                check_argon2(text)?;
-                return Ok(Some(Self { hashing, text: text.into() }));
+                // As it is, too: other programs write it so.
+                let plain = if text.starts_with('$') { text.into() } else { phc_string(text)? };
+                check_argon2(&plain)?;
+                return Ok(Some(Self { hashing, text: BASE64.encode(plain) }));
             }
         };
         match BASE64.decode(text) {
@@ -128,13 +131,15 @@ impl PasswordHash {
     /// What nobody's password is, as slow as the others.
     pub(super) fn decoy() -> Self {
         let text = "$argon2id$v=19$m=19456,t=2,p=1$ZGVjb3lkZWNveWRlY295$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-        Self { hashing: Hashing::Argon2id, text: text.into() }
+        Self { hashing: Hashing::Argon2id, text: BASE64.encode(text) }
     }
 
     /// Whether this is the password. Takes the same time whatever is wrong with it.
     pub(crate) fn verify(&self, password: &str) -> bool {
         if self.hashing == Hashing::Argon2id {
-            return argon2().verify_password(password.as_bytes(), self.text.as_str()).is_ok();
+            return phc_string(&self.text).is_ok_and(|text| {
+                argon2().verify_password(password.as_bytes(), text.as_str()).is_ok()
+            });
         }
         let Ok(bytes) = BASE64.decode(&self.text) else { return false };
         let Some((salt, digest)) = bytes.split_at_checked(SALT_BYTES) else { return false };
@@ -157,6 +162,11 @@ impl PasswordHash {
 /// The parameters that OWASP's password storage advice gives: 19 MiB, two passes, one lane.
 fn argon2() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT)
+}
+
+fn phc_string(base64: &str) -> Result<String, String> {
+    let bytes = BASE64.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    bytes.ok_or_else(|| "the password hash is no PHC string".into())
 }
 
 fn check_argon2(text: &str) -> Result<(), String> {

@@ -98,6 +98,7 @@ pub(crate) struct PolicyRecord {
     pub(crate) pattern: String,
     #[serde(rename = "apply-to", default = "all")]
     pub(crate) apply_to: String,
+    #[serde(deserialize_with = "object")]
     pub(crate) definition: Map<String, Value>,
     #[serde(default)]
     pub(crate) priority: i64,
@@ -151,14 +152,29 @@ fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     })
 }
 
-/// An empty map comes out of some versions of RabbitMQ as an empty list.
+/// A dictionary. RabbitMQ writes some as lists of pairs: an operator policy's definition, `[["max-length", 3]]`.
 pub(crate) fn object<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Map<String, Value>, D::Error> {
-    match Value::deserialize(deserializer)? {
+    let value = Value::deserialize(deserializer)?;
+    let refused = |value: &Value| {
+        Err(serde::de::Error::custom(format!("expected a dictionary, found {value}")))
+    };
+    match value {
         Value::Object(map) => Ok(map),
         Value::Null => Ok(Map::new()),
-        Value::Array(list) if list.is_empty() => Ok(Map::new()),
-        other => Err(serde::de::Error::custom(format!("expected a dictionary, found {other}"))),
+        Value::Array(items) => {
+            let mut map = Map::new();
+            for item in items {
+                match item.as_array().map(Vec::as_slice) {
+                    Some([Value::String(key), value]) => {
+                        map.insert(key.clone(), value.clone());
+                    }
+                    _ => return refused(&item),
+                }
+            }
+            Ok(map)
+        }
+        other => refused(&other),
     }
 }
