@@ -35,7 +35,7 @@ pub(crate) struct Account {
     pub(crate) permissions: BTreeMap<String, Rc<Permission>>,
     /// By virtual host, and by exchange.
     pub(crate) topics: BTreeMap<String, BTreeMap<String, Rc<TopicPermission>>>,
-    /// What a password that was right looks like under [`Remembered`]'s key: the slow hash is computed once per
+    /// What a password that was right looks like under the [`Authenticator`]'s key: the slow hash is computed once per
     /// user and not once per connection.
     remembered: Cell<Option<[u8; 32]>>,
 }
