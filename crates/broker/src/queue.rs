@@ -1,5 +1,7 @@
 //! Queues: messages in order, and the consumers that share them.
 
+mod ready;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -11,6 +13,7 @@ use crate::connection::ConnectionKey;
 use crate::exchange::{Binding, ExchangeKey};
 use crate::message::{Entry, Message};
 use crate::table::Key;
+use ready::Ready;
 
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ConsumerKey = Key<Consumer>;
@@ -42,8 +45,8 @@ pub(crate) struct Queue {
     /// The connection that owns it, if it is exclusive.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) arguments: FieldTable,
-    /// In the order of their positions.
-    ready: VecDeque<Entry>,
+    /// What waits for a consumer.
+    pub(crate) ready: Ready,
     next_position: u64,
     pub(crate) consumers: VecDeque<ConsumerKey>,
     pub(crate) had_consumer: bool,
@@ -66,7 +69,7 @@ impl Queue {
             auto_delete: false,
             owner: None,
             arguments: FieldTable::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             next_position: 0,
             consumers: VecDeque::new(),
             had_consumer: false,
@@ -95,13 +98,7 @@ impl Queue {
 
     /// Puts an entry back where it was. Several are best put back last first.
     pub(crate) fn put_back(&mut self, entry: Entry) {
-        match self.ready.front() {
-            Some(first) if first.position < entry.position => {
-                let at = self.ready.partition_point(|other| other.position < entry.position);
-                self.ready.insert(at, entry);
-            }
-            _ => self.ready.push_front(entry),
-        }
+        self.ready.put_back(entry);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -111,10 +108,6 @@ impl Queue {
     /// Messages that are ready.
     pub(crate) fn len(&self) -> usize {
         self.ready.len()
-    }
-
-    pub(crate) fn take_all(&mut self) -> VecDeque<Entry> {
-        std::mem::take(&mut self.ready)
     }
 }
 

@@ -302,16 +302,17 @@ impl Engine {
     /// Purges a queue; how many messages were ready.
     pub(crate) fn purge_queue(&mut self, key: QueueKey) -> u32 {
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
-        let entries = queue.take_all();
+        let count = queue.len() as u32;
+        let entries = queue.ready.drain();
         let (id, durable) = (queue.id, stored(queue));
         if let Some(store) = &mut self.store
             && durable
         {
-            for entry in entries.iter().filter(|entry| entry.message.stored) {
+            for entry in entries.filter(|entry| entry.message.stored) {
                 store.ack(id, entry.message.id);
             }
         }
-        entries.len() as u32
+        count
     }
 
     /// Adds a binding. False when it is there already.
