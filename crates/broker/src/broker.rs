@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use warren_amqp::ReplyCode;
 use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, on_turn_end};
@@ -52,6 +52,8 @@ struct Inner {
     engine: Rc<RefCell<Engine>>,
     /// Ends the ticking.
     closed: Cell<bool>,
+    /// When the hub is to run the engine's timers.
+    armed: Rc<Cell<Option<SystemTime>>>,
 }
 
 thread_local! {
@@ -66,6 +68,28 @@ impl TurnHook for Inner {
             call_soon(|| {});
         }
         engine.set_now(warren_hub::system_time());
+        self.arm(&engine);
+    }
+}
+
+impl Inner {
+    /// Lets the engine's timers run when the first of them is due.
+    fn arm(&self, engine: &Engine) {
+        let Some(delay_ms) = engine.next_timer() else { return };
+        let due = warren_hub::system_time() + Duration::from_millis(delay_ms);
+        if self.armed.get().is_some_and(|armed| armed <= due) {
+            return;
+        }
+        self.armed.set(Some(due));
+        let (engine, armed) = (self.engine.clone(), self.armed.clone());
+        call_later(Duration::from_millis(delay_ms), move || {
+            if armed.get() == Some(due) {
+                armed.set(None);
+            }
+            let mut engine = engine.borrow_mut();
+            engine.set_now(warren_hub::system_time());
+            engine.run_timers();
+        });
     }
 }
 
@@ -102,7 +126,7 @@ impl Broker {
             engine.take_defined();
             tracing::info!(user = default_user, "the default user was made");
         }
-        let inner = Rc::new(Inner { engine, closed: Cell::new(false) });
+        let inner = Rc::new(Inner { engine, closed: Cell::new(false), armed: Rc::default() });
         let hook = on_turn_end(Phase::Work, inner.clone());
         tick(inner.clone());
         Ok(Self { inner, _hook: hook })

@@ -52,6 +52,9 @@ pub(crate) struct Tx {
     pub(crate) committing: Option<u64>,
 }
 
+/// Stands for the point of the store's log of a publish that a queue has refused.
+pub(crate) const REFUSED: u64 = u64::MAX;
+
 /// Publisher confirms that are owed, in order.
 #[derive(Default)]
 pub(crate) struct Confirms {
@@ -238,7 +241,14 @@ mod tests {
                 expires_ms: u64::MAX,
                 stored: false,
             });
-            let entry = Entry { message, position: 0, redelivered: false };
+            let entry = Entry {
+                message,
+                position: 0,
+                redelivered: false,
+                priority: 0,
+                delivery_count: 0,
+                expires_ms: u64::MAX,
+            };
             let mut channel = Channel::new(Key::nothing(), 1);
             let mut held = BTreeSet::new();
             let mut last = None;

@@ -11,14 +11,17 @@
 //! consume and deliver; settle what was delivered.
 
 pub(crate) mod access;
+mod deadletter;
 mod declare;
 mod deliver;
 mod publish;
 mod recover;
 mod settle;
+mod timers;
 
 pub(crate) use declare::refuse_default;
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -65,6 +68,8 @@ pub(crate) struct Engine {
     last_generated: u64,
     /// Reused by each publish, as the next two: the queues that a message goes to.
     targets: Vec<QueueKey>,
+    letters: VecDeque<deadletter::Letter>,
+    timers: timers::Timers,
     /// The exchanges that it still has to pass.
     ahead: Vec<ExchangeKey>,
     /// The durable ones among its queues, by the store's numbers.
@@ -182,18 +187,16 @@ impl Engine {
         self.now_ms = since.as_millis() as u64;
     }
 
-    /// A second has passed: messages at the heads of queues that nobody consumes expire too.
+    /// A second has passed.
     pub(crate) fn tick(&mut self) {
         self.clock += 1;
-        for key in self.queues.keys() {
-            self.expire(key);
-        }
+        self.run_timers();
     }
 
     /// The end of a turn. True when there is more to do at once.
     pub(crate) fn end_turn(&mut self) -> bool {
         self.tell_cancelled();
-        let more = self.dispatch_dirty();
+        let more = self.send_letters() | self.dispatch_dirty() | self.send_letters();
         if let Some(store) = &mut self.store {
             store.commit();
         }

@@ -8,6 +8,7 @@ use warren_amqp::RawProperties;
 use warren_amqp::properties::PERSISTENT;
 
 /// Shared by all queues it was routed to.
+#[derive(Clone)]
 pub(crate) struct Message {
     /// Unique for the life of the data directory, and increasing: the order of publishing.
     pub(crate) id: u64,
@@ -59,4 +60,9 @@ pub(crate) struct Entry {
     pub(crate) position: u64,
     /// Whether it may have been delivered before.
     pub(crate) redelivered: bool,
+    pub(crate) priority: u8,
+    /// Deliveries that came back.
+    pub(crate) delivery_count: u32,
+    /// When it expires in this queue, in milliseconds since 1970; `u64::MAX`: never.
+    pub(crate) expires_ms: u64,
 }

@@ -1,19 +1,22 @@
 //! Queues: messages in order, and the consumers that share them.
 
+mod levels;
 mod ready;
+pub(crate) mod settings;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use compact_str::CompactString;
-use warren_amqp::FieldTable;
+use warren_amqp::{FieldTable, RawProperties};
 
 use crate::channel::ChannelKey;
 use crate::connection::ConnectionKey;
 use crate::exchange::{Binding, ExchangeKey};
-use crate::message::{Entry, Message};
+use crate::message::{Content, Entry, Message};
+use crate::queue::levels::Levels;
+use crate::queue::settings::{Overflow, Settings};
 use crate::table::Key;
-use ready::Ready;
 
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ConsumerKey = Key<Consumer>;
@@ -45,8 +48,16 @@ pub(crate) struct Queue {
     /// The connection that owns it, if it is exclusive.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) arguments: FieldTable,
+    pub(crate) settings: Settings,
+    /// [`Settings::is_limited`].
+    pub(crate) limited: bool,
+    /// When it was used last, in milliseconds since 1970; kept only if it expires unused.
+    pub(crate) used_ms: u64,
+    pub(crate) unused_timer: bool,
+    /// The earliest time at which its head is looked at.
+    pub(crate) head_timer_ms: u64,
     /// What waits for a consumer.
-    pub(crate) ready: Ready,
+    pub(crate) ready: Levels,
     next_position: u64,
     pub(crate) consumers: VecDeque<ConsumerKey>,
     pub(crate) had_consumer: bool,
@@ -69,7 +80,12 @@ impl Queue {
             auto_delete: false,
             owner: None,
             arguments: FieldTable::new(),
-            ready: Ready::default(),
+            settings: Settings::default(),
+            limited: false,
+            used_ms: 0,
+            unused_timer: false,
+            head_timer_ms: u64::MAX,
+            ready: Levels::default(),
             next_position: 0,
             consumers: VecDeque::new(),
             had_consumer: false,
@@ -80,20 +96,66 @@ impl Queue {
         }
     }
 
-    pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool) {
+    /// Appends a message that came in at `now_ms`.
+    pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool, now_ms: u64) {
         let position = self.next_position;
         self.next_position += 1;
-        self.ready.push_back(Entry { message, position, redelivered });
+        let entry = self.entry(message, position, redelivered, now_ms);
+        self.ready.push(entry);
     }
 
-    /// Takes the first message out if its time was over at `limit_ms`.
+    /// A message as this queue sees it.
+    pub(crate) fn entry(
+        &self,
+        message: Rc<Message>,
+        position: u64,
+        redelivered: bool,
+        now_ms: u64,
+    ) -> Entry {
+        let mut expires_ms = message.expires_ms;
+        if let Some(ttl_ms) = self.settings.message_ttl_ms {
+            expires_ms = expires_ms.min(now_ms.saturating_add(ttl_ms));
+        }
+        let priority = match self.settings.priority_max {
+            0 => 0,
+            max => {
+                let properties = RawProperties::new(message.content.properties());
+                properties.priority().unwrap_or(0).min(max)
+            }
+        };
+        Entry { message, position, redelivered, priority, delivery_count: 0, expires_ms }
+    }
+
+    /// Takes a message out if its time was over at `limit_ms` and nothing stands before it.
     pub(crate) fn pop_expired(&mut self, limit_ms: u64) -> Option<Entry> {
-        let first = self.ready.front()?;
-        if first.message.expires_ms <= limit_ms { self.ready.pop_front() } else { None }
+        self.ready.pop_expired(limit_ms)
+    }
+
+    /// When the next message expires; `u64::MAX`: none does.
+    pub(crate) fn next_expiry_ms(&mut self) -> u64 {
+        self.ready.next_expiry_ms()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {
-        self.ready.pop_front()
+        self.ready.pop()
+    }
+
+    /// Takes out the message to drop, if there are too many.
+    pub(crate) fn pop_surplus(&mut self) -> Option<Entry> {
+        if self.has_surplus() { self.ready.pop() } else { None }
+    }
+
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.settings.is_over(self.ready.len() as u64, self.ready.bytes())
+    }
+
+    /// Whether one more message is one too many, and is to be refused for it.
+    pub(crate) fn refuses(&self, message: &Content) -> bool {
+        self.settings.overflow != Overflow::DropHead
+            && self.settings.is_over(
+                self.ready.len() as u64 + 1,
+                self.ready.bytes() + message.body().len() as u64,
+            )
     }
 
     /// Puts an entry back where it was. Several are best put back last first.
@@ -102,7 +164,7 @@ impl Queue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+        self.ready.len() == 0
     }
 
     /// Messages that are ready.
@@ -134,7 +196,7 @@ mod tests {
     fn what_is_put_back_goes_to_its_old_place() {
         let mut queue = Queue::new(1, "q");
         for id in 0..6 {
-            queue.push(message(id), false);
+            queue.push(message(id), false, 0);
         }
         let mut taken: Vec<_> = (0..4).map(|_| queue.pop().unwrap()).collect();
         queue.put_back(taken.remove(2));

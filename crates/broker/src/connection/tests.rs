@@ -3,6 +3,7 @@
 mod errors;
 mod handshake;
 mod messages;
+mod queues;
 mod settling;
 mod storing;
 mod tenancy;
@@ -77,7 +78,9 @@ impl Server {
     /// Lets less time pass than a tick.
     fn pass_ms(&mut self, ms: u64) {
         self.now += Duration::from_millis(ms);
-        self.engine.borrow_mut().set_now(self.now);
+        let mut engine = self.engine.borrow_mut();
+        engine.set_now(self.now);
+        engine.run_timers();
     }
 
     /// The end of a turn, as often as the engine has more to do.

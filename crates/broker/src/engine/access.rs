@@ -68,7 +68,13 @@ impl Engine {
             tenancy.put(record)?;
         }
         self.tenancy = tenancy;
+        let policies = records
+            .iter()
+            .any(|record| matches!(record, Record::Policy(_) | Record::OperatorPolicy(_)));
         self.store_records(records);
+        if policies {
+            self.refresh_queues();
+        }
         Ok(())
     }
 
@@ -85,7 +91,12 @@ impl Engine {
             if let RecordKey::User(name) = &key {
                 self.close_connections_of(name);
             }
+            let policies =
+                matches!(key, RecordKey::Policy { .. } | RecordKey::OperatorPolicy { .. });
             self.define(Definition::Delete(key));
+            if policies {
+                self.refresh_queues();
+            }
         }
         found
     }

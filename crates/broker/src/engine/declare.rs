@@ -10,6 +10,8 @@ use crate::connection::ConnectionKey;
 use crate::erlang;
 use crate::exception::{Exception, resource};
 use crate::exchange::{Binding, Destination, Exchange, ExchangeKey, Kind, PREDECLARED};
+use crate::policy::Target;
+use crate::queue::settings::{self, Settings};
 use crate::queue::{Queue, QueueKey};
 use crate::store::{self, Definition};
 
@@ -179,6 +181,7 @@ impl Engine {
         }
         if let Some(key) = self.queue_key(name) {
             self.check_equivalent_queue(key, connection, name, declare)?;
+            self.touch(key);
             return Ok(key);
         }
         let kind = check_queue_arguments(name, &declare.arguments)?;
@@ -212,6 +215,7 @@ impl Engine {
             }));
         }
         let key = self.insert_queue(queue);
+        self.refresh_queue(key);
         if declare.exclusive
             && let Some(connection) = self.connections.get_mut(connection)
         {
@@ -246,7 +250,8 @@ impl Engine {
         }
         // No type is the type `classic`, as in RabbitMQ since 3.12.
         if queue_type(&declare.arguments) == queue_type(&current.arguments) {
-            check_queue_arguments(name, &declare.arguments).map(drop)
+            check_queue_arguments(name, &declare.arguments)?;
+            settings::check_equivalent(name, &declare.arguments, &current.arguments)
         } else {
             check_equivalent_argument(
                 QUEUE_TYPE,
@@ -255,6 +260,27 @@ impl Engine {
                 &declare.arguments,
                 &current.arguments,
             )
+        }
+    }
+
+    /// Works out anew what holds for a queue: it is new, or a policy has changed.
+    pub(crate) fn refresh_queue(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get(key) else { return };
+        let kind = queue_type(&queue.arguments).unwrap_or("classic").to_owned();
+        let target = if kind == "quorum" { Target::QuorumQueue } else { Target::ClassicQueue };
+        let policy = self.tenancy.policy_for("/", target, &queue.name).definition();
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.settings = Settings::new(&kind, &queue.arguments, &policy);
+        queue.limited = queue.settings.is_limited();
+        self.touch(key);
+        self.drop_surplus(key);
+        self.mark(key);
+    }
+
+    /// Policies have changed.
+    pub(crate) fn refresh_queues(&mut self) {
+        for key in self.queues.keys() {
+            self.refresh_queue(key);
         }
     }
 
@@ -477,29 +503,30 @@ fn queue_type(arguments: &FieldTable) -> Option<&str> {
 
 /// The type of queue that is asked for.
 fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
-    check_arguments(arguments, "queue", |key, value| {
-        if key != QUEUE_TYPE {
-            return Ok(false);
-        }
+    if let Some(value) = arguments.get(QUEUE_TYPE) {
         match value.as_str() {
-            Some("classic" | "quorum") => Ok(true),
-            Some("stream") => Err(Exception::not_implemented(format!(
-                "queue type 'stream' for {} is not available",
-                resource("queue", name)
-            ))),
+            Some("classic" | "quorum") => {}
+            Some("stream") => {
+                return Err(Exception::not_implemented(format!(
+                    "queue type 'stream' for {} is not available",
+                    resource("queue", name)
+                )));
+            }
             other => {
                 let why = match other {
                     Some(other) => erlang::quoted(&format!("unsupported queue type '{other}'")),
                     None => format!("{{unacceptable_type,{}}}", value.type_name()),
                 };
                 let what = resource("queue", name);
-                Err(Exception::precondition(format!(
+                return Err(Exception::precondition(format!(
                     "invalid arg '{QUEUE_TYPE}' for {what}: {why}"
-                )))
+                )));
             }
         }
-    })?;
-    Ok(queue_type(arguments).unwrap_or("classic"))
+    }
+    let kind = queue_type(arguments).unwrap_or("classic");
+    settings::check(name, kind, arguments)?;
+    Ok(kind)
 }
 
 /// Refuses what would have to change behaviour and does not: to ignore an argument would be to lie.

@@ -1,15 +1,16 @@
 //! From the queues to consumers.
 
 use compact_str::CompactString;
-use warren_amqp::ReplyCode;
 use warren_amqp::method::basic;
+use warren_amqp::{FieldValue, RawProperties, ReplyCode};
 
 use super::Engine;
+use super::deadletter::Reason;
 use super::declare::{check_arguments, stored};
 use crate::channel::{ChannelKey, Unacked};
 use crate::exception::{Exception, resource};
-use crate::message::Entry;
-use crate::queue::{Consumer, ConsumerKey, QueueKey};
+use crate::message::{Content, Entry};
+use crate::queue::{Consumer, ConsumerKey, Queue, QueueKey};
 
 /// Deliveries of one queue in one turn. Then others have theirs.
 const DELIVERIES_PER_TURN: usize = 4096;
@@ -39,7 +40,8 @@ impl Engine {
             .front()
             .and_then(|key| self.consumers.get(*key))
             .is_some_and(|consumer| consumer.exclusive);
-        if taken || (consume.exclusive && !queue.consumers.is_empty()) {
+        let alone = queue.settings.single_active || !queue.consumers.is_empty();
+        if taken || (consume.exclusive && alone) {
             return Err(Exception::refused(format!(
                 "{} in exclusive use",
                 resource("queue", &queue.name)
@@ -79,6 +81,8 @@ impl Engine {
         queue.consumers.retain(|other| *other != key);
         if queue.auto_delete && queue.consumers.is_empty() {
             self.remove_queue(consumer.queue);
+        } else {
+            self.touch(consumer.queue);
         }
     }
 
@@ -128,7 +132,7 @@ impl Engine {
 
     /// Hands out messages for as long as there are some and someone takes them. True when it stopped only to
     /// let others have their turn.
-    fn dispatch(&mut self, key: QueueKey) -> bool {
+    pub(super) fn dispatch(&mut self, key: QueueKey) -> bool {
         let mut delivered = 0;
         let mut count = 0;
         // A message whose time is over this very moment is delivered if someone takes it at once: that is
@@ -146,6 +150,13 @@ impl Engine {
             count += 1;
         }
         self.expire(key);
+        self.arm_head(key);
+        if count < DELIVERIES_PER_TURN {
+            // What came back may be too much.
+            while let Some(entry) = self.queues.get_mut(key).and_then(Queue::pop_surplus) {
+                self.discard(key, entry, Reason::MaxLength);
+            }
+        }
         if let Some(queue) = self.queues.get_mut(key)
             && queue.delivered < delivered
             && stored(queue)
@@ -163,9 +174,13 @@ impl Engine {
         if queue.is_empty() {
             return None;
         }
-        for _ in 0..queue.consumers.len() {
+        // Of a single active consumer the others wait for the end.
+        let count = if queue.settings.single_active { 1 } else { queue.consumers.len() };
+        for _ in 0..count {
             let key = *queue.consumers.front()?;
-            queue.consumers.rotate_left(1);
+            if !queue.settings.single_active {
+                queue.consumers.rotate_left(1);
+            }
             let has_room = self.consumers.get(key).is_some_and(|consumer| {
                 consumer.has_room()
                     && self.channels.get(consumer.channel).is_some_and(|channel| {
@@ -185,6 +200,7 @@ impl Engine {
     }
 
     fn deliver(&mut self, queue_key: QueueKey, consumer_key: ConsumerKey, entry: Entry) {
+        let counts = entry.delivery_count != 0 && self.counts_deliveries(queue_key);
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
@@ -196,7 +212,11 @@ impl Engine {
             exchange: &entry.message.exchange,
             routing_key: &entry.message.routing_key,
         };
-        connection.send_content(channel.number, &method, &entry.message.content);
+        if counts {
+            connection.send_content(channel.number, &method, &counted(&entry));
+        } else {
+            connection.send_content(channel.number, &method, &entry.message.content);
+        }
         if consumer.no_ack {
             self.forget(queue_key, &entry);
         } else {
@@ -208,9 +228,11 @@ impl Engine {
     /// `basic.get`: one message, if there is one.
     pub(crate) fn get(&mut self, channel_key: ChannelKey, queue_key: QueueKey, no_ack: bool) {
         self.expire(queue_key);
+        self.touch(queue_key);
         let Some(queue) = self.queues.get_mut(queue_key) else { return };
         let entry = queue.pop();
         let left = queue.len() as u32;
+        let counts = queue.settings.counts_deliveries;
         let Some(channel) = self.channels.get_mut(channel_key) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         let Some(entry) = entry else {
@@ -224,11 +246,16 @@ impl Engine {
             routing_key: &entry.message.routing_key,
             message_count: left,
         };
+        let content = if entry.delivery_count != 0 && counts {
+            counted(&entry)
+        } else {
+            entry.message.content.clone()
+        };
         if channel.answers.is_empty() {
-            connection.send_content(channel.number, &method, &entry.message.content);
+            connection.send_content(channel.number, &method, &content);
         } else {
             let mut bytes = Vec::new();
-            connection.encode_content(&mut bytes, channel.number, &method, &entry.message.content);
+            connection.encode_content(&mut bytes, channel.number, &method, &content);
             channel.answers.push_back((0, bytes));
         }
         if no_ack {
@@ -256,8 +283,12 @@ impl Engine {
         while let Some(entry) =
             self.queues.get_mut(key).and_then(|queue| queue.pop_expired(limit_ms))
         {
-            self.forget(key, &entry);
+            self.discard(key, entry, Reason::Expired);
         }
+    }
+
+    fn counts_deliveries(&self, key: QueueKey) -> bool {
+        self.queues.get(key).is_some_and(|queue| queue.settings.counts_deliveries)
     }
 
     /// A message is done with in one queue.
@@ -270,4 +301,19 @@ impl Engine {
             store.ack(queue.id, entry.message.id);
         }
     }
+}
+
+/// The content of a message that has come back, with the number of times in its headers.
+fn counted(entry: &Entry) -> Content {
+    let content = &entry.message.content;
+    let Ok(mut properties) = RawProperties::new(content.properties()).to_properties() else {
+        return content.clone();
+    };
+    let headers = properties.headers.get_or_insert_default();
+    headers.insert("x-delivery-count", FieldValue::I64(entry.delivery_count.into()));
+    let mut bytes = Vec::new();
+    properties.encode(&mut bytes);
+    let properties_bytes = bytes.len();
+    bytes.extend_from_slice(content.body());
+    Content::new(bytes, properties_bytes)
 }

@@ -8,12 +8,15 @@ use warren_amqp::value::{RawTable, RawValue};
 use warren_amqp::{RawProperties, ReplyCode};
 
 use super::Engine;
+use super::deadletter::Reason;
 use super::declare::stored;
-use crate::channel::{ChannelKey, Mode, Publish};
+use crate::channel::{ChannelKey, Mode, Publish, REFUSED};
 use crate::erlang;
 use crate::exception::Exception;
 use crate::exchange::{Destination, ExchangeKey};
 use crate::message::{Content, Message};
+use crate::queue::settings::Overflow;
+use crate::queue::{Queue, QueueKey};
 
 impl Engine {
     /// A publish has come in whole: does it now, or keeps it for the transaction's commit.
@@ -31,7 +34,8 @@ impl Engine {
             tx.publishes.push(publish);
             return Ok(());
         }
-        let waits_for = self.publish_now(channel, publish);
+        let (waits_for, refused) = self.publish_now(channel, publish);
+        let waits_for = if refused { REFUSED } else { waits_for };
         if let Some(Mode::Confirm(confirms)) =
             self.channels.get_mut(channel).map(|channel| &mut channel.mode)
         {
@@ -79,15 +83,20 @@ impl Engine {
     }
 
     /// Routes a message and appends it to its queues. The store's batch that makes it durable; 0 when nothing
-    /// has to be waited for.
-    pub(super) fn publish_now(&mut self, channel: ChannelKey, publish: Publish) -> u64 {
+    /// has to be waited for. And whether a queue refused it for its length.
+    pub(super) fn publish_now(&mut self, channel: ChannelKey, publish: Publish) -> (u64, bool) {
         self.route(&publish);
         if self.targets.is_empty() {
             if publish.mandatory {
                 self.give_back(channel, &publish);
             }
-            return 0;
+            return (0, false);
         }
+        self.enter_queues(publish)
+    }
+
+    /// Appends a message to the queues of `self.targets`.
+    pub(super) fn enter_queues(&mut self, publish: Publish) -> (u64, bool) {
         self.last_message_id += 1;
         let exchange = match publish.exchange.and_then(|key| self.exchanges.get(key)) {
             Some(exchange) => exchange.name.clone(),
@@ -101,16 +110,58 @@ impl Engine {
             content: publish.content,
             stored: false,
         };
+        let limited =
+            self.targets.iter().any(|key| self.queues.get(*key).is_some_and(|queue| queue.limited));
+        let refused = limited && self.refuse(&message);
         let waits_for = self.store_message(&mut message);
         let message = Rc::new(message);
         for index in 0..self.targets.len() {
             let key = self.targets[index];
             if let Some(queue) = self.queues.get_mut(key) {
-                queue.push(message.clone(), false);
+                queue.push(message.clone(), false, self.now_ms);
             }
             self.mark(key);
         }
-        waits_for
+        if limited {
+            let mut targets = std::mem::take(&mut self.targets);
+            for key in targets.drain(..) {
+                self.drop_surplus(key);
+            }
+            self.targets = targets;
+        }
+        (waits_for, refused)
+    }
+
+    /// Takes the queues that are full off `self.targets`. True if there are some.
+    fn refuse(&mut self, message: &Message) -> bool {
+        let mut targets = std::mem::take(&mut self.targets);
+        let before = targets.len();
+        targets.retain(|key| {
+            self.expire(*key);
+            let Some(queue) = self.queues.get(*key) else { return true };
+            if !queue.refuses(&message.content) {
+                return true;
+            }
+            if queue.settings.overflow == Overflow::RejectPublishDlx {
+                let entry = queue.entry(Rc::new(message.clone()), 0, false, self.now_ms);
+                self.post(*key, entry, Reason::MaxLength, true);
+            }
+            false
+        });
+        self.targets = targets;
+        self.targets.len() < before
+    }
+
+    /// Drops the heads of a queue that is too long; what consumers would take they take first.
+    pub(super) fn drop_surplus(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get(key) else { return };
+        if !queue.limited || !queue.has_surplus() {
+            return;
+        }
+        self.dispatch(key);
+        while let Some(entry) = self.queues.get_mut(key).and_then(Queue::pop_surplus) {
+            self.discard(key, entry, Reason::MaxLength);
+        }
     }
 
     /// When a message expires, from its `expiration` in milliseconds.
@@ -137,7 +188,7 @@ impl Engine {
     }
 
     /// Fills `self.targets` with the queues of a message, each once.
-    fn route(&mut self, publish: &Publish) {
+    pub(super) fn route(&mut self, publish: &Publish) {
         self.last_routing += 1;
         self.targets.clear();
         let Some(exchange) = publish.exchange else {

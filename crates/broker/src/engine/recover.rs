@@ -50,6 +50,7 @@ impl Engine {
             queue.auto_delete = definition.auto_delete;
             queue.arguments = table(&definition.arguments);
             let key = self.insert_queue(queue);
+            self.refresh_queue(key);
             queues.insert(definition.id, key);
         }
         for binding in recovered.bindings {
@@ -60,6 +61,7 @@ impl Engine {
         self.last_message_id = recovered.last_message_id;
         self.recover_messages(recovered.messages, &queues);
         self.store = Some(store);
+        self.refresh_queues();
     }
 
     fn recover_binding(&mut self, binding: &BindingDefinition) {
@@ -97,7 +99,7 @@ impl Engine {
                     if redelivered {
                         queue.delivered = queue.delivered.max(message.id);
                     }
-                    queue.push(message.clone(), redelivered);
+                    queue.push(message.clone(), redelivered, self.now_ms);
                 }
             }
         }

@@ -4,7 +4,8 @@ use warren_amqp::ReplyCode;
 use warren_amqp::method::{basic, tx};
 
 use super::Engine;
-use crate::channel::{Channel, ChannelKey, Confirms, Mode, Tx, Unacked, Verdict};
+use super::deadletter::Reason;
+use crate::channel::{Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict};
 use crate::connection::Connection;
 use crate::exception::Exception;
 
@@ -23,7 +24,7 @@ impl Engine {
         if !multiple && verdict != Verdict::Requeue && !in_tx {
             // What nearly every consumer does with nearly every message: nothing is allocated.
             let unacked = channel.settle(tag).ok_or_else(unknown)?;
-            self.finish(&unacked);
+            self.finish(unacked, verdict);
         } else {
             let settled = if multiple {
                 channel.settle_up_to(tag)
@@ -49,14 +50,18 @@ impl Engine {
             return self.requeue(settled);
         }
         for (_, unacked) in settled {
-            self.finish(&unacked);
+            self.finish(unacked, verdict);
         }
     }
 
     /// A delivery is done with.
-    fn finish(&mut self, unacked: &Unacked) {
-        self.release(unacked);
-        self.forget(unacked.queue, &unacked.entry);
+    fn finish(&mut self, unacked: Unacked, verdict: Verdict) {
+        self.release(&unacked);
+        if verdict == Verdict::Discard {
+            self.discard(unacked.queue, unacked.entry, Reason::Rejected);
+        } else {
+            self.forget(unacked.queue, &unacked.entry);
+        }
     }
 
     /// The consumer has room for one more.
@@ -75,6 +80,12 @@ impl Engine {
             self.mark(unacked.queue);
             if let Some(queue) = self.queues.get_mut(unacked.queue) {
                 unacked.entry.redelivered = true;
+                unacked.entry.delivery_count += 1;
+                let limit = queue.settings.delivery_limit;
+                if limit.is_some_and(|limit| limit < unacked.entry.delivery_count) {
+                    self.discard(unacked.queue, unacked.entry, Reason::DeliveryLimit);
+                    continue;
+                }
                 queue.put_back(unacked.entry);
             }
         }
@@ -129,7 +140,8 @@ impl Engine {
         let (publishes, verdicts) = self.take_tx(key)?;
         let mut waits_for = 0;
         for publish in publishes {
-            waits_for = waits_for.max(self.publish_now(key, publish));
+            // What a full queue refuses is lost without a word, as in RabbitMQ.
+            waits_for = waits_for.max(self.publish_now(key, publish).0);
         }
         for (tag, unacked, verdict) in verdicts {
             self.apply(vec![(tag, unacked)], verdict);
@@ -255,7 +267,7 @@ impl Confirms {
         let mut run: Option<Run> = None;
         while let Some((number, waits_for)) = self.owed.front().copied() {
             let done = waits_for <= synced;
-            if !done && !failed {
+            if !done && !failed && waits_for != REFUSED {
                 break;
             }
             self.owed.pop_front();

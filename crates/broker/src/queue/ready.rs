@@ -72,6 +72,7 @@ impl Ready {
         std::mem::take(&mut self.entries).into_iter()
     }
 
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -82,7 +83,6 @@ impl Ready {
     }
 
     /// How many bytes their bodies have.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the limits of queues"))]
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -112,7 +112,14 @@ mod tests {
             expires_ms: u64::MAX,
             stored: false,
         });
-        Entry { message, position, redelivered: false }
+        Entry {
+            message,
+            position,
+            redelivered: false,
+            priority: 0,
+            delivery_count: 0,
+            expires_ms: u64::MAX,
+        }
     }
 
     #[derive(Clone, Debug)]

@@ -1,0 +1,191 @@
+//! Queues with arguments: limits, lifetimes, dead letters, priorities.
+
+use warren_amqp::method::{basic, confirm, queue};
+use warren_amqp::{BasicProperties, FieldTable, FieldValue};
+
+use super::{Client, Server};
+
+fn declare_with(client: &mut Client, queue: &str, arguments: FieldTable) {
+    client.send(1, &queue::Declare { queue, arguments, ..Default::default() });
+    client.expect(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+}
+
+fn get_content(client: &mut Client, queue: &str) -> (BasicProperties, Vec<u8>) {
+    client.send(1, &basic::Get { queue, no_ack: true });
+    client.skip::<basic::GetOk<'_>>();
+    client.content()
+}
+
+/// A queue `q` whose dead letters go to the queue `dead`.
+fn with_dead(client: &mut Client, arguments: FieldTable) {
+    client.declare("dead");
+    let arguments =
+        arguments.with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", "dead");
+    declare_with(client, "q", arguments);
+}
+
+#[test]
+fn the_head_of_a_queue_that_is_too_long_is_dropped() {
+    let mut client = Server::new().connect();
+    with_dead(&mut client, FieldTable::new().with("x-max-length", 2));
+    for body in ["1", "2", "3"] {
+        client.publish("q", body.as_bytes());
+    }
+    assert_eq!(client.count("q"), 2);
+    let (properties, body) = get_content(&mut client, "dead");
+    assert_eq!(body, b"1");
+    let headers = properties.headers.unwrap();
+    assert_eq!(headers.get("x-first-death-reason").and_then(FieldValue::as_str), Some("maxlen"));
+    let deaths = headers.get("x-death").and_then(FieldValue::as_array).unwrap();
+    let death = deaths[0].as_table().unwrap();
+    assert_eq!(death.get("count").and_then(FieldValue::as_i64), Some(1));
+    assert_eq!(death.get("queue").and_then(FieldValue::as_str), Some("q"));
+    let keys = death.get("routing-keys").and_then(FieldValue::as_array).unwrap();
+    assert_eq!(keys[0].as_str(), Some("q"));
+}
+
+#[test]
+fn a_full_queue_may_refuse() {
+    let mut client = Server::new().connect();
+    let arguments =
+        FieldTable::new().with("x-max-length", 1).with("x-overflow", "reject-publish-dlx");
+    with_dead(&mut client, arguments);
+    client.send(1, &confirm::Select { no_wait: true });
+    client.publish("q", b"1");
+    client.expect(1, &basic::Ack { delivery_tag: 1, multiple: false });
+    client.publish("q", b"2");
+    client.expect(1, &basic::Nack { delivery_tag: 2, multiple: false, requeue: false });
+    assert_eq!(client.get("dead").as_deref(), Some("2"));
+    assert_eq!(client.get("q").as_deref(), Some("1"));
+}
+
+#[test]
+fn messages_expire_in_queues_that_say_so() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    with_dead(&mut client, FieldTable::new().with("x-message-ttl", 50));
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish_with(&publish, &BasicProperties::new().with_expiration("80"), b"x");
+    assert_eq!(client.count("q"), 1);
+    server.pass_ms(50);
+    server.turn();
+    let (properties, _) = get_content(&mut client, "dead");
+    assert_eq!(properties.expiration, None);
+    let headers = properties.headers.unwrap();
+    let deaths = headers.get("x-death").and_then(FieldValue::as_array).unwrap();
+    let death = deaths[0].as_table().unwrap();
+    assert_eq!(death.get("reason").and_then(FieldValue::as_str), Some("expired"));
+    assert_eq!(death.get("original-expiration").and_then(FieldValue::as_str), Some("80"));
+}
+
+#[test]
+fn what_goes_round_by_itself_is_dropped() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    let arguments = FieldTable::new().with("x-message-ttl", 10).with("x-dead-letter-exchange", "");
+    declare_with(&mut client, "q", arguments);
+    client.publish("q", b"x");
+    assert_eq!(client.count("q"), 1);
+    server.pass_ms(10);
+    server.turn();
+    assert_eq!(client.count("q"), 0);
+}
+
+#[test]
+fn higher_priorities_come_first_and_are_dropped_first() {
+    let mut client = Server::new().connect();
+    let arguments = FieldTable::new().with("x-max-priority", 5).with("x-max-length", 3);
+    declare_with(&mut client, "q", arguments);
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    for (priority, body) in [(1, "low"), (9, "high"), (0, "lowest"), (5, "as high")] {
+        let properties = BasicProperties::new().with_priority(priority);
+        client.publish_with(&publish, &properties, body.as_bytes());
+    }
+    let order: Vec<_> = std::iter::from_fn(|| client.get("q")).collect();
+    assert_eq!(order, ["as high", "low", "lowest"]);
+}
+
+#[test]
+fn a_message_that_keeps_coming_back_is_given_up() {
+    let mut client = Server::new().connect();
+    with_dead(&mut client, FieldTable::new().with("x-delivery-limit", 1));
+    client.publish("q", b"x");
+    for _ in 0..2 {
+        client.send(1, &basic::Get { queue: "q", no_ack: false });
+        client.skip::<basic::GetOk<'_>>();
+        let (properties, _) = client.content();
+        let counted = properties.header("x-delivery-count").is_some();
+        client.send(1, &basic::Nack { delivery_tag: 0, multiple: true, requeue: true });
+        assert_eq!(counted, client.count("q") == 0);
+    }
+    let (properties, _) = get_content(&mut client, "dead");
+    let reason = properties.header("x-first-death-reason").and_then(FieldValue::as_str);
+    assert_eq!(reason, Some("delivery_limit"));
+}
+
+#[test]
+fn a_queue_that_nobody_uses_goes() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    declare_with(&mut client, "q", FieldTable::new().with("x-expires", 50));
+    server.pass_ms(40);
+    assert_eq!(client.get("q"), None);
+    server.pass_ms(40);
+    assert_eq!(client.get("q"), None);
+    client.consume(1, "q", "c");
+    server.pass_ms(100);
+    client.send(1, &basic::Cancel { consumer_tag: "c", no_wait: true });
+    server.pass_ms(49);
+    assert_eq!(server.engine.borrow().queues.len(), 1);
+    server.pass_ms(1);
+    assert_eq!(server.engine.borrow().queues.len(), 0);
+}
+
+#[test]
+fn one_consumer_at_a_time() {
+    let mut client = Server::new().connect();
+    declare_with(&mut client, "q", FieldTable::new().with("x-single-active-consumer", true));
+    client.consume(1, "q", "a");
+    client.consume(1, "q", "b");
+    for _ in 0..2 {
+        client.publish("q", b"x");
+        assert_eq!(client.delivery().0, "a");
+    }
+    client.send(1, &basic::Cancel { consumer_tag: "a", no_wait: true });
+    client.publish("q", b"x");
+    assert_eq!(client.delivery().0, "b");
+}
+
+#[track_caller]
+fn refused(first: Option<FieldTable>, arguments: FieldTable, why: &str) {
+    let mut client = Server::new().connect();
+    if let Some(first) = first {
+        declare_with(&mut client, "q", first);
+    }
+    let declare = queue::Declare { queue: "q", arguments, ..Default::default() };
+    client.send(1, &declare);
+    client.expect_channel_close(406, &format!("PRECONDITION_FAILED - {why}"), declare);
+}
+
+#[test]
+fn arguments_are_checked_in_rabbitmqs_words() {
+    let invalid = |key: &str, value: FieldValue, why: &str| {
+        let text = format!("invalid arg '{key}' for queue 'q' in vhost '/': {why}");
+        refused(None, FieldTable::new().with(key, value), &text);
+    };
+    invalid("x-expires", 0.into(), "{value_zero,0}");
+    invalid("x-message-ttl", (-1).into(), "{value_negative,-1}");
+    invalid("x-max-length", "s".into(), "\"expected integer, got longstr\"");
+    invalid("x-max-priority", 256.into(), "{max_value_exceeded,256}");
+    invalid("x-overflow", "odd".into(), "invalid_overflow");
+    invalid("x-dead-letter-routing-key", "k".into(), "routing_key_but_no_dlx_defined");
+    let text =
+        "invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue";
+    refused(None, FieldTable::new().with("x-max-age", "1D"), text);
+    let with = |value: i32| FieldTable::new().with("x-message-ttl", value);
+    let text = "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': ";
+    let differ = format!("{text}received '6' but current is '5'");
+    refused(Some(with(5)), with(6), &differ);
+    let missing = format!("{text}received none but current is the value '5' of type 'signedint'");
+    refused(Some(with(5)), FieldTable::new(), &missing);
+}
