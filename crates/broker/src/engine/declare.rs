@@ -250,8 +250,8 @@ impl Engine {
         }
         // No type is the type `classic`, as in RabbitMQ since 3.12.
         if queue_type(&declare.arguments) == queue_type(&current.arguments) {
-            check_queue_arguments(name, &declare.arguments)?;
-            settings::check_equivalent(name, &declare.arguments, &current.arguments)
+            settings::check_equivalent(name, &declare.arguments, &current.arguments)?;
+            check_queue_arguments(name, &declare.arguments).map(drop)
         } else {
             check_equivalent_argument(
                 QUEUE_TYPE,

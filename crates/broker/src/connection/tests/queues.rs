@@ -186,6 +186,9 @@ fn arguments_are_checked_in_rabbitmqs_words() {
     let text = "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': ";
     let differ = format!("{text}received '6' but current is '5'");
     refused(Some(with(5)), with(6), &differ);
+    // It differs before it is found to be nonsense.
+    let differ = format!("{text}received '5' but current is '5'");
+    refused(Some(with(5)), FieldTable::new().with("x-message-ttl", "5"), &differ);
     let missing = format!("{text}received none but current is the value '5' of type 'signedint'");
     refused(Some(with(5)), FieldTable::new(), &missing);
 }
