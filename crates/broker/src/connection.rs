@@ -53,9 +53,15 @@ const CLOSE_S: u64 = 30;
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
     pub(crate) user: String,
-    frame_max: u32,
+    /// What the client calls itself: `connection_name` of its properties.
+    pub(crate) client_name: Option<String>,
+    /// How the user logged in; empty before.
+    pub(crate) mechanism: &'static str,
+    pub(crate) frame_max: u32,
+    /// The highest channel number agreed on.
+    pub(crate) channel_max: u16,
     /// Seconds; 0: none.
-    heartbeat: u64,
+    pub(crate) heartbeat: u64,
     /// When something was read last, on the engine's clock.
     pub(crate) read_at: u64,
     /// The client understands `basic.cancel` from the server.
@@ -114,6 +120,15 @@ impl Connection {
     /// Logged in, and its virtual host opened.
     pub(crate) fn is_open(&self) -> bool {
         self.deadline.is_none() && !self.closing
+    }
+
+    /// What it is doing, in the word of a listing.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.closing {
+            true => "closing",
+            false if self.is_open() => "running",
+            false => "starting",
+        }
     }
 
     /// Once a second: a sign of life for the client, and a look at the client's.
@@ -234,7 +249,10 @@ impl Protocol for Session {
         self.state.key = Some(engine.connections.insert(Connection {
             transport: transport.clone(),
             user: String::new(),
+            client_name: None,
+            mechanism: "",
             frame_max: FRAME_MAX_BEFORE_TUNING,
+            channel_max: 0,
             heartbeat: 0,
             read_at: clock,
             cancel_notify: false,

@@ -158,14 +158,16 @@ impl Engine {
         sorted(rows.collect(), "destination")
     }
 
-    pub(super) fn connection_rows(&self) -> Value {
+    pub(crate) fn connection_rows(&self) -> Value {
         self.connections
             .iter()
             .map(|(key, connection)| {
                 json!({
                     "pid": pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
+                    "user_provided_name": connection.client_name, "auth_mechanism": connection.mechanism,
                     "vhost": DEFAULT_VHOST, "channels": connection.channels.len(),
-                    "state": if connection.is_open() { "running" } else { "starting" },
+                    "channel_max": connection.channel_max, "frame_max": connection.frame_max,
+                    "timeout": connection.heartbeat, "state": connection.state(),
                     "protocol": "AMQP 0-9-1",
                 })
             })

@@ -101,9 +101,11 @@ impl SessionState {
         };
         self.close_on_refusal = capable("authentication_failure_close");
         let cancel_notify = capable("consumer_cancel_notify");
-        let credentials = match start_ok.mechanism {
-            "PLAIN" => plain(start_ok.response),
-            "AMQPLAIN" => amqplain(start_ok.response),
+        let client_name = start_ok.client_properties.get("connection_name");
+        let client_name = client_name.and_then(|value| value.as_str()).map(str::to_owned);
+        let (mechanism, credentials) = match start_ok.mechanism {
+            "PLAIN" => ("PLAIN", plain(start_ok.response)),
+            "AMQPLAIN" => ("AMQPLAIN", amqplain(start_ok.response)),
             other => {
                 let text = format!("unknown authentication mechanism '{other}'");
                 return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
@@ -130,6 +132,8 @@ impl SessionState {
             return refused("user 'guest' can only connect via localhost");
         }
         connection.user = user;
+        connection.client_name = client_name;
+        connection.mechanism = mechanism;
         connection.cancel_notify = cancel_notify;
         connection.send(
             0,
@@ -168,6 +172,7 @@ impl SessionState {
         self.channel_max = channel_max;
         if let Some(connection) = self.connection(engine) {
             connection.frame_max = frame_max;
+            connection.channel_max = channel_max;
             connection.heartbeat = tune_ok.heartbeat.into();
         }
         self.stage = Stage::Open;
@@ -180,7 +185,7 @@ impl SessionState {
         if let Some(connection) = self.connection(engine) {
             connection.deadline = None;
             connection.send(0, &connection::OpenOk {});
-            tracing::info!(peer = %connection.transport.peer(), user = connection.user, "a connection is open");
+            tracing::info!(peer = %connection.transport.peer(), user = connection.user, name = connection.client_name, "a connection is open");
         }
         self.stage = Stage::Running;
         Ok(())
@@ -204,6 +209,7 @@ fn server_properties() -> FieldTable {
         .with("product", "Warren")
         .with("version", env!("CARGO_PKG_VERSION"))
         .with("platform", "Rust")
+        .with("copyright", "Copyright (c) The Warren contributors")
         .with("information", "Licensed under Apache-2.0 or MIT")
         .with("capabilities", capabilities)
 }

@@ -1,5 +1,6 @@
 //! The first bytes, logging in, limits, heartbeats, the end.
 
+use serde_json::Value;
 use warren_amqp::FieldTable;
 use warren_amqp::frame::PROTOCOL_HEADER;
 use warren_amqp::method::{channel, connection};
@@ -42,6 +43,33 @@ fn both_mechanisms_are_understood() {
     let mut client = Server::new().dial(PeerAddr::Memory);
     client.log_in("AMQPLAIN", &response[4..]);
     client.tune(0);
+}
+
+#[test]
+fn a_listing_tells_what_was_agreed_and_what_the_client_calls_itself() {
+    let server = Server::new();
+    let row = |what: &str| server.engine.borrow().connection_rows()[0][what].clone();
+    let mut client = server.dial(PeerAddr::Memory);
+    client.wire.feed(&PROTOCOL_HEADER);
+    client.skip::<connection::Start<'_>>();
+    assert_eq!((row("state"), row("user_provided_name")), ("starting".into(), Value::Null));
+    let client_properties = FieldTable::new().with("connection_name", "billing");
+    let (mechanism, response) = ("PLAIN", &b"\0guest\0guest"[..]);
+    let start_ok =
+        connection::StartOk { client_properties, mechanism, response, ..Default::default() };
+    client.send(0, &start_ok);
+    client.skip::<connection::Tune>();
+    client.send(0, &connection::TuneOk { channel_max: 7, frame_max: 8192, heartbeat: 5 });
+    client.send(0, &connection::Open { virtual_host: "/" });
+    client.expect(0, &connection::OpenOk {});
+    assert_eq!(row("user_provided_name"), "billing");
+    assert_eq!((row("user"), row("auth_mechanism")), ("guest".into(), "PLAIN".into()));
+    assert_eq!((row("channel_max"), row("frame_max")), (7.into(), 8192.into()));
+    assert_eq!((row("timeout"), row("state")), (5.into(), "running".into()));
+    let key = server.engine.borrow().connections.keys()[0];
+    let exception = Exception::new(warren_amqp::ReplyCode::CONNECTION_FORCED, "shutdown");
+    server.engine.borrow_mut().force_close(key, &exception);
+    assert_eq!(row("state"), "closing");
 }
 
 #[test]
