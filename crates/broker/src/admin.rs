@@ -17,12 +17,12 @@ use warren_amqp::ReplyCode;
 
 use crate::auth::Hashing;
 use crate::auth::password::PasswordHash;
-use crate::definitions::{Definitions, only_default, parameter_record};
+use crate::definitions::{Definitions, parameter_record};
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::tenancy::record::{
     GlobalParameter, Parameter, PermissionRecord, PolicyRecord, Record, RecordKey, TopicRecord,
-    UserRecord,
+    UserRecord, VhostRecord,
 };
 use crate::tenancy::{DEFAULT_VHOST, VHOST_LIMITS, no_user, no_vhost, user_record};
 
@@ -345,9 +345,9 @@ impl Engine {
             R::AddVhost { name, .. } if self.tenancy.vhosts.contains_key(&name) => {
                 Err(AdminError::Exists(format!("Virtual host '{name}' already exists")))
             }
-            R::AddVhost { name, .. } => Err(AdminError::Invalid(only_default(&name))),
-            R::DeleteVhost { name } if name == DEFAULT_VHOST => {
-                Err(AdminError::Invalid("the virtual host '/' is the only one: it stays".into()))
+            R::AddVhost { name, description, tags } => {
+                let vhost = VhostRecord { tags, ..VhostRecord::new(&name, &description) };
+                self.put(Record::Vhost(vhost))
             }
             R::DeleteVhost { name } => {
                 self.delete(RecordKey::Vhost(name.clone()), || no_vhost(&name))
@@ -433,7 +433,7 @@ impl Engine {
         match request {
             R::ListQueues { vhost } => {
                 self.known(None, vhost.as_deref())?;
-                Ok(self.queue_rows())
+                Ok(rows::of_vhost(self.queue_rows(), vhost.as_deref()))
             }
             R::DeleteQueue { vhost, name, if_empty, if_unused } => {
                 let key = self.queue(&vhost, &name)?;
@@ -457,11 +457,11 @@ impl Engine {
             }
             R::ListExchanges { vhost } => {
                 self.known(None, vhost.as_deref())?;
-                Ok(self.exchange_rows())
+                Ok(rows::of_vhost(self.exchange_rows(), vhost.as_deref()))
             }
             R::ListBindings { vhost } => {
                 self.known(None, vhost.as_deref())?;
-                Ok(self.all_binding_rows())
+                Ok(rows::of_vhost(self.all_binding_rows(), vhost.as_deref()))
             }
             R::ListConnections => Ok(self.connection_rows()),
             R::CloseConnection { pid, reason } => {
@@ -476,7 +476,7 @@ impl Engine {
             R::ListChannels => Ok(self.channel_rows()),
             R::ListConsumers { vhost } => {
                 self.known(None, vhost.as_deref())?;
-                Ok(self.consumer_rows())
+                Ok(rows::of_vhost(self.consumer_rows(), vhost.as_deref()))
             }
             // The others are answered before.
             other => Err(AdminError::Invalid(format!("{other:?} is not known here"))),
@@ -535,9 +535,9 @@ impl Engine {
     }
 
     fn queue(&self, vhost: &str, name: &str) -> Result<crate::queue::QueueKey, AdminError> {
-        self.known(None, Some(vhost))?;
+        let found = self.find_vhost(vhost).ok_or_else(|| AdminError::NotFound(no_vhost(vhost)))?;
         let missing = || AdminError::NotFound(format!("no queue '{name}' in vhost '{vhost}'"));
-        self.queue_key(name).ok_or_else(missing)
+        self.queue_key(found.key, name).ok_or_else(missing)
     }
 }
 

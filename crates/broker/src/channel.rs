@@ -11,6 +11,7 @@ use crate::exchange::ExchangeKey;
 use crate::message::{Content, Entry};
 use crate::queue::{ConsumerKey, QueueKey};
 use crate::table::Key;
+use crate::vhost::VhostKey;
 
 /// Places of settled deliveries that are kept until it pays to close the gaps.
 const GAPS_MAX: usize = 64;
@@ -27,6 +28,7 @@ pub(crate) struct Unacked {
 
 /// A publish whose content is complete.
 pub(crate) struct Publish {
+    pub(crate) vhost: VhostKey,
     pub(crate) exchange: Option<ExchangeKey>,
     pub(crate) routing_key: CompactString,
     /// Those of the headers `CC` and `BCC`.
@@ -72,6 +74,7 @@ pub(crate) enum Mode {
 
 pub(crate) struct Channel {
     pub(crate) connection: ConnectionKey,
+    pub(crate) vhost: VhostKey,
     pub(crate) number: u16,
     pub(crate) mode: Mode,
     /// On the engine's list of channels that are owed something.
@@ -96,9 +99,10 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) fn new(connection: ConnectionKey, number: u16) -> Self {
+    pub(crate) fn new(connection: ConnectionKey, vhost: VhostKey, number: u16) -> Self {
         Self {
             connection,
+            vhost,
             number,
             mode: Mode::Plain,
             owed: false,
@@ -249,7 +253,7 @@ mod tests {
                 delivery_count: 0,
                 expires_ms: u64::MAX,
             };
-            let mut channel = Channel::new(Key::nothing(), 1);
+            let mut channel = Channel::new(Key::nothing(), Key::nothing(), 1);
             let mut held = BTreeSet::new();
             let mut last = None;
             for step in steps {

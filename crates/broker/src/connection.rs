@@ -34,6 +34,7 @@ use crate::exception::Exception;
 use crate::message::Content;
 use crate::queue::QueueKey;
 use crate::table::Key;
+use crate::vhost::VhostRef;
 use content::Incoming;
 
 pub(crate) type ConnectionKey = Key<Connection>;
@@ -60,6 +61,7 @@ pub(crate) struct Connection {
     pub(crate) frame_max: u32,
     /// The highest channel number agreed on.
     pub(crate) channel_max: u16,
+    pub(crate) vhost: VhostRef,
     /// Seconds; 0: none.
     pub(crate) heartbeat: u64,
     /// When something was read last, on the engine's clock.
@@ -251,6 +253,7 @@ impl Protocol for Session {
             user: String::new(),
             client_name: None,
             mechanism: "",
+            vhost: VhostRef::nowhere(),
             frame_max: FRAME_MAX_BEFORE_TUNING,
             channel_max: 0,
             heartbeat: 0,

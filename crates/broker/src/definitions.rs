@@ -14,11 +14,12 @@ use crate::connection::ConnectionKey;
 use crate::engine::Engine;
 use crate::exchange::{Destination, ExchangeKey};
 use crate::queue::QueueKey;
+use crate::tenancy::no_vhost;
 use crate::tenancy::record::{
     GlobalParameter, Parameter, PermissionRecord, PolicyRecord, Record, TopicRecord, UserRecord,
     VhostRecord,
 };
-use crate::tenancy::{DEFAULT_VHOST, no_vhost};
+use crate::vhost::{VhostKey, VhostRef};
 
 /// The version of RabbitMQ whose format this is.
 const RABBIT_VERSION: &str = "3.10.8";
@@ -172,6 +173,7 @@ fn vhost_record(item: &Map<String, Value>) -> Result<VhostRecord, String> {
 /// What an import has made, to be taken away again when it fails.
 #[derive(Default)]
 struct Made {
+    vhosts: Vec<VhostKey>,
     exchanges: Vec<ExchangeKey>,
     queues: Vec<QueueKey>,
     bindings: Vec<(ExchangeKey, Destination, String, warren_amqp::FieldTable)>,
@@ -197,16 +199,11 @@ impl Engine {
         let records = definitions.records(vhost)?;
         let mut tenancy = self.tenancy.clone();
         for record in &records {
-            if let Record::Vhost(vhost) = record
-                && vhost.name != DEFAULT_VHOST
-            {
-                return Err(only_default(&vhost.name));
-            }
             tenancy.put(record)?;
         }
         // Their limits hold for what follows.
         let before = std::mem::replace(&mut self.tenancy, tenancy);
-        let mut made = Made::default();
+        let mut made = Made { vhosts: self.open_vhosts(), ..Made::default() };
         if let Err(error) = self.import_topology(definitions, vhost, &mut made) {
             self.unmake(made);
             self.tenancy = before;
@@ -224,8 +221,8 @@ impl Engine {
         made: &mut Made,
     ) -> Result<(), String> {
         for item in &definitions.queues {
-            self.check_vhost(vhost.or(item.vhost.as_deref()))?;
-            if item.name.starts_with("amq.") || self.queue_key(&item.name).is_some() {
+            let vhost = self.vhost_of(vhost.or(item.vhost.as_deref()))?;
+            if item.name.starts_with("amq.") || self.queue_key(vhost.key, &item.name).is_some() {
                 continue;
             }
             let arguments = json::to_table(&item.arguments)
@@ -240,14 +237,14 @@ impl Engine {
                 arguments,
             };
             let key = self
-                .declare_queue(ConnectionKey::nothing(), &item.name, false, &declare)
+                .declare_queue(&vhost, ConnectionKey::nothing(), &item.name, false, &declare)
                 .map_err(|exception| format!("queue '{}': {}", item.name, exception.text))?;
             made.queues.push(key);
         }
         for item in &definitions.exchanges {
-            self.check_vhost(vhost.or(item.vhost.as_deref()))?;
+            let vhost = self.vhost_of(vhost.or(item.vhost.as_deref()))?;
             let ours = item.name.is_empty() || item.name.starts_with("amq.");
-            if ours || self.exchange_key(&item.name).is_some() {
+            if ours || self.exchange_key(vhost.key, &item.name).is_some() {
                 continue;
             }
             let arguments = json::to_table(&item.arguments)
@@ -262,13 +259,13 @@ impl Engine {
                 no_wait: false,
                 arguments,
             };
-            self.declare_exchange(&declare)
+            self.declare_exchange(&vhost, &declare)
                 .map_err(|exception| format!("exchange '{}': {}", item.name, exception.text))?;
-            made.exchanges.extend(self.exchange_key(&item.name));
+            made.exchanges.extend(self.exchange_key(vhost.key, &item.name));
         }
         for item in &definitions.bindings {
-            self.check_vhost(vhost.or(item.vhost.as_deref()))?;
-            self.import_binding(item, made).map_err(|error| {
+            let vhost = self.vhost_of(vhost.or(item.vhost.as_deref()))?;
+            self.import_binding(&vhost, item, made).map_err(|error| {
                 format!(
                     "binding from exchange '{}' to {} '{}': {error}",
                     item.source, item.destination_type, item.destination
@@ -278,21 +275,26 @@ impl Engine {
         Ok(())
     }
 
-    fn import_binding(&mut self, item: &BindingItem, made: &mut Made) -> Result<(), String> {
+    fn import_binding(
+        &mut self,
+        vhost: &VhostRef,
+        item: &BindingItem,
+        made: &mut Made,
+    ) -> Result<(), String> {
         if item.source.is_empty() {
             // Every queue has this one.
             return Ok(());
         }
         let arguments = json::to_table(&item.arguments)?;
-        let source = self.find_source(&item.source).map_err(|exception| exception.text)?;
+        let source = self.find_source(vhost, &item.source).map_err(|exception| exception.text)?;
         let destination = match item.destination_type.as_str() {
             "queue" => {
                 let nobody = ConnectionKey::nothing();
-                let queue = self.find_queue(&item.destination, nobody);
+                let queue = self.find_queue(vhost, &item.destination, nobody);
                 Destination::Queue(queue.map_err(|exception| exception.text)?)
             }
             "exchange" => {
-                let exchange = self.find_exchange(&item.destination);
+                let exchange = self.find_exchange(vhost, &item.destination);
                 Destination::Exchange(exchange.map_err(|exception| exception.text)?)
             }
             other => return Err(format!("'{other}' is no destination_type: queue or exchange")),
@@ -318,11 +320,14 @@ impl Engine {
         for key in made.exchanges {
             self.remove_exchange(key);
         }
+        for key in made.vhosts {
+            self.close_vhost(key);
+        }
     }
 
-    fn check_vhost(&self, vhost: Option<&str>) -> Result<(), String> {
+    fn vhost_of(&self, vhost: Option<&str>) -> Result<VhostRef, String> {
         let vhost = vhost.ok_or("an item names no virtual host")?;
-        if self.tenancy.vhosts.contains_key(vhost) { Ok(()) } else { Err(no_vhost(vhost)) }
+        self.find_vhost(vhost).ok_or_else(|| no_vhost(vhost))
     }
 
     /// Everything that is declared; with `vhost`, of that virtual host, without users.
@@ -356,20 +361,19 @@ impl Engine {
             }
         }
         definitions.extend(lists);
-        if vhost.is_none_or(|vhost| vhost == DEFAULT_VHOST) {
-            definitions.extend(self.export_topology());
-        }
+        definitions.extend(self.export_topology(vhost));
         Value::Object(definitions)
     }
 
-    fn export_topology(&self) -> [(String, Value); 3] {
+    fn export_topology(&self, vhost: Option<&str>) -> [(String, Value); 3] {
+        let here = |of: &VhostRef| vhost.is_none_or(|vhost| *vhost == *of.name);
         let mut queues: Vec<Value> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.owner.is_none())
+            .filter(|(_, queue)| queue.owner.is_none() && here(&queue.vhost))
             .map(|(_, queue)| {
                 object!({
-                    "name": queue.name.as_str(), "vhost": DEFAULT_VHOST, "durable": queue.durable,
+                    "name": queue.name.as_str(), "vhost": &*queue.vhost.name, "durable": queue.durable,
                     "auto_delete": queue.auto_delete, "arguments": json::from_table(&queue.arguments),
                     "type": queue.arguments.get("x-queue-type").and_then(|kind| kind.as_str()).unwrap_or("classic"),
                 })
@@ -378,16 +382,17 @@ impl Engine {
         let mut exchanges: Vec<Value> = self
             .exchanges
             .iter()
-            .filter(|(_, exchange)| !exchange.name.starts_with("amq."))
+            .filter(|(_, exchange)| !exchange.name.starts_with("amq.") && here(&exchange.vhost))
             .map(|(_, exchange)| {
                 object!({
-                    "name": &*exchange.name, "vhost": DEFAULT_VHOST, "type": exchange.kind.name(),
+                    "name": &*exchange.name, "vhost": &*exchange.vhost.name, "type": exchange.kind.name(),
                     "durable": exchange.durable, "auto_delete": exchange.auto_delete,
                     "internal": exchange.internal, "arguments": json::from_table(&exchange.arguments),
                 })
             })
             .collect();
         let mut bindings = self.binding_rows(&|queue| queue.owner.is_none());
+        bindings.retain(|row| vhost.is_none_or(|vhost| row["vhost"] == vhost));
         for list in [&mut queues, &mut exchanges, &mut bindings] {
             // The same state gives the same file.
             list.sort_by_key(|item| item.to_string());
@@ -413,7 +418,7 @@ impl Engine {
                 };
                 let Some((destination, kind)) = destination else { continue };
                 rows.push(object!({
-                    "source": &*exchange.name, "vhost": DEFAULT_VHOST, "destination": destination,
+                    "source": &*exchange.name, "vhost": &*exchange.vhost.name, "destination": destination,
                     "destination_type": kind, "routing_key": binding.routing_key.as_str(),
                     "arguments": json::from_raw(&binding.arguments),
                 }));
@@ -421,11 +426,6 @@ impl Engine {
         }
         rows
     }
-}
-
-/// As long as there is one.
-pub(crate) fn only_default(vhost: &str) -> String {
-    format!("virtual host '{vhost}' cannot be made: this server has the virtual host '/' only")
 }
 
 /// The list that a record stands in, and how.

@@ -18,6 +18,7 @@ mod publish;
 mod recover;
 mod settle;
 mod timers;
+mod vhosts;
 
 pub(crate) use declare::refuse_default;
 
@@ -34,18 +35,19 @@ use warren_amqp::method::EncodeMethod;
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
-use crate::exchange::{Exchange, ExchangeKey, PREDECLARED};
+use crate::exchange::{Exchange, ExchangeKey};
 use crate::queue::{Consumer, Queue, QueueKey};
 use crate::store::{Definition, Store};
 use crate::table::Table;
 use crate::tenancy::Tenancy;
+use crate::vhost::{Vhost, VhostKey};
 
 #[derive(Default)]
 pub(crate) struct Engine {
     pub(crate) exchanges: Table<Exchange>,
-    exchange_names: FxHashMap<Rc<str>, ExchangeKey>,
+    vhosts: Table<Vhost>,
+    vhost_names: FxHashMap<Rc<str>, VhostKey>,
     pub(crate) queues: Table<Queue>,
-    queue_names: FxHashMap<CompactString, QueueKey>,
     pub(crate) consumers: Table<Consumer>,
     pub(crate) channels: Table<Channel>,
     pub(crate) connections: Table<Connection>,
@@ -89,31 +91,33 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new() -> Self {
         let mut engine = Self::default();
-        for (name, kind) in PREDECLARED {
-            engine.insert_exchange(Exchange::new(name, *kind));
-        }
+        engine.open_vhosts();
         engine
     }
 
-    pub(crate) fn exchange_key(&self, name: &str) -> Option<ExchangeKey> {
-        self.exchange_names.get(name).copied()
+    pub(crate) fn exchange_key(&self, vhost: VhostKey, name: &str) -> Option<ExchangeKey> {
+        self.vhosts.get(vhost)?.exchanges.get(name).copied()
     }
 
-    pub(crate) fn queue_key(&self, name: &str) -> Option<QueueKey> {
-        self.queue_names.get(name).copied()
+    pub(crate) fn queue_key(&self, vhost: VhostKey, name: &str) -> Option<QueueKey> {
+        self.vhosts.get(vhost)?.queues.get(name).copied()
     }
 
     fn insert_exchange(&mut self, exchange: Exchange) -> ExchangeKey {
-        let name = exchange.name.clone();
+        let (vhost, name) = (exchange.vhost.key, exchange.name.clone());
         let key = self.exchanges.insert(exchange);
-        self.exchange_names.insert(name, key);
+        if let Some(vhost) = self.vhosts.get_mut(vhost) {
+            vhost.exchanges.insert(name, key);
+        }
         key
     }
 
     fn insert_queue(&mut self, queue: Queue) -> QueueKey {
-        let name = queue.name.clone();
+        let (vhost, name) = (queue.vhost.key, queue.name.clone());
         let key = self.queues.insert(queue);
-        self.queue_names.insert(name, key);
+        if let Some(vhost) = self.vhosts.get_mut(vhost) {
+            vhost.queues.insert(name, key);
+        }
         key
     }
 
@@ -237,7 +241,9 @@ impl Engine {
 impl Engine {
     /// Opens a channel.
     pub(crate) fn open_channel(&mut self, connection: ConnectionKey, number: u16) -> ChannelKey {
-        let key = self.channels.insert(Channel::new(connection, number));
+        let vhost = self.connections.get(connection);
+        let vhost = vhost.map_or(VhostKey::nothing(), |connection| connection.vhost.key);
+        let key = self.channels.insert(Channel::new(connection, vhost, number));
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.channels.push(key);
         }

@@ -4,6 +4,7 @@ use warren_amqp::constants::{FRAME_HEARTBEAT, SHORT_STRING_MAX};
 use warren_amqp::{DecodeError, FrameError, ReplyCode};
 
 use crate::erlang;
+use crate::vhost::VhostRef;
 
 /// Ends a channel, or the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl Exception {
         Self { ids: Some((class_id, method_id)), ..self }
     }
 
-    pub(crate) fn not_found(kind: &str, name: &str) -> Self {
-        Self::new(ReplyCode::NOT_FOUND, format!("no {}", resource(kind, name)))
+    pub(crate) fn not_found(kind: &str, name: &str, vhost: &VhostRef) -> Self {
+        Self::new(ReplyCode::NOT_FOUND, format!("no {}", resource(kind, name, vhost)))
     }
 
     pub(crate) fn precondition(detail: impl AsRef<str>) -> Self {
@@ -51,8 +52,7 @@ impl Exception {
     }
 
     /// Something was declared again, and differently.
-    pub(crate) fn inequivalent(argument: &str, kind: &str, name: &str, difference: &str) -> Self {
-        let what = resource(kind, name);
+    pub(crate) fn inequivalent(argument: &str, what: &str, difference: &str) -> Self {
         Self::precondition(format!("inequivalent arg '{argument}' for {what}: {difference}"))
     }
 }
@@ -70,8 +70,8 @@ fn shortened(mut text: String) -> String {
 }
 
 /// `queue 'tasks' in vhost '/'`.
-pub(crate) fn resource(kind: &str, name: &str) -> String {
-    format!("{kind} '{name}' in vhost '/'")
+pub(crate) fn resource(kind: &str, name: &str, vhost: &VhostRef) -> String {
+    format!("{kind} '{name}' in vhost '{}'", vhost.name)
 }
 
 impl From<FrameError> for Exception {

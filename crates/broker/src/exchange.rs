@@ -13,6 +13,7 @@ use warren_amqp::value::RawTable;
 use crate::exception::Exception;
 use crate::queue::QueueKey;
 use crate::table::Key;
+use crate::vhost::VhostRef;
 
 pub(crate) type ExchangeKey = Key<Exchange>;
 
@@ -73,6 +74,7 @@ pub(crate) struct Binding {
 }
 
 pub(crate) struct Exchange {
+    pub(crate) vhost: VhostRef,
     pub(crate) name: Rc<str>,
     pub(crate) kind: Kind,
     pub(crate) durable: bool,
@@ -98,8 +100,9 @@ enum Router {
 }
 
 impl Exchange {
-    pub(crate) fn new(name: &str, kind: Kind) -> Self {
+    pub(crate) fn new(vhost: &VhostRef, name: &str, kind: Kind) -> Self {
         Self {
+            vhost: vhost.clone(),
             name: name.into(),
             kind,
             durable: true,

@@ -42,6 +42,7 @@ mod queue;
 pub mod store;
 mod table;
 mod tenancy;
+mod vhost;
 
 pub use auth::Hashing;
 pub use broker::{Admin, Broker, Config};

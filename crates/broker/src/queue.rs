@@ -17,6 +17,7 @@ use crate::message::{Content, Entry, Message};
 use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
 use crate::table::Key;
+use crate::vhost::VhostRef;
 
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ConsumerKey = Key<Consumer>;
@@ -42,6 +43,7 @@ impl Consumer {
 pub(crate) struct Queue {
     /// The store's name for it; never used again.
     pub(crate) id: u64,
+    pub(crate) vhost: VhostRef,
     pub(crate) name: CompactString,
     pub(crate) durable: bool,
     pub(crate) auto_delete: bool,
@@ -72,9 +74,10 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(id: u64, name: &str) -> Self {
+    pub(crate) fn new(id: u64, vhost: &VhostRef, name: &str) -> Self {
         Self {
             id,
+            vhost: vhost.clone(),
             name: name.into(),
             durable: false,
             auto_delete: false,
@@ -177,7 +180,7 @@ impl Queue {
 mod tests {
     use std::rc::Rc;
 
-    use super::Queue;
+    use super::{Queue, VhostRef};
     use crate::message::{Content, Message};
 
     fn message(id: u64) -> Rc<Message> {
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_goes_to_its_old_place() {
-        let mut queue = Queue::new(1, "q");
+        let mut queue = Queue::new(1, &VhostRef::nowhere(), "q");
         for id in 0..6 {
             queue.push(message(id), false, 0);
         }

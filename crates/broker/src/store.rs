@@ -87,6 +87,7 @@ impl StoreError {
 /// A durable exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExchangeDefinition {
+    pub(crate) vhost: String,
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) auto_delete: bool,
@@ -100,6 +101,7 @@ pub(crate) struct ExchangeDefinition {
 pub(crate) struct QueueDefinition {
     /// Never used for another queue.
     pub(crate) id: u64,
+    pub(crate) vhost: String,
     pub(crate) name: String,
     pub(crate) auto_delete: bool,
     /// Encoded, without the table's length.
@@ -109,6 +111,7 @@ pub(crate) struct QueueDefinition {
 /// A binding between durable ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BindingDefinition {
+    pub(crate) vhost: String,
     pub(crate) source: String,
     pub(crate) destination: String,
     /// To a queue, not to an exchange.
@@ -122,7 +125,10 @@ pub(crate) struct BindingDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Definition {
     PutExchange(ExchangeDefinition),
-    DeleteExchange(String),
+    DeleteExchange {
+        vhost: String,
+        name: String,
+    },
     PutQueue(QueueDefinition),
     DeleteQueue(u64),
     PutBinding(BindingDefinition),

@@ -106,7 +106,7 @@ impl<T> Table<T> {
 impl Table<crate::queue::Queue> {
     /// A key for tests that need no more than keys.
     pub(crate) fn insert_for_test(&mut self) -> Key<crate::queue::Queue> {
-        self.insert(crate::queue::Queue::new(0, ""))
+        self.insert(crate::queue::Queue::new(0, &crate::vhost::VhostRef::nowhere(), ""))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::connection::ConnectionKey;
 use crate::definitions::{definition, json as table};
 use crate::engine::Engine;
 use crate::policy::Target;
+use crate::tenancy::VHOST_LIMITS;
 use crate::tenancy::record::{Record, VhostRecord};
-use crate::tenancy::{DEFAULT_VHOST, VHOST_LIMITS};
 
 /// A connection's name for people: never used again.
 pub(super) fn pid(key: ConnectionKey) -> String {
@@ -107,9 +107,9 @@ impl Engine {
                 "stream" => Target::Stream,
                 _ => Target::ClassicQueue,
             };
-            let policies = self.tenancy.policy_for(DEFAULT_VHOST, target, &queue.name);
+            let policies = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name);
             rows.push(json!({
-                "name": queue.name.as_str(), "vhost": DEFAULT_VHOST, "type": kind, "durable": queue.durable,
+                "name": queue.name.as_str(), "vhost": &*queue.vhost.name, "type": kind, "durable": queue.durable,
                 "auto_delete": queue.auto_delete, "exclusive": queue.owner.is_some(),
                 "owner_pid": queue.owner.map(pid), "arguments": table::from_table(&queue.arguments),
                 "messages": queue.len() + unacked, "messages_ready": queue.len(),
@@ -123,14 +123,18 @@ impl Engine {
     }
 
     pub(super) fn exchange_rows(&self) -> Value {
-        let mut rows = vec![json!({
-            "name": "", "vhost": DEFAULT_VHOST, "type": "direct", "durable": true, "auto_delete": false,
-            "internal": false, "arguments": {}, "policy": null,
-        })];
+        let default = |vhost: &String| {
+            json!({
+                "name": "", "vhost": vhost, "type": "direct", "durable": true, "auto_delete": false,
+                "internal": false, "arguments": {}, "policy": null,
+            })
+        };
+        let mut rows: Vec<Value> = self.tenancy.vhosts.keys().map(default).collect();
         for (_, exchange) in self.exchanges.iter() {
-            let policies = self.tenancy.policy_for(DEFAULT_VHOST, Target::Exchange, &exchange.name);
+            let policies =
+                self.tenancy.policy_for(&exchange.vhost.name, Target::Exchange, &exchange.name);
             rows.push(json!({
-                "name": &*exchange.name, "vhost": DEFAULT_VHOST, "type": exchange.kind.name(),
+                "name": &*exchange.name, "vhost": &*exchange.vhost.name, "type": exchange.kind.name(),
                 "durable": exchange.durable, "auto_delete": exchange.auto_delete, "internal": exchange.internal,
                 "arguments": table::from_table(&exchange.arguments),
                 "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
@@ -142,7 +146,7 @@ impl Engine {
     pub(super) fn all_binding_rows(&self) -> Value {
         let default = self.queues.iter().map(|(_, queue)| {
             json!({
-                "source": "", "vhost": DEFAULT_VHOST, "destination": queue.name.as_str(),
+                "source": "", "vhost": &*queue.vhost.name, "destination": queue.name.as_str(),
                 "destination_type": "queue", "routing_key": queue.name.as_str(), "arguments": {},
             })
         });
@@ -165,7 +169,7 @@ impl Engine {
                 json!({
                     "pid": pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
                     "user_provided_name": connection.client_name, "auth_mechanism": connection.mechanism,
-                    "vhost": DEFAULT_VHOST, "channels": connection.channels.len(),
+                    "vhost": &*connection.vhost.name, "channels": connection.channels.len(),
                     "channel_max": connection.channel_max, "frame_max": connection.frame_max,
                     "timeout": connection.heartbeat, "state": connection.state(),
                     "protocol": "AMQP 0-9-1",
@@ -178,11 +182,13 @@ impl Engine {
         self.channels
             .iter()
             .map(|(_, channel)| {
-                let user = self.connections.get(channel.connection).map(|of| of.user.as_str());
+                let connection = self.connections.get(channel.connection);
+                let user = connection.map(|of| of.user.as_str());
+                let vhost = connection.map(|of| &*of.vhost.name);
                 json!({
                     "pid": format!("{}.{}", pid(channel.connection), channel.number),
                     "connection": pid(channel.connection), "number": channel.number, "user": user,
-                    "vhost": DEFAULT_VHOST, "transactional": matches!(channel.mode, Mode::Tx(_)),
+                    "vhost": vhost, "transactional": matches!(channel.mode, Mode::Tx(_)),
                     "confirm": matches!(channel.mode, Mode::Confirm(_)),
                     "consumer_count": channel.consumers.len(),
                     "messages_unacknowledged": channel.unacked().count(),
@@ -194,17 +200,27 @@ impl Engine {
 
     pub(super) fn consumer_rows(&self) -> Value {
         let rows = self.consumers.iter().map(|(_, consumer)| {
-            let queue = self.queues.get(consumer.queue).map(|queue| queue.name.as_str());
+            let queue = self.queues.get(consumer.queue);
+            let vhost = queue.map(|queue| &*queue.vhost.name);
+            let queue = queue.map(|queue| queue.name.as_str());
             let channel = self.channels.get(consumer.channel);
             let channel =
                 channel.map(|channel| format!("{}.{}", pid(channel.connection), channel.number));
             json!({
-                "queue_name": queue, "vhost": DEFAULT_VHOST, "channel_pid": channel,
+                "queue_name": queue, "vhost": vhost, "channel_pid": channel,
                 "consumer_tag": consumer.tag.as_str(), "ack_required": !consumer.no_ack,
                 "prefetch_count": consumer.prefetch, "exclusive": consumer.exclusive, "active": true,
             })
         });
         sorted(rows.collect(), "queue_name")
+    }
+}
+
+/// Those of one virtual host, or all.
+pub(super) fn of_vhost(rows: Value, vhost: Option<&str>) -> Value {
+    match rows {
+        Value::Array(rows) => rows.into_iter().filter(|row| is(row, "vhost", vhost)).collect(),
+        other => other,
     }
 }
 

@@ -8,9 +8,10 @@ use warren_amqp::{ReplyCode, properties};
 use super::{SessionState, Slot};
 use crate::channel::{ChannelKey, Publish};
 use crate::engine::Engine;
-use crate::exception::Exception;
+use crate::exception::{Exception, resource};
 use crate::exchange::ExchangeKey;
 use crate::message::Content;
+use crate::vhost::VhostKey;
 
 /// The largest body taken, in bytes: RabbitMQ's default before 4.0.
 pub(super) const BODY_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -19,6 +20,7 @@ const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A publish of which more is to come.
 pub(super) struct Incoming {
+    vhost: VhostKey,
     exchange: Option<ExchangeKey>,
     routing_key: CompactString,
     mandatory: bool,
@@ -44,13 +46,16 @@ impl Incoming {
         }
         let name = publish.exchange;
         let exchange = engine.check_publish(channel, name, publish.routing_key)?;
-        if let Some(key) = exchange
-            && engine.exchanges.get(key).is_some_and(|exchange| exchange.internal)
+        if let Some(exchange) = exchange.and_then(|key| engine.exchanges.get(key))
+            && exchange.internal
         {
-            let text = format!("cannot publish to internal exchange '{name}' in vhost '/'");
-            return Err(Exception::refused(text));
+            let what = resource("internal exchange", name, &exchange.vhost);
+            return Err(Exception::refused(format!("cannot publish to {what}")));
         }
+        let vhost =
+            engine.channels.get(channel).map_or(VhostKey::nothing(), |channel| channel.vhost);
         Ok(Self {
+            vhost,
             exchange,
             routing_key: publish.routing_key.into(),
             mandatory: publish.mandatory,
@@ -145,13 +150,15 @@ impl SessionState {
         if !whole {
             return Ok(());
         }
-        let Some(Incoming { exchange, routing_key, mandatory, body: Some(body) }) = incoming.take()
+        let Some(Incoming { vhost, exchange, routing_key, mandatory, body: Some(body) }) =
+            incoming.take()
         else {
             return Ok(());
         };
         let content = Content::new(body.bytes, body.properties_bytes);
         let more_keys = Vec::new();
-        engine.publish(*key, Publish { exchange, routing_key, more_keys, mandatory, content })
+        let publish = Publish { vhost, exchange, routing_key, more_keys, mandatory, content };
+        engine.publish(*key, publish)
     }
 }
 

@@ -181,8 +181,9 @@ impl SessionState {
 
     fn open(&mut self, engine: &mut Engine, open: &methods::Open<'_>) -> Result<(), Exception> {
         let user = self.connection(engine).map(|connection| connection.user.clone());
-        engine.check_open(user.as_deref().unwrap_or_default(), open.virtual_host)?;
+        let vhost = engine.check_open(user.as_deref().unwrap_or_default(), open.virtual_host)?;
         if let Some(connection) = self.connection(engine) {
+            connection.vhost = vhost;
             connection.deadline = None;
             connection.send(0, &connection::OpenOk {});
             tracing::info!(peer = %connection.transport.peer(), user = connection.user, name = connection.client_name, "a connection is open");

@@ -12,6 +12,7 @@ use crate::connection::ConnectionKey;
 use crate::engine::{Engine, refuse_default};
 use crate::exception::Exception;
 use crate::exchange::{Destination, ExchangeKey};
+use crate::vhost::VhostRef;
 
 impl SessionState {
     pub(super) fn channel_method(
@@ -63,7 +64,11 @@ impl SessionState {
                 self.send(engine, number, &access::RequestOk { ticket: 1 });
                 Ok(())
             }
-            method => Call { engine, connection, key }.run(method),
+            method => {
+                let vhost = engine.connections.get(connection).map(|connection| &connection.vhost);
+                let vhost = vhost.cloned().unwrap_or_else(VhostRef::nowhere);
+                Call { engine, connection, vhost, key }.run(method)
+            }
         }
     }
 
@@ -98,6 +103,7 @@ impl SessionState {
 struct Call<'a> {
     engine: &'a mut Engine,
     connection: ConnectionKey,
+    vhost: VhostRef,
     key: ChannelKey,
 }
 
@@ -129,22 +135,23 @@ impl Call<'_> {
                         self.check(Access::Write, "exchange", alternate)?;
                     }
                 }
-                self.engine.declare_exchange(&declare)?;
+                self.engine.declare_exchange(&self.vhost, &declare)?;
                 self.reply(declare.no_wait, &exchange::DeclareOk {});
             }
             Method::ExchangeDelete(delete) => {
                 self.check(Access::Configure, "exchange", delete.exchange)?;
-                self.engine.delete_exchange(delete.exchange, delete.if_unused)?;
+                self.engine.delete_exchange(&self.vhost, delete.exchange, delete.if_unused)?;
                 self.reply(delete.no_wait, &exchange::DeleteOk {});
             }
             Method::ExchangeBind(bind) => {
                 refuse_default(bind.destination)?;
                 self.check(Access::Write, "exchange", bind.destination)?;
                 self.check(Access::Read, "exchange", bind.source)?;
-                let source = self.engine.find_source(bind.source)?;
+                let source = self.engine.find_source(&self.vhost, bind.source)?;
                 self.check_topic(source, bind.routing_key)?;
-                let destination =
-                    Destination::Exchange(self.engine.find_exchange(bind.destination)?);
+                let destination = Destination::Exchange(
+                    self.engine.find_exchange(&self.vhost, bind.destination)?,
+                );
                 self.engine.bind(source, destination, bind.routing_key, &bind.arguments)?;
                 self.reply(bind.no_wait, &exchange::BindOk {});
             }
@@ -153,7 +160,7 @@ impl Call<'_> {
                 refuse_default(unbind.source)?;
                 self.check(Access::Write, "exchange", unbind.destination)?;
                 self.check(Access::Read, "exchange", unbind.source)?;
-                let destination = self.engine.exchange_key(unbind.destination);
+                let destination = self.engine.exchange_key(self.vhost.key, unbind.destination);
                 self.unbind(
                     unbind.source,
                     destination.map(Destination::Exchange),
@@ -167,8 +174,8 @@ impl Call<'_> {
                 let name = self.queue_name(bind.queue)?;
                 self.check(Access::Write, "queue", &name)?;
                 self.check(Access::Read, "exchange", bind.exchange)?;
-                let source = self.engine.find_source(bind.exchange)?;
-                let queue = self.engine.find_queue(&name, self.connection)?;
+                let source = self.engine.find_source(&self.vhost, bind.exchange)?;
+                let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
                 let key = key_or_name(bind.queue, bind.routing_key, &name);
                 self.check_topic(source, key)?;
                 self.engine.bind(source, Destination::Queue(queue), key, &bind.arguments)?;
@@ -179,7 +186,8 @@ impl Call<'_> {
                 refuse_default(unbind.exchange)?;
                 self.check(Access::Write, "queue", &name)?;
                 self.check(Access::Read, "exchange", unbind.exchange)?;
-                let destination = self.engine.queue_key(&name).map(Destination::Queue);
+                let destination =
+                    self.engine.queue_key(self.vhost.key, &name).map(Destination::Queue);
                 let key = key_or_name(unbind.queue, unbind.routing_key, &name);
                 self.unbind(unbind.exchange, destination, key, &unbind.arguments)?;
                 self.reply(false, &queue::UnbindOk {});
@@ -187,14 +195,15 @@ impl Call<'_> {
             Method::QueuePurge(purge) => {
                 let name = self.queue_name(purge.queue)?;
                 self.check(Access::Read, "queue", &name)?;
-                let queue = self.engine.find_queue(&name, self.connection)?;
+                let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
                 let message_count = self.engine.purge_queue(queue);
                 self.reply(purge.no_wait, &queue::PurgeOk { message_count });
             }
             Method::QueueDelete(delete) => {
                 let name = self.queue_name(delete.queue)?;
                 self.check(Access::Configure, "queue", &name)?;
-                let message_count = self.engine.delete_queue(self.connection, &delete, &name)?;
+                let message_count =
+                    self.engine.delete_queue(&self.vhost, self.connection, &delete, &name)?;
                 self.reply(delete.no_wait, &queue::DeleteOk { message_count });
             }
             Method::ConfirmSelect(select) => {
@@ -249,7 +258,7 @@ impl Call<'_> {
             Method::BasicConsume(consume) => {
                 let name = self.queue_name(consume.queue)?;
                 self.check(Access::Read, "queue", &name)?;
-                let queue = self.engine.find_queue(&name, self.connection)?;
+                let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
                 let tag = self.engine.consume(key, queue, &consume)?;
                 self.reply(consume.no_wait, &basic::ConsumeOk { consumer_tag: &tag });
             }
@@ -262,7 +271,7 @@ impl Call<'_> {
             Method::BasicGet(get) => {
                 let name = self.queue_name(get.queue)?;
                 self.check(Access::Read, "queue", &name)?;
-                let queue = self.engine.find_queue(&name, self.connection)?;
+                let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
                 self.engine.get(key, queue, get.no_ack);
             }
             _ => return Err(Exception::hard(ReplyCode::COMMAND_INVALID, "unimplemented method")),
@@ -284,7 +293,8 @@ impl Call<'_> {
                 self.check(Access::Write, "exchange", exchange)?;
             }
         }
-        let key = self.engine.declare_queue(self.connection, &name, generated, declare)?;
+        let key =
+            self.engine.declare_queue(&self.vhost, self.connection, &name, generated, declare)?;
         if let Some(channel) = self.engine.channels.get_mut(self.key) {
             channel.last_queue = name.clone();
         }
@@ -306,7 +316,8 @@ impl Call<'_> {
         routing_key: &str,
         arguments: &FieldTable,
     ) -> Result<(), Exception> {
-        let (Some(source), Some(destination)) = (self.engine.exchange_key(source), destination)
+        let (Some(source), Some(destination)) =
+            (self.engine.exchange_key(self.vhost.key, source), destination)
         else {
             return Ok(());
         };

@@ -15,6 +15,7 @@ use crate::exchange::{ExchangeKey, Kind};
 use crate::store::Definition;
 use crate::tenancy::DEFAULT_VHOST;
 use crate::tenancy::record::{PermissionRecord, Record, RecordKey, UserRecord};
+use crate::vhost::VhostRef;
 
 /// What a channel was last found to be allowed to publish to.
 #[derive(Clone, Copy)]
@@ -68,6 +69,7 @@ impl Engine {
             tenancy.put(record)?;
         }
         self.tenancy = tenancy;
+        self.open_vhosts();
         let policies = records
             .iter()
             .any(|record| matches!(record, Record::Policy(_) | Record::OperatorPolicy(_)));
@@ -88,8 +90,14 @@ impl Engine {
     pub(crate) fn delete_record(&mut self, key: RecordKey) -> bool {
         let found = self.tenancy.delete(&key);
         if found {
-            if let RecordKey::User(name) = &key {
-                self.close_connections_of(name);
+            match &key {
+                RecordKey::User(name) => self.close_connections_of(name),
+                RecordKey::Vhost(name) => {
+                    if let Some(vhost) = self.find_vhost(name) {
+                        self.close_vhost(vhost.key);
+                    }
+                }
+                _ => {}
             }
             let policies =
                 matches!(key, RecordKey::Policy { .. } | RecordKey::OperatorPolicy { .. });
@@ -112,18 +120,18 @@ impl Engine {
     }
 
     /// Whether a user may open a virtual host now.
-    pub(crate) fn check_open(&self, user: &str, vhost: &str) -> Result<(), Exception> {
+    pub(crate) fn check_open(&self, user: &str, vhost: &str) -> Result<VhostRef, Exception> {
         let refused = |text: String| Err(Exception::hard(ReplyCode::NOT_ALLOWED, text));
-        if !self.tenancy.vhosts.contains_key(vhost) {
+        let Some(found) = self.find_vhost(vhost) else {
             return refused(format!("vhost {vhost} not found"));
-        }
+        };
         let open = |filter: &dyn Fn(&Connection) -> bool| {
             let connections = self.connections.iter();
             connections.filter(|(_, connection)| connection.is_open() && filter(connection)).count()
                 as u64
         };
         if let Some(limit) = self.tenancy.vhost_limit(vhost, "max-connections")
-            && limit <= open(&|_| true)
+            && limit <= open(&|connection| connection.vhost.key == found.key)
         {
             return refused(format!(
                 "access to vhost '{vhost}' refused for user '{user}': connection limit ({limit}) is reached"
@@ -138,7 +146,7 @@ impl Engine {
             ));
         }
         if self.tenancy.may_open(user, vhost) {
-            return Ok(());
+            return Ok(found);
         }
         refused(format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
@@ -173,11 +181,11 @@ impl Engine {
     ) -> Result<(), Exception> {
         let Some(connection) = self.connections.get(connection) else { return Ok(()) };
         let user = &connection.user;
-        if self.tenancy.allows(user, DEFAULT_VHOST, access, name) {
+        if self.tenancy.allows(user, &connection.vhost.name, access, name) {
             return Ok(());
         }
         let name = if name.is_empty() { "amq.default" } else { name };
-        let what = resource(kind, name);
+        let what = resource(kind, name, &connection.vhost);
         Err(Exception::refused(format!("access to {what} refused for user '{user}'")))
     }
 
@@ -193,11 +201,11 @@ impl Engine {
         let Some(connection) = self.connections.get(connection) else { return Ok(()) };
         let user = &connection.user;
         if exchange.kind != Kind::Topic
-            || self.tenancy.allows_topic(user, DEFAULT_VHOST, &exchange.name, access, key)
+            || self.tenancy.allows_topic(user, &exchange.vhost.name, &exchange.name, access, key)
         {
             return Ok(());
         }
-        let what = resource("exchange", &exchange.name);
+        let what = resource("exchange", &exchange.name, &exchange.vhost);
         Err(Exception::refused(format!(
             "access to topic '{key}' in {what} refused for user '{user}'"
         )))
@@ -210,9 +218,9 @@ impl Engine {
         name: &str,
         routing_key: &str,
     ) -> Result<Option<ExchangeKey>, Exception> {
-        let exchange = if name.is_empty() { None } else { self.exchange_key(name) };
+        let Some(channel) = self.channels.get(key) else { return Ok(None) };
+        let exchange = if name.is_empty() { None } else { self.exchange_key(channel.vhost, name) };
         let missing = exchange.is_none() && !name.is_empty();
-        let Some(channel) = self.channels.get(key) else { return Ok(exchange) };
         let connection = channel.connection;
         let check = match channel.publish_check {
             Some(check)
@@ -225,7 +233,9 @@ impl Engine {
             _ => {
                 self.check_access(connection, Access::Write, "exchange", name)?;
                 if missing {
-                    return Err(Exception::not_found("exchange", name));
+                    let vhost = self.connections.get(connection).map(|other| other.vhost.clone());
+                    let vhost = vhost.unwrap_or_else(VhostRef::nowhere);
+                    return Err(Exception::not_found("exchange", name, &vhost));
                 }
                 let revision = self.tenancy.revision;
                 let check =
@@ -256,13 +266,13 @@ impl Engine {
     }
 
     /// Whether the virtual host takes one more queue.
-    pub(super) fn check_queue_limit(&self, name: &str) -> Result<(), Exception> {
-        match self.tenancy.vhost_limit(DEFAULT_VHOST, "max-queues") {
-            Some(limit) if limit <= self.queues.len() as u64 => {
-                Err(Exception::precondition(format!(
-                    "cannot declare queue '{name}': queue limit in vhost '{DEFAULT_VHOST}' ({limit}) is reached"
-                )))
-            }
+    pub(super) fn check_queue_limit(&self, vhost: &VhostRef, name: &str) -> Result<(), Exception> {
+        let queues = self.vhosts.get(vhost.key).map_or(0, |vhost| vhost.queues.len());
+        let vhost = &vhost.name;
+        match self.tenancy.vhost_limit(vhost, "max-queues") {
+            Some(limit) if limit <= queues as u64 => Err(Exception::precondition(format!(
+                "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({limit}) is reached"
+            ))),
             _ => Ok(()),
         }
     }

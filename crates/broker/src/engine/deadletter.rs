@@ -4,8 +4,6 @@
 //! turn, so that chains of queues need no recursion. In the store's log the copy stands before the end of the
 //! original, in one batch: a crash loses neither.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use compact_str::CompactString;
 use warren_amqp::{BasicProperties, FieldTable, FieldValue, RawProperties};
 
@@ -13,6 +11,7 @@ use super::Engine;
 use crate::channel::Publish;
 use crate::message::{Content, Entry, Message};
 use crate::queue::QueueKey;
+use crate::vhost::VhostKey;
 
 /// Dead letters of one turn. Then others have theirs.
 const LETTERS_PER_TURN: usize = 4096;
@@ -40,6 +39,7 @@ impl Reason {
 /// A message on its way to the dead letter exchange of a queue.
 pub(crate) struct Letter {
     queue: QueueKey,
+    vhost: VhostKey,
     queue_name: CompactString,
     exchange: CompactString,
     routing_key: Option<CompactString>,
@@ -66,10 +66,12 @@ impl Engine {
         refused: bool,
     ) -> Option<Entry> {
         let Some(settings) = self.queues.get(queue) else { return Some(entry) };
-        let (queue_name, settings) = (settings.name.clone(), &settings.settings);
+        let (vhost, queue_name) = (settings.vhost.key, settings.name.clone());
+        let settings = &settings.settings;
         let Some(exchange) = settings.dead_letter_exchange.clone() else { return Some(entry) };
         let routing_key = settings.dead_letter_routing_key.clone();
-        let letter = Letter { queue, queue_name, exchange, routing_key, entry, reason, refused };
+        let letter =
+            Letter { vhost, queue, queue_name, exchange, routing_key, entry, reason, refused };
         self.letters.push_back(letter);
         None
     }
@@ -89,7 +91,7 @@ impl Engine {
     fn send_letter(&mut self, letter: &Letter) {
         let exchange = match letter.exchange.as_str() {
             "" => None,
-            name => match self.exchange_key(name) {
+            name => match self.exchange_key(letter.vhost, name) {
                 Some(key) => Some(key),
                 None => return,
             },
@@ -99,7 +101,7 @@ impl Engine {
         else {
             return;
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = self.now_ms / 1000;
         let deaths = note_death(
             &mut properties,
             message,
@@ -117,7 +119,9 @@ impl Engine {
         let properties_bytes = bytes.len();
         bytes.extend_from_slice(message.content.body());
         let content = Content::new(bytes, properties_bytes);
-        let publish = Publish { exchange, routing_key, more_keys, mandatory: false, content };
+        let vhost = letter.vhost;
+        let publish =
+            Publish { vhost, exchange, routing_key, more_keys, mandatory: false, content };
         self.route(&publish);
         if letter.reason != Reason::Rejected {
             let mut targets = std::mem::take(&mut self.targets);

@@ -14,6 +14,7 @@ use crate::policy::Target;
 use crate::queue::settings::{self, Settings};
 use crate::queue::{Queue, QueueKey};
 use crate::store::{self, Definition};
+use crate::vhost::VhostRef;
 
 /// What a queue is declared to be.
 const QUEUE_TYPE: &str = "x-queue-type";
@@ -22,19 +23,20 @@ const ALTERNATE: &str = "alternate-exchange";
 impl Engine {
     pub(crate) fn declare_exchange(
         &mut self,
+        vhost: &VhostRef,
         declare: &exchange::Declare<'_>,
     ) -> Result<(), Exception> {
         let name = declare.exchange;
         if declare.passive {
             refuse_default(name)?;
-            return self.find_exchange(name).map(drop);
+            return self.find_exchange(vhost, name).map(drop);
         }
         let Some(kind) = Kind::parse(declare.kind) else {
             let text = format!("unknown exchange type '{}'", declare.kind);
             return Err(Exception::new(ReplyCode::COMMAND_INVALID, text));
         };
         refuse_default(name)?;
-        if let Some(key) = self.exchange_key(name) {
+        if let Some(key) = self.exchange_key(vhost.key, name) {
             return self.check_equivalent_exchange(key, declare, kind.name());
         }
         refuse_reserved("exchange", name)?;
@@ -47,13 +49,13 @@ impl Engine {
                     let text = format!(
                         "invalid type '{}' for arg '{ALTERNATE}' in {}",
                         value.type_name(),
-                        resource("exchange", name)
+                        resource("exchange", name, vhost)
                     );
                     return Err(Exception::precondition(text));
                 }
             },
         };
-        let mut exchange = Exchange::new(name, kind);
+        let mut exchange = Exchange::new(vhost, name, kind);
         exchange.durable = declare.durable;
         exchange.auto_delete = declare.auto_delete;
         exchange.internal = declare.internal;
@@ -61,6 +63,7 @@ impl Engine {
         exchange.alternate = alternate;
         if exchange.durable {
             self.define(Definition::PutExchange(store::ExchangeDefinition {
+                vhost: vhost.name.as_ref().into(),
                 name: name.into(),
                 kind: kind.name().into(),
                 auto_delete: exchange.auto_delete,
@@ -79,10 +82,10 @@ impl Engine {
         kind: &str,
     ) -> Result<(), Exception> {
         let Some(current) = self.exchanges.get(key) else { return Ok(()) };
-        let name = declare.exchange;
+        let what = resource("exchange", declare.exchange, &current.vhost);
         let differs = |argument: &str, received: &str, current: &str| {
             let text = format!("received '{received}' but current is '{current}'");
-            Err(Exception::inequivalent(argument, "exchange", name, &text))
+            Err(Exception::inequivalent(argument, &what, &text))
         };
         if kind != current.kind.name() {
             return differs("type", kind, current.kind.name());
@@ -96,24 +99,25 @@ impl Engine {
                 return differs(argument, bool_text(received), bool_text(current));
             }
         }
-        check_equivalent_argument(
-            ALTERNATE,
-            "exchange",
-            name,
-            &declare.arguments,
-            &current.arguments,
-        )
+        check_equivalent_argument(ALTERNATE, &what, &declare.arguments, &current.arguments)
     }
 
-    pub(crate) fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<(), Exception> {
+    pub(crate) fn delete_exchange(
+        &mut self,
+        vhost: &VhostRef,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<(), Exception> {
         refuse_default(name)?;
         if name.starts_with("amq.") {
-            let text = format!("deletion of system {} not allowed", resource("exchange", name));
+            let what = resource("exchange", name, vhost);
+            let text = format!("deletion of system {what} not allowed");
             return Err(Exception::refused(text));
         }
-        let Some(key) = self.exchange_key(name) else { return Ok(()) };
+        let Some(key) = self.exchange_key(vhost.key, name) else { return Ok(()) };
         if if_unused && self.exchanges.get(key).is_some_and(Exchange::has_bindings) {
-            return Err(Exception::precondition(format!("{} in use", resource("exchange", name))));
+            let what = resource("exchange", name, vhost);
+            return Err(Exception::precondition(format!("{what} in use")));
         }
         self.remove_exchange(key);
         Ok(())
@@ -121,9 +125,14 @@ impl Engine {
 
     pub(crate) fn remove_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
-        self.exchange_names.remove(&exchange.name);
+        if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
+            vhost.exchanges.remove(&exchange.name);
+        }
         if exchange.durable {
-            self.define(Definition::DeleteExchange(exchange.name.as_ref().into()));
+            self.define(Definition::DeleteExchange {
+                vhost: exchange.vhost.name.as_ref().into(),
+                name: exchange.name.as_ref().into(),
+            });
         }
         for binding in exchange.bindings() {
             self.forget_at_destination(key, binding);
@@ -133,22 +142,33 @@ impl Engine {
         }
     }
 
-    pub(crate) fn find_exchange(&self, name: &str) -> Result<ExchangeKey, Exception> {
-        self.exchange_key(name).ok_or_else(|| Exception::not_found("exchange", name))
+    pub(crate) fn find_exchange(
+        &self,
+        vhost: &VhostRef,
+        name: &str,
+    ) -> Result<ExchangeKey, Exception> {
+        let key = self.exchange_key(vhost.key, name);
+        key.ok_or_else(|| Exception::not_found("exchange", name, vhost))
     }
 
     /// The exchange that a binding leads from.
-    pub(crate) fn find_source(&self, name: &str) -> Result<ExchangeKey, Exception> {
+    pub(crate) fn find_source(
+        &self,
+        vhost: &VhostRef,
+        name: &str,
+    ) -> Result<ExchangeKey, Exception> {
         refuse_default(name)?;
-        self.find_exchange(name)
+        self.find_exchange(vhost, name)
     }
 
     pub(crate) fn find_queue(
         &self,
+        vhost: &VhostRef,
         name: &str,
         connection: ConnectionKey,
     ) -> Result<QueueKey, Exception> {
-        let key = self.queue_key(name).ok_or_else(|| Exception::not_found("queue", name))?;
+        let key = self.queue_key(vhost.key, name);
+        let key = key.ok_or_else(|| Exception::not_found("queue", name, vhost))?;
         self.check_owner(key, connection)?;
         Ok(key)
     }
@@ -156,8 +176,8 @@ impl Engine {
     /// Refuses a queue that is another connection's own.
     fn check_owner(&self, key: QueueKey, connection: ConnectionKey) -> Result<(), Exception> {
         match self.queues.get(key) {
-            Some(Queue { owner: Some(owner), name, .. }) if *owner != connection => {
-                Err(locked(name))
+            Some(Queue { owner: Some(owner), name, vhost, .. }) if *owner != connection => {
+                Err(locked(name, vhost))
             }
             _ => Ok(()),
         }
@@ -167,24 +187,26 @@ impl Engine {
     /// `name` is ours (and may begin with `amq.`).
     pub(crate) fn declare_queue(
         &mut self,
+        vhost: &VhostRef,
         connection: ConnectionKey,
         name: &str,
         generated: bool,
         declare: &queue::Declare<'_>,
     ) -> Result<QueueKey, Exception> {
         if declare.passive {
-            return self.find_queue(name, connection);
+            return self.find_queue(vhost, name, connection);
         }
         // Before anything else: a queue that we have named cannot be declared by its name again.
         if !generated {
             refuse_reserved("queue", name)?;
         }
-        if let Some(key) = self.queue_key(name) {
+        if let Some(key) = self.queue_key(vhost.key, name) {
             self.check_equivalent_queue(key, connection, name, declare)?;
             self.touch(key);
             return Ok(key);
         }
-        let kind = check_queue_arguments(name, &declare.arguments)?;
+        let what = resource("queue", name, vhost);
+        let kind = check_queue_arguments(&what, &declare.arguments)?;
         if kind == "quorum" {
             for (wrong, property) in [
                 (!declare.durable, "non-durable"),
@@ -192,16 +214,15 @@ impl Engine {
                 (declare.auto_delete, "auto-delete"),
             ] {
                 if wrong {
-                    let what = resource("queue", name);
                     return Err(Exception::precondition(format!(
                         "invalid property '{property}' for {what}"
                     )));
                 }
             }
         }
-        self.check_queue_limit(name)?;
+        self.check_queue_limit(vhost, name)?;
         self.last_queue_id += 1;
-        let mut queue = Queue::new(self.last_queue_id, name);
+        let mut queue = Queue::new(self.last_queue_id, vhost, name);
         queue.durable = declare.durable;
         queue.auto_delete = declare.auto_delete;
         queue.owner = declare.exclusive.then_some(connection);
@@ -209,6 +230,7 @@ impl Engine {
         if stored(&queue) {
             self.define(Definition::PutQueue(store::QueueDefinition {
                 id: queue.id,
+                vhost: vhost.name.as_ref().into(),
                 name: name.into(),
                 auto_delete: queue.auto_delete,
                 arguments: table_bytes(&queue.arguments).to_vec(),
@@ -233,8 +255,9 @@ impl Engine {
     ) -> Result<(), Exception> {
         let Some(current) = self.queues.get(key) else { return Ok(()) };
         if current.owner != declare.exclusive.then_some(connection) {
-            return Err(locked(name));
+            return Err(locked(name, &current.vhost));
         }
+        let what = resource("queue", name, &current.vhost);
         for (argument, received, current) in [
             ("durable", declare.durable, current.durable),
             ("auto_delete", declare.auto_delete, current.auto_delete),
@@ -245,21 +268,15 @@ impl Engine {
                     bool_text(received),
                     bool_text(current)
                 );
-                return Err(Exception::inequivalent(argument, "queue", name, &text));
+                return Err(Exception::inequivalent(argument, &what, &text));
             }
         }
         // No type is the type `classic`, as in RabbitMQ since 3.12.
         if queue_type(&declare.arguments) == queue_type(&current.arguments) {
-            settings::check_equivalent(name, &declare.arguments, &current.arguments)?;
-            check_queue_arguments(name, &declare.arguments).map(drop)
+            settings::check_equivalent(&what, &declare.arguments, &current.arguments)?;
+            check_queue_arguments(&what, &declare.arguments).map(drop)
         } else {
-            check_equivalent_argument(
-                QUEUE_TYPE,
-                "queue",
-                name,
-                &declare.arguments,
-                &current.arguments,
-            )
+            check_equivalent_argument(QUEUE_TYPE, &what, &declare.arguments, &current.arguments)
         }
     }
 
@@ -268,7 +285,7 @@ impl Engine {
         let Some(queue) = self.queues.get(key) else { return };
         let kind = queue_type(&queue.arguments).unwrap_or("classic").to_owned();
         let target = if kind == "quorum" { Target::QuorumQueue } else { Target::ClassicQueue };
-        let policy = self.tenancy.policy_for("/", target, &queue.name).definition();
+        let policy = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name).definition();
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.settings = Settings::new(&kind, &queue.arguments, &policy);
         queue.limited = queue.settings.is_limited();
@@ -287,18 +304,23 @@ impl Engine {
     /// Deletes a queue; how many messages were ready. A queue that is not there is deleted with success.
     pub(crate) fn delete_queue(
         &mut self,
+        vhost: &VhostRef,
         connection: ConnectionKey,
         delete: &queue::Delete<'_>,
         name: &str,
     ) -> Result<u32, Exception> {
-        let Some(key) = self.queue_key(name) else { return Ok(0) };
+        let Some(key) = self.queue_key(vhost.key, name) else { return Ok(0) };
         self.check_owner(key, connection)?;
         let Some(queue) = self.queues.get(key) else { return Ok(0) };
+        let refused = |why: &str| {
+            let what = resource("queue", name, vhost);
+            Err(Exception::precondition(format!("{what} {why}")))
+        };
         if delete.if_unused && !queue.consumers.is_empty() {
-            return Err(Exception::precondition(format!("{} in use", resource("queue", name))));
+            return refused("in use");
         }
         if delete.if_empty && !queue.is_empty() {
-            return Err(Exception::precondition(format!("{} not empty", resource("queue", name))));
+            return refused("not empty");
         }
         let count = queue.len() as u32;
         self.remove_queue(key);
@@ -308,7 +330,9 @@ impl Engine {
     /// Removes a queue with its messages and bindings; its consumers are told.
     pub(crate) fn remove_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.remove(key) else { return };
-        self.queue_names.remove(&queue.name);
+        if let Some(vhost) = self.vhosts.get_mut(queue.vhost.key) {
+            vhost.queues.remove(&queue.name);
+        }
         if let Some(owner) = queue.owner
             && let Some(connection) = self.connections.get_mut(owner)
         {
@@ -446,6 +470,7 @@ impl Engine {
             ),
         };
         Some(store::BindingDefinition {
+            vhost: source.vhost.name.as_ref().into(),
             source: source.name.as_ref().into(),
             destination,
             to_queue,
@@ -481,11 +506,11 @@ fn refuse_reserved(kind: &str, name: &str) -> Result<(), Exception> {
     Ok(())
 }
 
-fn locked(name: &str) -> Exception {
+fn locked(name: &str, vhost: &VhostRef) -> Exception {
     let text = format!(
         "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
          exclusive property value does not match that of the original declaration.",
-        resource("queue", name)
+        resource("queue", name, vhost)
     );
     Exception::new(ReplyCode::RESOURCE_LOCKED, text)
 }
@@ -502,14 +527,13 @@ fn queue_type(arguments: &FieldTable) -> Option<&str> {
 }
 
 /// The type of queue that is asked for.
-fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
+fn check_queue_arguments<'a>(what: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
     if let Some(value) = arguments.get(QUEUE_TYPE) {
         match value.as_str() {
             Some("classic" | "quorum") => {}
             Some("stream") => {
                 return Err(Exception::not_implemented(format!(
-                    "queue type 'stream' for {} is not available",
-                    resource("queue", name)
+                    "queue type 'stream' for {what} is not available"
                 )));
             }
             other => {
@@ -517,7 +541,6 @@ fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'
                     Some(other) => erlang::quoted(&format!("unsupported queue type '{other}'")),
                     None => format!("{{unacceptable_type,{}}}", value.type_name()),
                 };
-                let what = resource("queue", name);
                 return Err(Exception::precondition(format!(
                     "invalid arg '{QUEUE_TYPE}' for {what}: {why}"
                 )));
@@ -525,7 +548,7 @@ fn check_queue_arguments<'a>(name: &str, arguments: &'a FieldTable) -> Result<&'
         }
     }
     let kind = queue_type(arguments).unwrap_or("classic");
-    settings::check(name, kind, arguments)?;
+    settings::check(what, kind, arguments)?;
     Ok(kind)
 }
 
@@ -547,8 +570,7 @@ pub(super) fn check_arguments<'a>(
 
 fn check_equivalent_argument(
     argument: &str,
-    kind: &str,
-    name: &str,
+    what: &str,
     received: &FieldTable,
     current: &FieldTable,
 ) -> Result<(), Exception> {
@@ -564,7 +586,7 @@ fn check_equivalent_argument(
         return Ok(());
     }
     let text = format!("received {} but current is {}", value_text(received), value_text(current));
-    Err(Exception::inequivalent(argument, kind, name, &text))
+    Err(Exception::inequivalent(argument, what, &text))
 }
 
 fn value_text(value: Option<&FieldValue>) -> String {

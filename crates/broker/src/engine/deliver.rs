@@ -44,7 +44,7 @@ impl Engine {
         if taken || (consume.exclusive && alone) {
             return Err(Exception::refused(format!(
                 "{} in exclusive use",
-                resource("queue", &queue.name)
+                resource("queue", &queue.name, &queue.vhost)
             )));
         }
         let key = self.consumers.insert(Consumer {

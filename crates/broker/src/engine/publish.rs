@@ -193,9 +193,10 @@ impl Engine {
         self.targets.clear();
         let Some(exchange) = publish.exchange else {
             // The default exchange: a key is a queue's name.
-            self.targets.extend(self.queue_names.get(&publish.routing_key));
+            let Some(vhost) = self.vhosts.get(publish.vhost) else { return };
+            self.targets.extend(vhost.queues.get(&publish.routing_key));
             for key in &publish.more_keys {
-                let queue = self.queue_names.get(key);
+                let queue = vhost.queues.get(key);
                 if let Some(queue) = queue.filter(|queue| !self.targets.contains(*queue)) {
                     self.targets.push(*queue);
                 }
@@ -239,7 +240,8 @@ impl Engine {
             );
         }
         if !matched && let Some(alternate) = &exchange.alternate {
-            further.extend(self.exchange_names.get(alternate.as_str()));
+            let vhost = self.vhosts.get(publish.vhost);
+            further.extend(vhost.and_then(|vhost| vhost.exchanges.get(alternate.as_str())));
         }
     }
 

@@ -12,11 +12,16 @@ use crate::exchange::{Destination, Exchange, Kind};
 use crate::message::Message;
 use crate::queue::{Queue, QueueKey};
 use crate::store::{BindingDefinition, Recovered, Store};
+use crate::vhost::VhostRef;
 
 impl Engine {
     /// Fills a new engine with what was found on disk, and lets it write there from now on.
     pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
+        self.open_vhosts();
         for definition in recovered.exchanges {
+            let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
+                continue;
+            };
             let Some(kind) = Kind::parse(&definition.kind) else {
                 tracing::error!(
                     exchange = definition.name,
@@ -31,7 +36,7 @@ impl Engine {
             let arguments = table(&definition.arguments);
             let alternate = arguments.get("alternate-exchange").and_then(|value| value.as_str());
             let alternate = alternate.map(Into::into);
-            let mut exchange = Exchange::new(&definition.name, kind);
+            let mut exchange = Exchange::new(&vhost, &definition.name, kind);
             exchange.auto_delete = definition.auto_delete;
             exchange.internal = definition.internal;
             exchange.arguments = arguments;
@@ -45,7 +50,10 @@ impl Engine {
         }
         let mut queues = FxHashMap::default();
         for definition in recovered.queues {
-            let mut queue = Queue::new(definition.id, &definition.name);
+            let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
+                continue;
+            };
+            let mut queue = Queue::new(definition.id, &vhost, &definition.name);
             queue.durable = true;
             queue.auto_delete = definition.auto_delete;
             queue.arguments = table(&definition.arguments);
@@ -64,16 +72,30 @@ impl Engine {
         self.refresh_queues();
     }
 
+    fn recovered_vhost(&self, vhost: &str, name: &str) -> Option<VhostRef> {
+        let found = self.find_vhost(vhost);
+        if found.is_none() {
+            tracing::error!(
+                vhost,
+                name,
+                "the store holds a definition of a virtual host that is not there"
+            );
+        }
+        found
+    }
+
     fn recover_binding(&mut self, binding: &BindingDefinition) {
+        let Some(vhost) = self.recovered_vhost(&binding.vhost, &binding.source) else { return };
         let destination = if binding.to_queue {
-            self.queue_key(&binding.destination).map(Destination::Queue)
+            self.queue_key(vhost.key, &binding.destination).map(Destination::Queue)
         } else {
-            self.exchange_key(&binding.destination).map(Destination::Exchange)
+            self.exchange_key(vhost.key, &binding.destination).map(Destination::Exchange)
         };
-        let bound =
-            self.exchange_key(&binding.source).zip(destination).map(|(source, destination)| {
+        let bound = self.exchange_key(vhost.key, &binding.source).zip(destination).map(
+            |(source, destination)| {
                 self.bind(source, destination, &binding.routing_key, &table(&binding.arguments))
-            });
+            },
+        );
         if !matches!(bound, Some(Ok(_))) {
             tracing::warn!(?binding, "a binding of the store leads nowhere");
         }

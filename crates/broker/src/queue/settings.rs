@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use warren_amqp::{FieldTable, FieldValue};
 
 use crate::erlang;
-use crate::exception::{Exception, resource};
+use crate::exception::Exception;
 
 /// RabbitMQ's limit for times: ten years, in milliseconds.
 const TIME_MS_MAX: i64 = 10 * 365 * 24 * 3600 * 1000;
@@ -165,13 +165,12 @@ const NOT_QUORUM: &[&str] = &[
 ///
 /// # Errors
 /// In RabbitMQ's words.
-pub(crate) fn check(name: &str, kind: &str, arguments: &FieldTable) -> Result<(), Exception> {
-    let what = || resource("queue", name);
+pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<(), Exception> {
     let foreign = if kind == "quorum" { NOT_QUORUM } else { NOT_CLASSIC };
     if let Some((key, _)) = arguments.iter().find(|(key, _)| foreign.contains(key)) {
         return Err(Exception::precondition(format!(
             "invalid arg '{key}' for {} of queue type rabbit_{kind}_queue",
-            what()
+            what
         )));
     }
     // Known, and not acted upon: to accept them would be to lie.
@@ -196,11 +195,11 @@ pub(crate) fn check(name: &str, kind: &str, arguments: &FieldTable) -> Result<()
             return Err(Exception::precondition(format!(
                 "invalid type '{}' for arg '{key}' in {}",
                 value.type_name(),
-                what()
+                what
             )));
         }
         rule.check(value, arguments).map_err(|why| {
-            Exception::precondition(format!("invalid arg '{key}' for {}: {why}", what()))
+            Exception::precondition(format!("invalid arg '{key}' for {what}: {why}"))
         })?;
     }
     let strategy = arguments.get("x-dead-letter-strategy").and_then(FieldValue::as_str);
@@ -267,7 +266,7 @@ impl Rule {
 /// # Errors
 /// For the first argument that differs.
 pub(crate) fn check_equivalent(
-    name: &str,
+    what: &str,
     received: &FieldTable,
     current: &FieldTable,
 ) -> Result<(), Exception> {
@@ -283,7 +282,7 @@ pub(crate) fn check_equivalent(
             (Some(one), None) => format!("received {} but current is none", described(one)),
             (None, Some(other)) => format!("received none but current is {}", described(other)),
         };
-        return Err(Exception::inequivalent(key, "queue", name, &difference));
+        return Err(Exception::inequivalent(key, what, &difference));
     }
     Ok(())
 }

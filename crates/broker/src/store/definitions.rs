@@ -12,7 +12,7 @@ use super::{
 
 /// Each leads from one format to the next. The format of a file is how many it has seen, kept in SQLite's
 /// `user_version`; 0 is a new file. What has been released is never changed: a change is another migration.
-const MIGRATIONS: &[&str] = &[SCHEMA, tenancy::SCHEMA];
+const MIGRATIONS: &[&str] = &[SCHEMA, tenancy::SCHEMA, VHOSTS];
 const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 const SCHEMA: &str = "
@@ -31,6 +31,42 @@ const SCHEMA: &str = "
         PRIMARY KEY (source, to_queue, destination, routing_key, arguments)
     ) WITHOUT ROWID, STRICT;
     CREATE INDEX bindings_by_destination ON bindings (destination, to_queue);
+";
+
+/// Format 3: names are those of a virtual host. Until then there was one.
+const VHOSTS: &str = "
+    ALTER TABLE exchanges RENAME TO old_exchanges;
+    ALTER TABLE queues RENAME TO old_queues;
+    ALTER TABLE bindings RENAME TO old_bindings;
+    DROP INDEX bindings_by_destination;
+    CREATE TABLE exchanges (
+        vhost TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, auto_delete INTEGER NOT NULL,
+        internal INTEGER NOT NULL, arguments BLOB NOT NULL,
+        PRIMARY KEY (vhost, name)
+    ) WITHOUT ROWID, STRICT;
+    CREATE TABLE queues (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, vhost TEXT NOT NULL, name TEXT NOT NULL, auto_delete INTEGER NOT NULL,
+        arguments BLOB NOT NULL,
+        UNIQUE (vhost, name)
+    ) STRICT;
+    CREATE TABLE bindings (
+        vhost TEXT NOT NULL, source TEXT NOT NULL, to_queue INTEGER NOT NULL, destination TEXT NOT NULL,
+        routing_key TEXT NOT NULL, arguments BLOB NOT NULL,
+        PRIMARY KEY (vhost, source, to_queue, destination, routing_key, arguments)
+    ) WITHOUT ROWID, STRICT;
+    CREATE INDEX bindings_by_destination ON bindings (vhost, destination, to_queue);
+    INSERT INTO exchanges SELECT '/', name, kind, auto_delete, internal, arguments FROM old_exchanges;
+    INSERT INTO queues SELECT id, '/', name, auto_delete, arguments FROM old_queues;
+    INSERT INTO bindings SELECT '/', source, to_queue, destination, routing_key, arguments FROM old_bindings;
+    -- Numbers of queues deleted before are not used again.
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'queues', seq FROM sqlite_sequence WHERE name = 'old_queues'
+        AND NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'queues');
+    UPDATE sqlite_sequence SET seq = (SELECT max(seq) FROM sqlite_sequence WHERE name IN ('queues', 'old_queues'))
+        WHERE name = 'queues';
+    DROP TABLE old_exchanges;
+    DROP TABLE old_queues;
+    DROP TABLE old_bindings;
 ";
 
 pub(super) struct Definitions {
@@ -80,7 +116,8 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 
 fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<()> {
     let mut exchanges = connection.prepare(
-        "SELECT name, kind, auto_delete, internal, arguments FROM exchanges ORDER BY name",
+        "SELECT name, kind, auto_delete, internal, arguments, vhost FROM exchanges
+         ORDER BY vhost, name",
     )?;
     recovered.exchanges = exchanges
         .query_map([], |row| {
@@ -90,11 +127,12 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
                 auto_delete: row.get(2)?,
                 internal: row.get(3)?,
                 arguments: row.get(4)?,
+                vhost: row.get(5)?,
             })
         })?
         .collect::<Result<_, _>>()?;
-    let mut queues =
-        connection.prepare("SELECT id, name, auto_delete, arguments FROM queues ORDER BY id")?;
+    let mut queues = connection
+        .prepare("SELECT id, name, auto_delete, arguments, vhost FROM queues ORDER BY id")?;
     recovered.queues = queues
         .query_map([], |row| {
             Ok(QueueDefinition {
@@ -102,12 +140,13 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
                 name: row.get(1)?,
                 auto_delete: row.get(2)?,
                 arguments: row.get(3)?,
+                vhost: row.get(4)?,
             })
         })?
         .collect::<Result<_, _>>()?;
     let mut bindings = connection.prepare(
-        "SELECT source, destination, to_queue, routing_key, arguments FROM bindings
-         ORDER BY source, destination, routing_key",
+        "SELECT source, destination, to_queue, routing_key, arguments, vhost FROM bindings
+         ORDER BY vhost, source, destination, routing_key",
     )?;
     recovered.bindings = bindings
         .query_map([], |row| {
@@ -117,6 +156,7 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
                 to_queue: row.get(2)?,
                 routing_key: row.get(3)?,
                 arguments: row.get(4)?,
+                vhost: row.get(5)?,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -133,9 +173,10 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
 fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result<()> {
     match change {
         Definition::PutExchange(exchange) => transaction.execute(
-            "INSERT OR REPLACE INTO exchanges (name, kind, auto_delete, internal, arguments)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO exchanges (vhost, name, kind, auto_delete, internal, arguments)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
+                exchange.vhost,
                 exchange.name,
                 exchange.kind,
                 exchange.auto_delete,
@@ -143,21 +184,24 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
                 exchange.arguments
             ],
         )?,
-        Definition::DeleteExchange(name) => {
+        Definition::DeleteExchange { vhost, name } => {
             transaction.execute(
-                "DELETE FROM bindings WHERE source = ?1 OR (destination = ?1 AND to_queue = 0)",
-                [name],
+                "DELETE FROM bindings
+                 WHERE vhost = ?1 AND (source = ?2 OR (destination = ?2 AND to_queue = 0))",
+                [vhost, name],
             )?;
-            transaction.execute("DELETE FROM exchanges WHERE name = ?1", [name])?
+            transaction
+                .execute("DELETE FROM exchanges WHERE vhost = ?1 AND name = ?2", [vhost, name])?
         }
         Definition::PutQueue(queue) => transaction.execute(
-            "INSERT OR REPLACE INTO queues (id, name, auto_delete, arguments) VALUES (?1, ?2, ?3, ?4)",
-            params![queue.id as i64, queue.name, queue.auto_delete, queue.arguments],
+            "INSERT OR REPLACE INTO queues (id, vhost, name, auto_delete, arguments)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![queue.id as i64, queue.vhost, queue.name, queue.auto_delete, queue.arguments],
         )?,
         Definition::DeleteQueue(id) => {
             transaction.execute(
                 "DELETE FROM bindings WHERE to_queue = 1
-                 AND destination = (SELECT name FROM queues WHERE id = ?1)",
+                 AND (vhost, destination) = (SELECT vhost, name FROM queues WHERE id = ?1)",
                 [*id as i64],
             )?;
             transaction.execute("DELETE FROM queues WHERE id = ?1", [*id as i64])?
@@ -165,25 +209,26 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
         Definition::Put(record) => tenancy::put(transaction, record)?,
         Definition::Delete(key) => tenancy::delete(transaction, key)?,
         Definition::PutBinding(binding) => transaction.execute(
-            "INSERT OR REPLACE INTO bindings (source, to_queue, destination, routing_key, arguments)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO bindings (source, to_queue, destination, routing_key, arguments, vhost)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             binding_params(binding),
         )?,
         Definition::DeleteBinding(binding) => transaction.execute(
             "DELETE FROM bindings WHERE source = ?1 AND to_queue = ?2 AND destination = ?3
-             AND routing_key = ?4 AND arguments = ?5",
+             AND routing_key = ?4 AND arguments = ?5 AND vhost = ?6",
             binding_params(binding),
         )?,
     };
     Ok(())
 }
 
-fn binding_params(binding: &BindingDefinition) -> (&str, bool, &str, &str, &[u8]) {
+fn binding_params(binding: &BindingDefinition) -> (&str, bool, &str, &str, &[u8], &str) {
     (
         &binding.source,
         binding.to_queue,
         &binding.destination,
         &binding.routing_key,
         &binding.arguments,
+        &binding.vhost,
     )
 }

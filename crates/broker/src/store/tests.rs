@@ -17,6 +17,7 @@ fn open(folder: &Path) -> (Store, Recovered) {
 fn queue(id: u64) -> Definition {
     Definition::PutQueue(QueueDefinition {
         id,
+        vhost: "/".into(),
         name: format!("queue {id}"),
         auto_delete: false,
         arguments: vec![],

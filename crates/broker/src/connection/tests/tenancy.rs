@@ -194,3 +194,108 @@ fn definitions_go_in_whole_or_not_at_all() {
     ask(&other, json!({"op": "import_definitions", "definitions": after})).unwrap();
     assert_eq!(ask(&other, json!({"op": "export_definitions"})).unwrap(), after);
 }
+
+/// A connection of `guest` to a virtual host, and its channel 1.
+fn open_vhost(server: &Server, vhost: &str) -> Client {
+    let mut client = server.dial(PeerAddr::Memory);
+    client.log_in("PLAIN", b"\0guest\0guest");
+    client.answer_tune(0);
+    client.send(0, &connection::Open { virtual_host: vhost });
+    client.expect(0, &connection::OpenOk {});
+    client.open_channel(1);
+    client
+}
+
+fn add_vhost(server: &Server, vhost: &str) {
+    ask(server, json!({"op": "add_vhost", "name": vhost})).unwrap();
+    let request = json!({
+        "op": "set_permissions", "user": "guest", "vhost": vhost,
+        "configure": ".*", "write": ".*", "read": ".*",
+    });
+    ask(server, request).unwrap();
+}
+
+#[test]
+fn virtual_hosts_share_no_names() {
+    let server = Server::new();
+    add_vhost(&server, "prod");
+    let mut root = server.connect();
+    let mut prod = open_vhost(&server, "prod");
+    root.send(1, &declare("q"));
+    root.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+    let passive = queue::Declare { queue: "q", passive: true, ..Default::default() };
+    let text = "NOT_FOUND - no queue 'q' in vhost 'prod'";
+    prod.send(1, &passive);
+    prod.expect_channel_close(404, text, passive);
+    prod.send(1, &channel::CloseOk {});
+    prod.open_channel(1);
+    prod.send(1, &declare("q"));
+    prod.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+    // Each has the exchanges that all have, and its own default exchange.
+    publish(&mut prod, "", "q");
+    for (client, messages) in [(&mut root, 0), (&mut prod, 1)] {
+        client.send(1, &declare("q"));
+        client.expect(
+            1,
+            &queue::DeclareOk { queue: "q", message_count: messages, consumer_count: 0 },
+        );
+        let declare = exchange::Declare {
+            exchange: "amq.topic",
+            kind: "topic",
+            durable: true,
+            ..Default::default()
+        };
+        client.send(1, &declare);
+        client.expect(1, &exchange::DeclareOk {});
+    }
+    let rows = ask(&server, json!({"op": "list_queues", "vhost": "prod"})).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(rows[0]["messages"], 1);
+}
+
+#[test]
+fn deleting_a_virtual_host_closes_its_connections_and_deletes_what_is_in_it() {
+    let server = Server::new();
+    add_vhost(&server, "prod");
+    let mut prod = open_vhost(&server, "prod");
+    prod.send(1, &declare("q"));
+    prod.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+    ask(&server, json!({"op": "delete_vhost", "name": "prod"})).unwrap();
+    prod.expect_close(320, "CONNECTION_FORCED - vhost 'prod' is deleted", (0, 0));
+    let mut late = server.dial(PeerAddr::Memory);
+    late.log_in("PLAIN", b"\0guest\0guest");
+    late.answer_tune(0);
+    late.send(0, &connection::Open { virtual_host: "prod" });
+    late.expect_close(530, "NOT_ALLOWED - vhost prod not found", (10, 40));
+    assert_eq!(ask(&server, json!({"op": "list_queues"})).unwrap(), json!([]));
+    // A new one of that name is empty, and nobody has permissions in it.
+    add_vhost(&server, "prod");
+    let mut again = open_vhost(&server, "prod");
+    let passive = queue::Declare { queue: "q", passive: true, ..Default::default() };
+    again.send(1, &passive);
+    again.expect_channel_close(404, "NOT_FOUND - no queue 'q' in vhost 'prod'", passive);
+}
+
+#[test]
+fn an_import_that_fails_leaves_no_virtual_host_behind() {
+    let server = Server::new();
+    let definitions = json!({
+        "vhosts": [{"name": "prod"}],
+        "queues": [{"name": "q", "vhost": "prod", "arguments": {}}],
+        "bindings": [{
+            "source": "x", "vhost": "prod", "destination": "q", "destination_type": "queue", "routing_key": "",
+        }],
+    });
+    let error = ask(&server, json!({"op": "import_definitions", "definitions": definitions}));
+    let text =
+        "binding from exchange 'x' to queue 'q': NOT_FOUND - no exchange 'x' in vhost 'prod'";
+    assert_eq!(error, Err(text.into()));
+    assert_eq!(ask(&server, json!({"op": "list_vhosts"})).unwrap().as_array().unwrap().len(), 1);
+    assert_eq!(ask(&server, json!({"op": "list_queues"})).unwrap(), json!([]));
+    let mut whole = definitions.clone();
+    whole["bindings"][0]["source"] = "amq.direct".into();
+    ask(&server, json!({"op": "import_definitions", "definitions": whole})).unwrap();
+    let exported = ask(&server, json!({"op": "export_definitions", "vhost": "prod"})).unwrap();
+    assert_eq!(exported["bindings"][0]["source"], "amq.direct");
+    assert_eq!(exported["queues"][0]["name"], "q");
+}
