@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::connection::ConnectionKey;
 use crate::engine::access::PublishCheck;
+use crate::engine::replies::ReplyConsumer;
 use crate::exchange::ExchangeKey;
 use crate::message::{Content, Entry};
 use crate::queue::{ConsumerKey, QueueKey};
@@ -24,6 +25,8 @@ pub(crate) struct Unacked {
     /// `None` for `basic.get`.
     pub(crate) consumer: Option<ConsumerKey>,
     pub(crate) entry: Entry,
+    /// By when it must be settled, in milliseconds since 1970; `u64::MAX`: at any time.
+    pub(crate) due_ms: u64,
 }
 
 /// A publish whose content is complete.
@@ -34,6 +37,7 @@ pub(crate) struct Publish {
     /// Those of the headers `CC` and `BCC`.
     pub(crate) more_keys: Vec<CompactString>,
     pub(crate) mandatory: bool,
+    pub(crate) immediate: bool,
     pub(crate) content: Content,
 }
 
@@ -86,6 +90,10 @@ pub(crate) struct Channel {
     /// Prefetch of all consumers together (`global` set); 0: none.
     pub(crate) prefetch_all: u32,
     pub(crate) consumers: FxHashMap<CompactString, ConsumerKey>,
+    /// It takes answers of its own.
+    pub(crate) replies: Option<ReplyConsumer>,
+    /// It has or had a consumer that must acknowledge in time.
+    pub(crate) timed: bool,
     /// The queue that an empty name means.
     pub(crate) last_queue: CompactString,
     pub(crate) publish_check: Option<PublishCheck>,
@@ -110,6 +118,8 @@ impl Channel {
             prefetch_new: 0,
             prefetch_all: 0,
             consumers: FxHashMap::default(),
+            replies: None,
+            timed: false,
             last_queue: CompactString::default(),
             publish_check: None,
             last_tag: 0,
@@ -117,6 +127,11 @@ impl Channel {
             gaps: 0,
             held: 0,
         }
+    }
+
+    pub(crate) fn has_consumer(&self, tag: &str) -> bool {
+        self.consumers.contains_key(tag)
+            || self.replies.as_ref().is_some_and(|replies| replies.tag == tag)
     }
 
     pub(crate) fn next_tag(&mut self) -> u64 {
@@ -260,7 +275,7 @@ mod tests {
                 match step {
                     Step::Hold => {
                         let tag = channel.next_tag();
-                        channel.hold(tag, Unacked { queue, consumer: None, entry: entry.clone() });
+                        channel.hold(tag, Unacked { queue, consumer: None, entry: entry.clone(), due_ms: u64::MAX });
                         held.insert(tag);
                     }
                     Step::Settle(tag) => {

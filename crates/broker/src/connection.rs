@@ -70,6 +70,8 @@ pub(crate) struct Connection {
     pub(crate) cancel_notify: bool,
     pub(crate) channels: Vec<ChannelKey>,
     pub(crate) exclusive_queues: Vec<QueueKey>,
+    /// Channels that the broker has closed, which the session is to hear of.
+    pub(crate) closed_channels: Vec<u16>,
     /// When to give up waiting for the client's next step, on the engine's clock.
     deadline: Option<u64>,
     /// `connection.close` has been sent.
@@ -261,6 +263,7 @@ impl Protocol for Session {
             cancel_notify: false,
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
+            closed_channels: Vec::new(),
             deadline: Some(clock + HANDSHAKE_S),
             closing: false,
         }));
@@ -273,6 +276,9 @@ impl Protocol for Session {
         let clock = engine.clock;
         if let Some(connection) = engine.connections.get_mut(key) {
             connection.read_at = clock;
+            for number in connection.closed_channels.drain(..) {
+                self.state.slots.insert(number, Slot::Closing);
+            }
             if connection.closing && self.state.stage != Stage::Ended {
                 // By the broker, not by us.
                 self.state.stage = Stage::Closing;

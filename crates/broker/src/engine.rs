@@ -16,6 +16,7 @@ mod declare;
 mod deliver;
 mod publish;
 mod recover;
+pub(crate) mod replies;
 mod settle;
 mod timers;
 mod vhosts;
@@ -30,7 +31,7 @@ use std::time::SystemTime;
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use warren_amqp::frame;
-use warren_amqp::method::EncodeMethod;
+use warren_amqp::method::{EncodeMethod, channel};
 
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
@@ -52,6 +53,8 @@ pub(crate) struct Engine {
     pub(crate) channels: Table<Channel>,
     pub(crate) connections: Table<Connection>,
     pub(crate) tenancy: Tenancy,
+    /// By the names that stand in messages: see [`replies`].
+    reply_channels: FxHashMap<CompactString, ChannelKey>,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
     /// The last batch that is on disk.
@@ -194,6 +197,7 @@ impl Engine {
     /// A second has passed.
     pub(crate) fn tick(&mut self) {
         self.clock += 1;
+        self.close_overdue_channels();
         self.run_timers();
     }
 
@@ -252,6 +256,7 @@ impl Engine {
 
     /// Closes a channel: its consumers go, what it holds goes back to the queues.
     pub(crate) fn close_channel(&mut self, key: ChannelKey) {
+        self.cancel_replies(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
         let consumers: Vec<_> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let mut held = channel.settle_up_to(0).unwrap_or_default();
@@ -269,6 +274,21 @@ impl Engine {
         self.channels.remove(key);
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.channels.retain(|other| *other != key);
+        }
+    }
+
+    /// Closes a channel for a reason of the broker's.
+    pub(crate) fn force_close_channel(&mut self, key: ChannelKey, exception: &Exception) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let (connection, number) = (channel.connection, channel.number);
+        self.close_channel(key);
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.closed_channels.push(number);
+            let (reply_code, reply_text) = (exception.code.0, &*exception.text);
+            connection.send(
+                number,
+                &channel::Close { reply_code, reply_text, class_id: 0, method_id: 0 },
+            );
         }
     }
 

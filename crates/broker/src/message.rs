@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use warren_amqp::RawProperties;
 use warren_amqp::properties::PERSISTENT;
+use warren_amqp::{BasicProperties, RawProperties};
 
 /// Shared by all queues it was routed to.
 #[derive(Clone)]
@@ -32,6 +32,14 @@ impl Content {
     /// `bytes` is the encoded properties, `properties_bytes` long, and then the body.
     pub(crate) fn new(bytes: Vec<u8>, properties_bytes: usize) -> Self {
         Self { bytes: Bytes::from(bytes), properties_bytes: properties_bytes as u32 }
+    }
+
+    pub(crate) fn with_properties(properties: &BasicProperties, body: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(64 + body.len());
+        properties.encode(&mut bytes);
+        let properties_bytes = bytes.len();
+        bytes.extend_from_slice(body);
+        Self::new(bytes, properties_bytes)
     }
 
     pub(crate) fn properties(&self) -> &[u8] {

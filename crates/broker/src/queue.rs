@@ -32,6 +32,10 @@ pub(crate) struct Consumer {
     /// Messages it may hold unacknowledged; 0: any number.
     pub(crate) prefetch: u32,
     pub(crate) unacked: u32,
+    /// Those of a higher one are served first.
+    pub(crate) priority: i64,
+    /// How long it may hold a message, in milliseconds.
+    pub(crate) timeout_ms: Option<u64>,
 }
 
 impl Consumer {
@@ -63,6 +67,8 @@ pub(crate) struct Queue {
     next_position: u64,
     pub(crate) consumers: VecDeque<ConsumerKey>,
     pub(crate) had_consumer: bool,
+    /// Its consumers are not all of the same priority.
+    pub(crate) has_priorities: bool,
     /// On the engine's list of queues to dispatch.
     pub(crate) dirty: bool,
     /// The last routing that chose it, to be chosen once only.
@@ -92,6 +98,7 @@ impl Queue {
             next_position: 0,
             consumers: VecDeque::new(),
             had_consumer: false,
+            has_priorities: false,
             dirty: false,
             routed: 0,
             bindings: Vec::new(),

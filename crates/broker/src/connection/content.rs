@@ -24,6 +24,7 @@ pub(super) struct Incoming {
     exchange: Option<ExchangeKey>,
     routing_key: CompactString,
     mandatory: bool,
+    immediate: bool,
     /// `None` until the header has come.
     body: Option<IncomingBody>,
 }
@@ -41,9 +42,6 @@ impl Incoming {
         channel: ChannelKey,
         publish: &basic::Publish<'_>,
     ) -> Result<Self, Exception> {
-        if publish.immediate {
-            return Err(Exception::not_implemented("immediate=true"));
-        }
         let name = publish.exchange;
         let exchange = engine.check_publish(channel, name, publish.routing_key)?;
         if let Some(exchange) = exchange.and_then(|key| engine.exchanges.get(key))
@@ -59,6 +57,7 @@ impl Incoming {
             exchange,
             routing_key: publish.routing_key.into(),
             mandatory: publish.mandatory,
+            immediate: publish.immediate,
             body: None,
         })
     }
@@ -150,14 +149,15 @@ impl SessionState {
         if !whole {
             return Ok(());
         }
-        let Some(Incoming { vhost, exchange, routing_key, mandatory, body: Some(body) }) =
+        let Some(Incoming { vhost, exchange, routing_key, mandatory, immediate, body: Some(body) }) =
             incoming.take()
         else {
             return Ok(());
         };
         let content = Content::new(body.bytes, body.properties_bytes);
         let more_keys = Vec::new();
-        let publish = Publish { vhost, exchange, routing_key, more_keys, mandatory, content };
+        let publish =
+            Publish { vhost, exchange, routing_key, more_keys, mandatory, immediate, content };
         engine.publish(*key, publish)
     }
 }

@@ -9,6 +9,7 @@ use super::{SessionState, Slot};
 use crate::auth::Access;
 use crate::channel::{ChannelKey, Verdict};
 use crate::connection::ConnectionKey;
+use crate::engine::replies::REPLY_TO;
 use crate::engine::{Engine, refuse_default};
 use crate::exception::Exception;
 use crate::exchange::{Destination, ExchangeKey};
@@ -255,6 +256,10 @@ impl Call<'_> {
                 engine.set_prefetch(key, qos.prefetch_count, qos.global);
                 self.reply(false, &basic::QosOk {});
             }
+            Method::BasicConsume(consume) if consume.queue == REPLY_TO => {
+                let tag = engine.consume_replies(key, &consume)?;
+                self.reply(consume.no_wait, &basic::ConsumeOk { consumer_tag: &tag });
+            }
             Method::BasicConsume(consume) => {
                 let name = self.queue_name(consume.queue)?;
                 self.check(Access::Read, "queue", &name)?;
@@ -280,6 +285,16 @@ impl Call<'_> {
     }
 
     fn declare_queue(&mut self, declare: &queue::Declare<'_>) -> Result<(), Exception> {
+        if declare.queue.starts_with(REPLY_TO) {
+            // To whoever answers, this tells whether the asker is still there.
+            if !self.engine.takes_replies(declare.queue) {
+                return Err(Exception::not_found("queue", declare.queue, &self.vhost));
+            }
+            let answer =
+                queue::DeclareOk { queue: declare.queue, message_count: 0, consumer_count: 1 };
+            self.reply(declare.no_wait, &answer);
+            return Ok(());
+        }
         let (name, generated) = match declare.queue {
             // Passively, no name is no queue's name: it does not stand for the last one.
             "" if !declare.passive => (self.engine.generate_name("amq.gen-"), true),

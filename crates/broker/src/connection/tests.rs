@@ -1,9 +1,11 @@
 //! Clients in memory against an engine without a hub: bytes in, bytes out, turn by turn.
 
+mod consuming;
 mod errors;
 mod handshake;
 mod messages;
 mod queues;
+mod replies;
 mod settling;
 mod storing;
 mod tenancy;

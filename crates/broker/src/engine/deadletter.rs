@@ -120,8 +120,15 @@ impl Engine {
         bytes.extend_from_slice(message.content.body());
         let content = Content::new(bytes, properties_bytes);
         let vhost = letter.vhost;
-        let publish =
-            Publish { vhost, exchange, routing_key, more_keys, mandatory: false, content };
+        let publish = Publish {
+            vhost,
+            exchange,
+            routing_key,
+            more_keys,
+            mandatory: false,
+            immediate: false,
+            content,
+        };
         self.route(&publish);
         if letter.reason != Reason::Rejected {
             let mut targets = std::mem::take(&mut self.targets);

@@ -2,12 +2,13 @@
 
 use compact_str::CompactString;
 use warren_amqp::method::basic;
-use warren_amqp::{FieldValue, RawProperties, ReplyCode};
+use warren_amqp::{FieldTable, FieldValue, RawProperties, ReplyCode};
 
 use super::Engine;
 use super::deadletter::Reason;
-use super::declare::{check_arguments, stored};
+use super::declare::stored;
 use crate::channel::{ChannelKey, Unacked};
+use crate::erlang;
 use crate::exception::{Exception, resource};
 use crate::message::{Content, Entry};
 use crate::queue::{Consumer, ConsumerKey, Queue, QueueKey};
@@ -24,17 +25,23 @@ impl Engine {
         consume: &basic::Consume<'_>,
     ) -> Result<CompactString, Exception> {
         let Some(channel) = self.channels.get(channel_key) else { return Ok("".into()) };
-        if channel.consumers.contains_key(consume.consumer_tag) {
+        if channel.has_consumer(consume.consumer_tag) {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(Exception::new(ReplyCode::NOT_ALLOWED, text));
         }
-        check_arguments(&consume.arguments, "consumer", |_, _| Ok(false))?;
         let prefetch = channel.prefetch_new;
         let tag = match consume.consumer_tag {
             "" => self.generate_name("amq.ctag-"),
             tag => tag.into(),
         };
         let Some(queue) = self.queues.get_mut(queue_key) else { return Ok(tag) };
+        let what = || resource("queue", &queue.name, &queue.vhost);
+        let priority = whole(&consume.arguments, "x-priority", &what)?.unwrap_or(0);
+        let timeout = whole(&consume.arguments, "x-consumer-timeout", &what)?;
+        let timeout_ms = match timeout {
+            Some(ms) => u64::try_from(ms).ok().filter(|ms| *ms != 0),
+            None => queue.settings.consumer_timeout_ms,
+        };
         let taken = queue
             .consumers
             .front()
@@ -42,10 +49,7 @@ impl Engine {
             .is_some_and(|consumer| consumer.exclusive);
         let alone = queue.settings.single_active || !queue.consumers.is_empty();
         if taken || (consume.exclusive && alone) {
-            return Err(Exception::refused(format!(
-                "{} in exclusive use",
-                resource("queue", &queue.name, &queue.vhost)
-            )));
+            return Err(Exception::refused(format!("{} in exclusive use", what())));
         }
         let key = self.consumers.insert(Consumer {
             tag: tag.clone(),
@@ -55,11 +59,25 @@ impl Engine {
             exclusive: consume.exclusive,
             prefetch,
             unacked: 0,
+            priority,
+            timeout_ms,
         });
-        queue.consumers.push_back(key);
+        queue.has_priorities |= priority != 0;
+        // Behind all that are to be served before it. The active one of a single active consumer stays that.
+        let first = usize::from(queue.settings.single_active);
+        let consumers = &self.consumers;
+        let before =
+            queue.consumers.iter().skip(first).position(|other| {
+                consumers.get(*other).is_some_and(|other| other.priority < priority)
+            });
+        match before {
+            Some(at) if queue.has_priorities => queue.consumers.insert(first + at, key),
+            _ => queue.consumers.push_back(key),
+        }
         queue.had_consumer = true;
         if let Some(channel) = self.channels.get_mut(channel_key) {
             channel.consumers.insert(tag.clone(), key);
+            channel.timed |= timeout_ms.is_some() && !consume.no_ack;
         }
         self.mark(queue_key);
         Ok(tag)
@@ -67,6 +85,10 @@ impl Engine {
 
     /// Ends a consumer at its own wish. What it holds stays with its channel.
     pub(crate) fn cancel(&mut self, channel: ChannelKey, tag: &str) {
+        let replies = self.channels.get(channel).and_then(|channel| channel.replies.as_ref());
+        if replies.is_some_and(|replies| replies.tag == tag) {
+            return self.cancel_replies(channel);
+        }
         let consumer =
             self.channels.get_mut(channel).and_then(|channel| channel.consumers.remove(tag));
         if let Some(consumer) = consumer {
@@ -79,6 +101,7 @@ impl Engine {
         let Some(consumer) = self.consumers.remove(key) else { return };
         let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
         queue.consumers.retain(|other| *other != key);
+        queue.has_priorities &= !queue.consumers.is_empty();
         if queue.auto_delete && queue.consumers.is_empty() {
             self.remove_queue(consumer.queue);
         } else {
@@ -168,35 +191,52 @@ impl Engine {
         count == DELIVERIES_PER_TURN
     }
 
-    /// The consumer whose turn it is, of those with room. Consumers take turns: who was served goes to the end.
+    /// The consumer whose turn it is, of those with room: one of the highest priority among them. Equals take
+    /// turns: who was served goes to the end.
     fn next_consumer(&mut self, key: QueueKey) -> Option<ConsumerKey> {
-        let queue = self.queues.get_mut(key)?;
+        let queue = self.queues.get(key)?;
         if queue.is_empty() {
             return None;
         }
-        // Of a single active consumer the others wait for the end.
-        let count = if queue.settings.single_active { 1 } else { queue.consumers.len() };
-        for _ in 0..count {
-            let key = *queue.consumers.front()?;
-            if !queue.settings.single_active {
-                queue.consumers.rotate_left(1);
-            }
-            let has_room = self.consumers.get(key).is_some_and(|consumer| {
-                consumer.has_room()
-                    && self.channels.get(consumer.channel).is_some_and(|channel| {
-                        channel.answers.is_empty()
-                            && (consumer.no_ack || channel.has_room())
-                            && self
-                                .connections
-                                .get(channel.connection)
-                                .is_some_and(|connection| !connection.transport.is_full())
-                    })
-            });
-            if has_room {
-                return Some(key);
+        let at = if queue.settings.single_active {
+            // The others wait for its end.
+            0
+        } else if queue.has_priorities {
+            let ready = queue.consumers.iter().enumerate().filter(|(_, key)| self.can_take(**key));
+            let priority = |key| self.consumers.get(key).map_or(0, |consumer| consumer.priority);
+            // Of equals the first, which was served longest ago.
+            ready.rev().max_by_key(|(_, key)| priority(**key))?.0
+        } else {
+            queue.consumers.iter().position(|key| self.can_take(*key))?
+        };
+        let (single, served) = (queue.settings.single_active, *queue.consumers.get(at)?);
+        if !self.can_take(served) {
+            return None;
+        }
+        if !single && let Some(queue) = self.queues.get_mut(key) {
+            if queue.has_priorities {
+                queue.consumers.remove(at);
+                queue.consumers.push_back(served);
+            } else {
+                queue.consumers.rotate_left(at + 1);
             }
         }
-        None
+        Some(served)
+    }
+
+    /// Whether a consumer, its channel and its connection have room for a message.
+    pub(super) fn can_take(&self, key: ConsumerKey) -> bool {
+        self.consumers.get(key).is_some_and(|consumer| {
+            consumer.has_room()
+                && self.channels.get(consumer.channel).is_some_and(|channel| {
+                    channel.answers.is_empty()
+                        && (consumer.no_ack || channel.has_room())
+                        && self
+                            .connections
+                            .get(channel.connection)
+                            .is_some_and(|connection| !connection.transport.is_full())
+                })
+        })
     }
 
     fn deliver(&mut self, queue_key: QueueKey, consumer_key: ConsumerKey, entry: Entry) {
@@ -221,7 +261,31 @@ impl Engine {
             self.forget(queue_key, &entry);
         } else {
             consumer.unacked += 1;
-            channel.hold(tag, Unacked { queue: queue_key, consumer: Some(consumer_key), entry });
+            let timeout_ms = consumer.timeout_ms.unwrap_or(u64::MAX);
+            let due_ms = self.now_ms.saturating_add(timeout_ms);
+            let consumer = Some(consumer_key);
+            channel.hold(tag, Unacked { queue: queue_key, consumer, entry, due_ms });
+        }
+    }
+
+    /// Closes the channels that hold a message for longer than its consumer may.
+    pub(super) fn close_overdue_channels(&mut self) {
+        let now_ms = self.now_ms;
+        let mut overdue = Vec::new();
+        for (key, channel) in self.channels.iter().filter(|(_, channel)| channel.timed) {
+            let late = channel.unacked().find(|unacked| unacked.due_ms <= now_ms);
+            let consumer = late.and_then(|unacked| self.consumers.get(unacked.consumer?));
+            if late.is_some() {
+                let timeout_ms = consumer.and_then(|consumer| consumer.timeout_ms);
+                overdue.push((key, channel.number, timeout_ms.unwrap_or_default()));
+            }
+        }
+        for (key, number, timeout_ms) in overdue {
+            let exception = Exception::precondition(format!(
+                "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout_ms} ms. \
+                 This timeout value can be configured, see consumers doc guide to learn more"
+            ));
+            self.force_close_channel(key, &exception);
         }
     }
 
@@ -262,7 +326,7 @@ impl Engine {
             return self.forget(queue_key, &entry);
         }
         let id = if entry.message.stored { entry.message.id } else { 0 };
-        channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry });
+        channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry, due_ms: u64::MAX });
         if let Some(queue) = self.queues.get_mut(queue_key)
             && queue.delivered < id
             && stored(queue)
@@ -316,4 +380,17 @@ fn counted(entry: &Entry) -> Content {
     let properties_bytes = bytes.len();
     bytes.extend_from_slice(content.body());
     Content::new(bytes, properties_bytes)
+}
+
+/// The whole number that an argument is, if it is there.
+fn whole(
+    arguments: &FieldTable,
+    key: &str,
+    what: &impl Fn() -> String,
+) -> Result<Option<i64>, Exception> {
+    let Some(value) = arguments.get(key) else { return Ok(None) };
+    value.as_i64().map(Some).ok_or_else(|| {
+        let why = erlang::quoted(&format!("expected integer, got {}", value.type_name()));
+        Exception::precondition(format!("invalid arg '{key}' for {}: {why}", what()))
+    })
 }

@@ -10,6 +10,7 @@ use warren_amqp::{RawProperties, ReplyCode};
 use super::Engine;
 use super::deadletter::Reason;
 use super::declare::stored;
+use super::replies::REPLY_TO;
 use crate::channel::{ChannelKey, Mode, Publish, REFUSED};
 use crate::erlang;
 use crate::exception::Exception;
@@ -73,11 +74,15 @@ impl Engine {
             let text = format!("invalid expiration '{expiration}': {why}");
             return Err(Exception::precondition(text));
         }
+        let asks = properties.reply_to() == Some(REPLY_TO);
         if let Some(headers) = properties.headers() {
             carbon_copies(headers, "CC", &mut publish.more_keys)?;
             if carbon_copies(headers, "BCC", &mut publish.more_keys)? {
                 publish.content = without_bcc(&publish.content)?;
             }
+        }
+        if asks {
+            self.ask(channel, publish)?;
         }
         Ok(())
     }
@@ -87,9 +92,17 @@ impl Engine {
     pub(super) fn publish_now(&mut self, channel: ChannelKey, publish: Publish) -> (u64, bool) {
         self.route(&publish);
         if self.targets.is_empty() {
-            if publish.mandatory {
-                self.give_back(channel, &publish);
+            // An answer reaches a channel and no queue: to its publisher it is not routed, as in RabbitMQ.
+            if publish.exchange.is_none() && !self.reply_channels.is_empty() {
+                self.reply(&publish);
             }
+            if publish.mandatory {
+                self.give_back(channel, &publish, ReplyCode::NO_ROUTE, "NO_ROUTE");
+            }
+            return (0, false);
+        }
+        if publish.immediate && !self.is_consumed_at_once() {
+            self.give_back(channel, &publish, ReplyCode::NO_CONSUMERS, "NO_CONSUMERS");
             return (0, false);
         }
         self.enter_queues(publish)
@@ -245,14 +258,21 @@ impl Engine {
         }
     }
 
-    /// Tells a publisher that its mandatory message reached nobody.
-    fn give_back(&mut self, channel: ChannelKey, publish: &Publish) {
+    /// Whether a consumer of one of `self.targets` takes a message now. Behind others it would wait.
+    fn is_consumed_at_once(&self) -> bool {
+        self.targets.iter().filter_map(|key| self.queues.get(*key)).any(|queue| {
+            queue.is_empty() && queue.consumers.iter().any(|consumer| self.can_take(*consumer))
+        })
+    }
+
+    /// Tells a publisher that its message reached nobody, and why.
+    fn give_back(&mut self, channel: ChannelKey, publish: &Publish, code: ReplyCode, text: &str) {
         let Some(channel) = self.channels.get(channel) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         let exchange = publish.exchange.and_then(|key| self.exchanges.get(key));
         let method = basic::Return {
-            reply_code: ReplyCode::NO_ROUTE.0,
-            reply_text: "NO_ROUTE",
+            reply_code: code.0,
+            reply_text: text,
             exchange: exchange.map_or("", |exchange| &exchange.name),
             routing_key: &publish.routing_key,
         };
@@ -325,11 +345,7 @@ fn without_bcc(content: &Content) -> Result<Content, Exception> {
     if let Some(headers) = &mut properties.headers {
         headers.remove("BCC");
     }
-    let mut bytes = Vec::with_capacity(content.properties().len() + content.body().len());
-    properties.encode(&mut bytes);
-    let properties_bytes = bytes.len();
-    bytes.extend_from_slice(content.body());
-    Ok(Content::new(bytes, properties_bytes))
+    Ok(Content::with_properties(&properties, content.body()))
 }
 
 #[cfg(test)]

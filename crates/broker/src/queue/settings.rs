@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) dead_letter_routing_key: Option<CompactString>,
     pub(crate) priority_max: u8,
     pub(crate) single_active: bool,
+    /// How long a consumer may hold a message.
+    pub(crate) consumer_timeout_ms: Option<u64>,
     /// Messages carry the header `x-delivery-count` when they come again.
     pub(crate) counts_deliveries: bool,
     /// `None`: any number of deliveries may fail.
@@ -77,6 +79,7 @@ impl Settings {
             priority_max: number("max-priority").and_then(|max| max.try_into().ok()).unwrap_or(0),
             single_active: arguments.get("x-single-active-consumer").and_then(FieldValue::as_bool)
                 == Some(true),
+            consumer_timeout_ms: least("consumer-timeout").filter(|ms| *ms != 0),
             counts_deliveries: quorum || given,
             delivery_limit: least_limit
                 .map(|limit| limit.try_into().unwrap_or(u32::MAX))
@@ -141,6 +144,7 @@ const RULES: &[(&str, Rule)] = &[
     ),
     ("x-queue-version", Rule::Version),
     ("x-single-active-consumer", Rule::Bool),
+    ("x-consumer-timeout", Rule::Time { zero: true }),
     ("x-delivery-limit", Rule::Limit),
 ];
 

@@ -256,16 +256,6 @@ fn arguments_that_are_not_acted_upon_are_refused() {
     let arguments = FieldTable::new().with("x-message-deduplication", true);
     let text = "NOT_IMPLEMENTED - queue argument 'x-message-deduplication' is not available";
     check_hard(1, queue::Declare { arguments, ..declare("q") }, 540, text);
-    let arguments = FieldTable::new().with("x-priority", 1);
-    let server = Server::new();
-    let mut client = server.connect();
-    client.declare("q");
-    client.send(1, &basic::Consume { queue: "q", arguments, ..Default::default() });
-    client.expect_close(
-        540,
-        "NOT_IMPLEMENTED - consumer argument 'x-priority' is not available",
-        (60, 20),
-    );
 }
 
 #[test]
@@ -303,8 +293,6 @@ fn what_ends_the_connection() {
     let recover = basic::Recover { requeue: false };
     check_hard(1, recover, 540, "NOT_IMPLEMENTED - requeue=false");
     check_hard(1, channel::Flow { active: false }, 540, "NOT_IMPLEMENTED - active=false");
-    let immediate = basic::Publish { immediate: true, ..Default::default() };
-    check_hard(1, immediate, 540, "NOT_IMPLEMENTED - immediate=true");
 }
 
 #[test]
