@@ -61,7 +61,7 @@ pub(crate) struct Engine {
     synced: u64,
     /// The batch with the definitions that were changed by the method being handled.
     defined_in: u64,
-    /// The store has failed: nothing can be promised any more.
+    /// The store cannot write: nothing can be promised until it can.
     failed: bool,
     /// Queues with something to do at the end of the turn.
     dirty: Vec<QueueKey>,
@@ -215,10 +215,12 @@ impl Engine {
     /// The store has written everything up to `batch`.
     pub(crate) fn store_synced(&mut self, batch: u64) {
         self.synced = self.synced.max(batch);
+        // It writes again, if it had failed, and has left nothing out.
+        self.failed = false;
         self.pay();
     }
 
-    /// The store cannot write any more.
+    /// The store cannot write. It goes on trying, and [`store_synced`](Self::store_synced) says when it can.
     pub(crate) fn store_failed(&mut self) {
         self.failed = true;
         self.pay();

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::definitions::Definitions;
 use super::log::Log;
@@ -54,66 +55,135 @@ impl Mailbox {
         self.0.1.notify_one();
     }
 
-    /// All batches that have come; `None` when no more will.
-    fn receive(&self) -> Option<Vec<Batch>> {
+    /// All batches that have come; `None` when no more will. With a patience, none may have come when it ends.
+    fn receive(&self, patience: Option<Duration>) -> Option<Vec<Batch>> {
         let mut letters = self.letters();
         while letters.batches.is_empty() {
             if letters.closed {
                 return None;
             }
-            letters = self.0.1.wait(letters).unwrap_or_else(PoisonError::into_inner);
+            letters = match patience {
+                None => self.0.1.wait(letters).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let waited = self.0.1.wait_timeout(letters, patience);
+                    letters = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
+            };
         }
         Some(std::mem::take(&mut letters.batches))
     }
 }
 
+/// How long a disk that refuses is left alone.
+const RETRY: Duration = Duration::from_millis(500);
+/// Records that nobody waits for are synced when so many bytes of them have gathered: they are kept in memory
+/// until then, to be written again if the disk refuses.
+const UNSYNCED_BYTES_MAX: usize = 1024 * 1024;
+
 pub(super) fn start(
-    mut log: Log,
-    mut definitions: Definitions,
+    log: Log,
+    definitions: Definitions,
     mailbox: Mailbox,
     on_sync: OnSync,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("warren-store".into()).spawn(move || {
-        while let Some(batches) = mailbox.receive() {
-            let last = batches.last().map_or(0, |batch| batch.number);
-            match write(&mut log, &mut definitions, &batches) {
-                Ok(()) => on_sync(Ok(last)),
-                Err(error) => {
-                    tracing::error!(
-                        error,
-                        "the store cannot write; nothing is made durable any more"
-                    );
-                    on_sync(Err(error));
-                    // What follows would stand behind a gap: it must not be taken for whole.
-                    while let Some(batches) = mailbox.receive() {
-                        drop(batches);
+        let mut writer = Writer::new(log, definitions);
+        let mut failing = false;
+        let mut last = 0;
+        while let Some(batches) = mailbox.receive(failing.then_some(RETRY)) {
+            last = batches.last().map_or(last, |batch| batch.number);
+            match writer.write(batches) {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the store writes again; nothing it was given is missing");
                     }
-                    return;
+                    on_sync(Ok(last));
+                    writer.compact();
                 }
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    tracing::error!(error, "the store cannot write, and tries again until it can");
+                    on_sync(Err(error));
+                }
+                Err(_) => {}
             }
-            if let Err(error) = log.compact() {
-                tracing::warn!(%error, "old messages could not be cleared away");
-            }
+        }
+        if failing && let Err(error) = writer.write(Vec::new()) {
+            tracing::error!(error, "what came since the store could not write is lost");
         }
     })
 }
 
-fn write(log: &mut Log, definitions: &mut Definitions, batches: &[Batch]) -> Result<(), String> {
-    let changes: Vec<Definition> =
-        batches.iter().flat_map(|batch| batch.definitions.iter().cloned()).collect();
-    if !changes.is_empty() {
-        definitions.apply(&changes).map_err(|error| format!("definitions: {error}"))?;
+/// Writes batches, and writes them again after the disk has refused.
+pub(super) struct Writer {
+    pub(super) log: Log,
+    definitions: Definitions,
+    /// What has come since the last sync. Before a sync has succeeded nothing is known of what it was to
+    /// write: after a failure the log is cut to where it was synced, and all this is written once more.
+    unsynced: Vec<Batch>,
+    /// How many of them are in the log.
+    written: usize,
+    /// Queues whose definitions have gone, and whose messages are still to go.
+    deleted: Vec<u64>,
+}
+
+impl Writer {
+    pub(super) fn new(log: Log, definitions: Definitions) -> Self {
+        Self { log, definitions, unsynced: Vec::new(), written: 0, deleted: Vec::new() }
     }
-    for batch in batches {
-        log.append(&batch.records).map_err(|error| format!("message log: {error}"))?;
+
+    /// Writes what has come, and what could not be written before.
+    pub(super) fn write(&mut self, batches: Vec<Batch>) -> Result<(), String> {
+        self.unsynced.extend(batches);
+        self.define().map_err(|error| format!("definitions: {error}"))?;
+        self.append().map_err(|error| {
+            self.written = 0;
+            format!("message log: {error}")
+        })?;
+        for queue in self.deleted.drain(..) {
+            self.log.drop_queue(queue);
+        }
+        Ok(())
     }
-    if batches.iter().any(|batch| batch.publishes) {
-        log.sync().map_err(|error| format!("message log: {error}"))?;
+
+    fn define(&mut self) -> rusqlite::Result<()> {
+        let batches = self.unsynced.iter();
+        let changes: Vec<Definition> =
+            batches.flat_map(|batch| batch.definitions.iter().cloned()).collect();
+        if !changes.is_empty() {
+            self.definitions.apply(&changes)?;
+            for batch in &mut self.unsynced {
+                batch.definitions.clear();
+            }
+        }
+        self.deleted.extend(changes.iter().filter_map(|change| match change {
+            Definition::DeleteQueue(queue) => Some(*queue),
+            _ => None,
+        }));
+        Ok(())
     }
-    for change in &changes {
-        if let Definition::DeleteQueue(queue) = change {
-            log.drop_queue(*queue);
+
+    fn append(&mut self) -> io::Result<()> {
+        if self.written == 0 {
+            self.log.cut_unsynced()?;
+        }
+        for batch in &self.unsynced[self.written..] {
+            self.log.append(&batch.records)?;
+            self.written += 1;
+        }
+        let bytes: usize = self.unsynced.iter().map(|batch| batch.records.len()).sum();
+        if self.unsynced.iter().any(|batch| batch.publishes) || UNSYNCED_BYTES_MAX <= bytes {
+            self.log.sync()?;
+            self.unsynced.clear();
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self) {
+        if let Err(error) = self.log.compact() {
+            tracing::warn!(%error, "old messages could not be cleared away");
+            self.written = 0;
         }
     }
-    Ok(())
 }

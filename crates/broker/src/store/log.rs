@@ -33,6 +33,8 @@ struct Segment {
     number: u64,
     path: PathBuf,
     bytes: u64,
+    /// What a sync has confirmed of them; more of the last one may be in the file.
+    synced_bytes: u64,
     live_records: u64,
     live_bytes: u64,
 }
@@ -55,6 +57,9 @@ pub(super) struct Log {
     /// Per queue, the last message that may have been delivered.
     delivered: FxHashMap<u64, u64>,
     last_message_id: u64,
+    /// How many bytes more the disk takes.
+    #[cfg(test)]
+    pub(super) room: Option<usize>,
 }
 
 impl Log {
@@ -72,6 +77,7 @@ impl Log {
                 number: *number,
                 path,
                 bytes,
+                synced_bytes: bytes,
                 live_records: 0,
                 live_bytes: 0,
             });
@@ -110,16 +116,52 @@ impl Log {
                 file
             }
         };
-        Ok(Self { folder: folder.to_owned(), segments, file, live, delivered, last_message_id })
+        Ok(Self {
+            folder: folder.to_owned(),
+            segments,
+            file,
+            live,
+            delivered,
+            last_message_id,
+            #[cfg(test)]
+            room: None,
+        })
     }
 
     /// Writes encoded records, and takes note of what they say.
     pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
+        self.write(records)?;
+        self.note(records);
+        if self.segments.back().is_some_and(|segment| SEGMENT_BYTES <= segment.bytes) {
+            self.begin_segment()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(room) = &mut self.room {
+            let fits = records.len().min(*room);
+            *room -= fits;
+            self.file.write_all(&records[..fits])?;
+            if fits < records.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        } else {
+            self.file.write_all(records)?;
+        }
+        #[cfg(not(test))]
         self.file.write_all(records)?;
-        let (number, mut offset) = (segment.number, segment.bytes);
-        segment.bytes += records.len() as u64;
-        let full = SEGMENT_BYTES <= segment.bytes;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.bytes += records.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what records say that have just been written at the end.
+    fn note(&mut self, records: &[u8]) {
+        let Some(segment) = self.segments.back() else { return };
+        let (number, mut offset) = (segment.number, segment.bytes - records.len() as u64);
         let mut rest = records;
         while let Decoded::Record(record, bytes) = record::decode(rest) {
             match record {
@@ -137,15 +179,25 @@ impl Log {
             offset += bytes as u64;
             rest = &rest[bytes..];
         }
-        if full {
-            self.begin_segment()?;
+    }
+
+    /// Waits until everything is on disk.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.synced_bytes = segment.bytes;
         }
         Ok(())
     }
 
-    /// Waits until everything is on disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// Cuts off what no sync has confirmed, part of a record perhaps. Whoever calls appends it again.
+    pub(super) fn cut_unsynced(&mut self) -> io::Result<()> {
+        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
+        if self.file.metadata()?.len() != segment.synced_bytes {
+            self.file.set_len(segment.synced_bytes)?;
+        }
+        segment.bytes = segment.synced_bytes;
+        Ok(())
     }
 
     fn begin_segment(&mut self) -> io::Result<()> {
@@ -274,8 +326,11 @@ impl Log {
                 },
             );
         }
-        self.append(&records)?;
-        self.sync()
+        // Noted only when it is safe: until then the old place counts.
+        self.write(&records)?;
+        self.sync()?;
+        self.note(&records);
+        Ok(())
     }
 }
 
@@ -297,6 +352,11 @@ fn segment_paths(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
 
 fn create_segment(folder: &Path, number: u64, last_message_id: u64) -> io::Result<(Segment, File)> {
     let path = folder.join(format!("{number:010}.seg"));
+    // What an attempt that failed has left; segments that count have lower numbers.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
     let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
@@ -307,7 +367,8 @@ fn create_segment(folder: &Path, number: u64, last_message_id: u64) -> io::Resul
     // The name of a new file is on disk only with its folder.
     File::open(folder)?.sync_all()?;
     let bytes = SEGMENT_HEADER_BYTES as u64;
-    Ok((Segment { number, path, bytes, live_records: 0, live_bytes: 0 }, file))
+    let synced_bytes = bytes;
+    Ok((Segment { number, path, bytes, synced_bytes, live_records: 0, live_bytes: 0 }, file))
 }
 
 /// What reading all segments gathers.

@@ -6,6 +6,9 @@ use std::sync::mpsc;
 
 use proptest::prelude::*;
 
+use super::definitions::Definitions;
+use super::flusher::{Batch, Writer};
+use super::log::Log;
 use super::record::{self, Decoded, Record};
 use super::{Definition, QueueDefinition, Recovered, Store, StoreError};
 use crate::message::{Content, Message};
@@ -201,6 +204,44 @@ fn dead_segments_go_and_survivors_move_to_the_end() {
     assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]));
     assert_eq!(recovered.messages[0].content.body(), body);
     assert_eq!(recovered.last_message_id, 100);
+}
+
+/// Wherever the disk is full: what came meanwhile is written when there is room, and nothing stands twice.
+#[test]
+fn writing_goes_on_when_the_disk_has_room_again() {
+    let publish = |number, id| {
+        let mut batch = Batch::new(number);
+        record::encode_publish(&mut batch.records, &message(id, b"a body"), &[1]);
+        batch.publishes = true;
+        batch
+    };
+    let ack = |number, id| {
+        let mut batch = Batch::new(number);
+        record::encode(&mut batch.records, &Record::Ack { queue: 1, message: id });
+        batch
+    };
+    for room in 0..publish(1, 1).records.len() * 2 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recovered = Recovered::default();
+        let definitions =
+            Definitions::open(&folder.path().join("definitions.sqlite"), &mut recovered).unwrap();
+        let log = Log::open(&folder.path().join("messages"), &mut recovered).unwrap();
+        let mut writer = Writer::new(log, definitions);
+        let mut first = publish(1, 1);
+        first.definitions.push(queue(1));
+        writer.write(vec![first, publish(2, 2)]).unwrap();
+        writer.write(vec![ack(3, 1)]).unwrap();
+        writer.log.room = Some(room);
+        assert!(writer.write(vec![publish(4, 3), publish(5, 4)]).is_err(), "room for {room}");
+        assert!(writer.write(vec![publish(6, 5)]).is_err());
+        writer.log.room = None;
+        writer.write(vec![ack(7, 4)]).unwrap();
+        drop(writer);
+        let (store, recovered) = open(folder.path());
+        assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![2, 3, 5])]), "room for {room}");
+        assert_eq!(recovered.damage, [""; 0]);
+        store.close();
+    }
 }
 
 #[derive(Clone, Debug)]
