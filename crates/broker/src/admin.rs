@@ -196,6 +196,10 @@ pub enum Request {
     ListBindings { vhost: Option<String> },
     /// Connections.
     ListConnections,
+    /// The memory from which on publishers have to wait: a share like 0.6, or a size like 2GiB. Until the next start.
+    SetMemoryLimit { limit: String },
+    /// The free space of the disk below which publishers have to wait: a size like 50MB. Until the next start.
+    SetDiskFreeLimit { limit: String },
     /// Closes a connection, by its `pid`.
     CloseConnection { pid: String, reason: String },
     /// Channels.
@@ -464,6 +468,17 @@ impl Engine {
                 Ok(rows::of_vhost(self.all_binding_rows(), vhost.as_deref()))
             }
             R::ListConnections => Ok(self.connection_rows()),
+            R::SetMemoryLimit { limit } => {
+                self.alarms.limit_memory(limit.parse().map_err(AdminError::Invalid)?);
+                self.check_alarms();
+                DONE
+            }
+            R::SetDiskFreeLimit { limit } => {
+                self.alarms.disk_free_bytes_min =
+                    crate::parse_size(&limit).map_err(AdminError::Invalid)?;
+                self.check_alarms();
+                DONE
+            }
             R::CloseConnection { pid, reason } => {
                 let key = self.connections.keys().into_iter().find(|key| rows::pid(*key) == pid);
                 let Some(key) = key else {

@@ -11,6 +11,7 @@ use warren_hub::{Phase, TurnHook, TurnHookGuard, call_later, call_soon, on_turn_
 use warren_reactor::{Factory, PeerAddr, Protocol};
 
 use crate::admin::{AdminError, Request};
+use crate::alarms::{Alarms, MemoryLimit};
 use crate::auth::Hashing;
 use crate::connection::Session;
 use crate::definitions::Definitions;
@@ -29,6 +30,10 @@ pub struct Config {
     pub default_pass: String,
     /// How new passwords are kept.
     pub password_hashing: Hashing,
+    /// The memory from which on publishers have to wait.
+    pub memory_limit: MemoryLimit,
+    /// The free bytes of the data directory's disk below which publishers have to wait.
+    pub disk_free_limit: u64,
 }
 
 impl Default for Config {
@@ -38,6 +43,9 @@ impl Default for Config {
             default_user: "guest".into(),
             default_pass: "guest".into(),
             password_hashing: Hashing::default(),
+            memory_limit: MemoryLimit::default(),
+            // RabbitMQ's.
+            disk_free_limit: 50_000_000,
         }
     }
 }
@@ -125,6 +133,12 @@ impl Broker {
                 .map_err(StoreError::DefaultUser)?;
             engine.take_defined();
             tracing::info!(user = default_user, "the default user was made");
+        }
+        {
+            let mut engine = engine.borrow_mut();
+            let Config { memory_limit, disk_free_limit, data_dir, .. } = config;
+            engine.alarms = Alarms::new(memory_limit, disk_free_limit, data_dir);
+            engine.check_alarms();
         }
         let inner = Rc::new(Inner { engine, closed: Cell::new(false), armed: Rc::default() });
         let hook = on_turn_end(Phase::Work, inner.clone());
@@ -262,6 +276,8 @@ impl fmt::Debug for Config {
             .field("data_dir", &self.data_dir)
             .field("default_user", &self.default_user)
             .field("password_hashing", &self.password_hashing)
+            .field("memory_limit", &self.memory_limit)
+            .field("disk_free_limit", &self.disk_free_limit)
             .finish_non_exhaustive()
     }
 }
@@ -308,6 +324,7 @@ fn tick(inner: Rc<Inner>) {
             let mut engine = inner.engine.borrow_mut();
             engine.set_now(warren_hub::system_time());
             engine.tick();
+            engine.check_alarms();
             let clock = engine.clock;
             for (_, connection) in engine.connections.iter() {
                 connection.tick(clock);

@@ -68,6 +68,10 @@ pub(crate) struct Connection {
     pub(crate) read_at: u64,
     /// The client understands `basic.cancel` from the server.
     pub(crate) cancel_notify: bool,
+    /// The client understands `connection.blocked`.
+    pub(crate) blocked_notify: bool,
+    /// It has published during an alarm and is not read.
+    pub(crate) blocked: bool,
     pub(crate) channels: Vec<ChannelKey>,
     pub(crate) exclusive_queues: Vec<QueueKey>,
     /// Channels that the broker has closed, which the session is to hear of.
@@ -127,11 +131,13 @@ impl Connection {
     }
 
     /// What it is doing, in the word of a listing.
-    pub(crate) fn state(&self) -> &'static str {
-        match self.closing {
-            true => "closing",
-            false if self.is_open() => "running",
+    pub(crate) fn state(&self, alarm: bool) -> &'static str {
+        match self.is_open() {
+            _ if self.closing => "closing",
             false => "starting",
+            true if self.blocked => "blocked",
+            true if alarm => "blocking",
+            true => "running",
         }
     }
 
@@ -144,7 +150,7 @@ impl Connection {
             return;
         }
         // The client may be silent for two intervals; one more second for the coarseness of the clock.
-        if self.read_at + 2 * self.heartbeat < clock {
+        if !self.blocked && self.read_at + 2 * self.heartbeat < clock {
             tracing::warn!(peer = %self.transport.peer(), "missed heartbeats from a client, timeout: {} s", self.heartbeat);
             return self.transport.abort_connection();
         }
@@ -175,6 +181,10 @@ impl Connection {
         );
         self.deadline = Some(clock + CLOSE_S);
         self.closing = true;
+        if std::mem::take(&mut self.blocked) {
+            // For the answer.
+            self.transport.resume_reading();
+        }
     }
 }
 
@@ -223,6 +233,8 @@ pub(crate) struct SessionState {
     close_on_refusal: bool,
     /// Reading is paused until the client has read.
     paused: bool,
+    /// It has published during an alarm: what else has come stays unread.
+    blocked: bool,
     slots: FxHashMap<u16, Slot>,
 }
 
@@ -239,6 +251,7 @@ impl Session {
                 channel_max: 0,
                 close_on_refusal: false,
                 paused: false,
+                blocked: false,
                 slots: FxHashMap::default(),
             },
         }
@@ -261,6 +274,8 @@ impl Protocol for Session {
             heartbeat: 0,
             read_at: clock,
             cancel_notify: false,
+            blocked_notify: false,
+            blocked: false,
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
             closed_channels: Vec::new(),
@@ -279,6 +294,7 @@ impl Protocol for Session {
             for number in connection.closed_channels.drain(..) {
                 self.state.slots.insert(number, Slot::Closing);
             }
+            self.state.blocked = connection.blocked;
             if connection.closing && self.state.stage != Stage::Ended {
                 // By the broker, not by us.
                 self.state.stage = Stage::Closing;
@@ -291,7 +307,7 @@ impl Protocol for Session {
         {
             return;
         }
-        while self.state.stage != Stage::Ended {
+        while self.state.stage != Stage::Ended && !self.state.blocked {
             match self.reader.next_frame(&mut data) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
@@ -309,6 +325,9 @@ impl Protocol for Session {
             }
             self.reader.set_frame_max(self.state.frame_max);
         }
+        if self.state.blocked {
+            return transport.unread(data.len());
+        }
         if transport.is_full() && ANSWERS_BYTES_MAX < transport.buffered() {
             transport.pause_reading();
             self.state.paused = true;
@@ -316,11 +335,14 @@ impl Protocol for Session {
     }
 
     fn resume_producing(&mut self, transport: &Transport) {
-        if std::mem::take(&mut self.state.paused) {
+        let mut engine = self.state.engine.borrow_mut();
+        let connection = self.state.key.and_then(|key| engine.connections.get(key));
+        let blocked = connection.is_some_and(|connection| connection.blocked);
+        if std::mem::take(&mut self.state.paused) && !blocked {
             transport.resume_reading();
         }
         if let Some(key) = self.state.key {
-            self.state.engine.borrow_mut().resume_connection(key);
+            engine.resume_connection(key);
         }
     }
 

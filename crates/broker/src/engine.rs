@@ -33,6 +33,7 @@ use rustc_hash::FxHashMap;
 use warren_amqp::frame;
 use warren_amqp::method::{EncodeMethod, channel};
 
+use crate::alarms::Alarms;
 use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
@@ -55,6 +56,7 @@ pub(crate) struct Engine {
     pub(crate) tenancy: Tenancy,
     /// By the names that stand in messages: see [`replies`].
     reply_channels: FxHashMap<CompactString, ChannelKey>,
+    pub(crate) alarms: Alarms,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
     /// The last batch that is on disk.

@@ -27,6 +27,7 @@
 //! ```
 
 pub mod admin;
+mod alarms;
 mod auth;
 mod broker;
 mod channel;
@@ -44,6 +45,7 @@ mod table;
 mod tenancy;
 mod vhost;
 
+pub use alarms::{MemoryLimit, parse_size};
 pub use auth::Hashing;
 pub use broker::{Admin, Broker, Config};
 pub use definitions::Definitions;

@@ -43,6 +43,8 @@ fn serve(settings: &Settings) -> Result<()> {
         default_user: settings.default_user.clone(),
         default_pass: settings.default_pass.clone(),
         password_hashing: settings.password_hashing,
+        memory_limit: settings.memory_limit,
+        disk_free_limit: settings.disk_free_limit,
     })
     .map_err(|error| anyhow!("{error}"))?;
     if let Some(path) = &settings.definitions {

@@ -23,7 +23,8 @@ impl Engine {
             "uptime": self.clock, "connections": self.connections.len(), "channels": self.channels.len(),
             "consumers": self.consumers.len(), "queues": self.queues.len(), "exchanges": self.exchanges.len(),
             "messages_ready": ready, "vhosts": self.tenancy.vhosts.len(), "users": self.tenancy.users.len(),
-            "durable": self.has_store(), "store_failed": self.has_failed(),
+            "alarms": self.alarms.names(), "memory_limit": self.alarms.memory_bytes_max,
+            "disk_free_limit": self.alarms.disk_free_bytes_min, "durable": self.has_store(), "store_failed": self.has_failed(),
         })
     }
 
@@ -171,7 +172,7 @@ impl Engine {
                     "user_provided_name": connection.client_name, "auth_mechanism": connection.mechanism,
                     "vhost": &*connection.vhost.name, "channels": connection.channels.len(),
                     "channel_max": connection.channel_max, "frame_max": connection.frame_max,
-                    "timeout": connection.heartbeat, "state": connection.state(),
+                    "timeout": connection.heartbeat, "state": connection.state(self.alarms.any()),
                     "protocol": "AMQP 0-9-1",
                 })
             })

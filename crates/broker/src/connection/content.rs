@@ -154,11 +154,20 @@ impl SessionState {
         else {
             return Ok(());
         };
+        let key = *key;
         let content = Content::new(body.bytes, body.properties_bytes);
         let more_keys = Vec::new();
+        // First, for the publish can end the channel.
+        if engine.alarms.any() {
+            self.blocked = true;
+            let reason = engine.alarms.reason();
+            if let Some(connection) = self.connection(engine) {
+                connection.block(&reason);
+            }
+        }
         let publish =
             Publish { vhost, exchange, routing_key, more_keys, mandatory, immediate, content };
-        engine.publish(*key, publish)
+        engine.publish(key, publish)
     }
 }
 

@@ -101,6 +101,7 @@ impl SessionState {
         };
         self.close_on_refusal = capable("authentication_failure_close");
         let cancel_notify = capable("consumer_cancel_notify");
+        let blocked_notify = capable("connection.blocked");
         let client_name = start_ok.client_properties.get("connection_name");
         let client_name = client_name.and_then(|value| value.as_str()).map(str::to_owned);
         let (mechanism, credentials) = match start_ok.mechanism {
@@ -135,6 +136,7 @@ impl SessionState {
         connection.client_name = client_name;
         connection.mechanism = mechanism;
         connection.cancel_notify = cancel_notify;
+        connection.blocked_notify = blocked_notify;
         connection.send(
             0,
             &connection::Tune {

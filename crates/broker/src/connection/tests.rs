@@ -1,5 +1,6 @@
 //! Clients in memory against an engine without a hub: bytes in, bytes out, turn by turn.
 
+mod alarms;
 mod consuming;
 mod errors;
 mod handshake;

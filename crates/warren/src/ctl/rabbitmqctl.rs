@@ -299,6 +299,10 @@ fn translate_more(
         ("list_connections", _) => {
             chosen(R::ListConnections, &["user", "name", "channels", "state"])
         }
+        ("set_vm_memory_high_watermark", [limit] | ["absolute", limit]) => {
+            done(R::SetMemoryLimit { limit: text(limit) })
+        }
+        ("set_disk_free_limit", [limit]) => done(R::SetDiskFreeLimit { limit: text(limit) }),
         ("close_connection", [pid, reason @ ..]) => {
             done(R::CloseConnection { pid: text(pid), reason: reason.join(" ") })
         }

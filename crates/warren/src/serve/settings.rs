@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
-use warren_broker::Hashing;
+use warren_broker::{Config, Hashing, MemoryLimit, parse_size};
 
 use super::default_data_dir;
 use super::listener::Listener;
@@ -38,6 +38,13 @@ pub(crate) struct Options {
     /// [default: argon2id]
     #[arg(long, value_name = "KIND", env = "WARREN_PASSWORD_HASHING")]
     password_hashing: Option<Hashing>,
+    /// Let publishers wait while the server takes more memory than this: a share of the machine's or the control
+    /// group's, like 0.6, or a size, like 2GiB [default: 0.6]
+    #[arg(long, value_name = "SIZE", env = "WARREN_MEMORY_LIMIT")]
+    memory_limit: Option<MemoryLimit>,
+    /// Let publishers wait while the data directory's disk has less room than this [default: 50MB]
+    #[arg(long, value_name = "SIZE", env = "WARREN_DISK_FREE_LIMIT", value_parser = parse_size)]
+    disk_free_limit: Option<u64>,
     /// Log to standard error: error, warn, info, debug, trace or off [default: info]
     #[arg(long, value_name = "LEVEL", env = "WARREN_LOG")]
     log: Option<String>,
@@ -58,10 +65,12 @@ struct File {
     default_user: Option<String>,
     default_pass: Option<String>,
     password_hashing: Option<String>,
+    memory_limit: Option<String>,
+    disk_free_limit: Option<String>,
 }
 
 /// What holds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) listen: Vec<Listener>,
     pub(crate) data_dir: Option<PathBuf>,
@@ -71,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) default_user: String,
     pub(crate) default_pass: String,
     pub(crate) password_hashing: Hashing,
+    pub(crate) memory_limit: MemoryLimit,
+    pub(crate) disk_free_limit: u64,
 }
 
 impl Settings {
@@ -97,6 +108,18 @@ impl Settings {
             }
             (None, None) => Hashing::default(),
         };
+        let memory_limit = match (options.memory_limit, &file.memory_limit) {
+            (Some(limit), _) => limit,
+            (None, Some(text)) => text.parse().map_err(|error| anyhow!("memory-limit: {error}"))?,
+            (None, None) => Config::default().memory_limit,
+        };
+        let disk_free_limit = match (options.disk_free_limit, &file.disk_free_limit) {
+            (Some(limit), _) => limit,
+            (None, Some(text)) => {
+                parse_size(text).map_err(|error| anyhow!("disk-free-limit: {error}"))?
+            }
+            (None, None) => Config::default().disk_free_limit,
+        };
         let guest = || String::from("guest");
         let data_dir = options.data_dir.or(file.data_dir).unwrap_or_else(default_data_dir);
         Ok(Self {
@@ -107,6 +130,8 @@ impl Settings {
             default_user: options.default_user.or(file.default_user).unwrap_or_else(guest),
             default_pass: options.default_pass.or(file.default_pass).unwrap_or_else(guest),
             password_hashing,
+            memory_limit,
+            disk_free_limit,
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
