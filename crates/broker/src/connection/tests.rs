@@ -5,6 +5,7 @@ mod consuming;
 mod errors;
 mod handshake;
 mod messages;
+mod model;
 mod queues;
 mod replies;
 mod settling;
