@@ -3,6 +3,7 @@
 mod control;
 mod listener;
 mod settings;
+mod tls;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use tracing_subscriber::EnvFilter;
 use warren_broker::{Broker, Config, Definitions};
 use warren_hub::signal::{Signal, on_signals};
 use warren_hub::sync::Event;
-use warren_reactor::ListeningPort;
+use warren_reactor::tls::TlsFactory;
+use warren_reactor::{Factory, ListeningPort};
 
 use control::Control;
 use listener::Listener;
@@ -38,6 +40,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
 fn serve(settings: &Settings) -> Result<()> {
     // Before anything else: a taken port must leave the data directory alone.
     let bound = settings.listen.iter().map(Listener::bind).collect::<Result<Vec<_>>>()?;
+    let tls = match settings.listen.iter().any(Listener::is_tls) {
+        true => Some(settings.tls.build()?),
+        false => None,
+    };
     let broker = Broker::open(Config {
         data_dir: settings.data_dir.clone(),
         default_user: settings.default_user.clone(),
@@ -66,11 +72,23 @@ fn serve(settings: &Settings) -> Result<()> {
     })
     .context("cannot watch for signals")?;
     let mut ports: Vec<ListeningPort> = Vec::with_capacity(bound.len());
+    let renew = Rc::new(Event::new());
+    let _renewals = on_signals(&[Signal::HUP], {
+        let renew = renew.clone();
+        move |_| renew.set()
+    })
+    .context("cannot watch for signals")?;
+    if let Some(options) = &tls {
+        tls::keep_fresh(settings.tls.clone(), options.clone(), renew);
+    }
     for (listener, port) in settings.listen.iter().zip(bound) {
-        ports.push(
-            port.listen(broker.factory())
-                .with_context(|| format!("cannot listen on {listener}"))?,
-        );
+        let factory: Box<dyn Factory> = match &tls {
+            Some(options) if listener.is_tls() => {
+                Box::new(TlsFactory::new(options, broker.factory()))
+            }
+            _ => broker.factory(),
+        };
+        ports.push(port.listen(factory).with_context(|| format!("cannot listen on {listener}"))?);
     }
     announce(&settings.listen, &ports, settings.data_dir.as_deref())?;
     stop.wait();

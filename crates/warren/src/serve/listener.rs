@@ -1,4 +1,4 @@
-//! Listeners as URLs: `amqp://127.0.0.1:5672`, `unix:/run/warren.sock`.
+//! Listeners as URLs: `amqp://127.0.0.1:5672`, `amqps://0.0.0.0:5671`, `unix:/run/warren.sock`.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use warren_amqp::constants::DEFAULT_PORT;
+use warren_amqp::constants::{DEFAULT_PORT, DEFAULT_TLS_PORT};
 use warren_reactor::{BoundPort, PeerAddr, bind_tcp, bind_unix};
 
 /// Where to listen, and for what.
@@ -14,6 +14,8 @@ use warren_reactor::{BoundPort, PeerAddr, bind_tcp, bind_unix};
 pub(crate) enum Listener {
     /// AMQP over TCP: host and port.
     Amqp(String, u16),
+    /// The same within TLS.
+    Amqps(String, u16),
     /// AMQP on a Unix socket.
     Unix(PathBuf),
 }
@@ -32,11 +34,15 @@ impl FromStr for Listener {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(format!("'{text}' is no URL: write amqp://127.0.0.1:5672 or unix:/path"));
         };
-        if scheme != "amqp" {
-            return Err(format!(
-                "'{scheme}' listeners are not available: use amqp://host:port or unix:/path"
-            ));
-        }
+        let default_port = match scheme {
+            "amqp" => DEFAULT_PORT,
+            "amqps" => DEFAULT_TLS_PORT,
+            _ => {
+                return Err(format!(
+                    "'{scheme}' listeners are not available: use amqp://host:port, amqps://host:port or unix:/path"
+                ));
+            }
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '@', '?', '#']) {
             return Err(format!("'{text}' has more than a host and a port"));
@@ -47,14 +53,17 @@ impl FromStr for Listener {
             _ => (authority, None),
         };
         let port = match port {
-            None => DEFAULT_PORT,
+            None => default_port,
             Some(port) => port.parse().map_err(|_| format!("'{port}' in '{text}' is no port"))?,
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() {
-            return Err(format!("'{text}' names no host: write amqp://127.0.0.1:{port}"));
+            return Err(format!("'{text}' names no host: write {scheme}://127.0.0.1:{port}"));
         }
-        Ok(Self::Amqp(host.into(), port))
+        Ok(match scheme {
+            "amqps" => Self::Amqps(host.into(), port),
+            _ => Self::Amqp(host.into(), port),
+        })
     }
 }
 
@@ -64,7 +73,7 @@ impl Listener {
         let failed = || format!("cannot listen on {self}");
         match self {
             Self::Unix(path) => bind_unix(path).with_context(failed),
-            Self::Amqp(host, port) => {
+            Self::Amqp(host, port) | Self::Amqps(host, port) => {
                 let addr: SocketAddr = (host.as_str(), *port)
                     .to_socket_addrs()
                     .with_context(failed)?
@@ -75,9 +84,15 @@ impl Listener {
         }
     }
 
+    /// Whether it speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Amqps(..))
+    }
+
     /// The URL with the address that the system gave.
     pub(crate) fn with_addr(&self, addr: &PeerAddr) -> String {
         match addr {
+            PeerAddr::Tcp(addr) if self.is_tls() => format!("amqps://{addr}"),
             PeerAddr::Tcp(addr) => format!("amqp://{addr}"),
             _ => self.to_string(),
         }
@@ -87,9 +102,12 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Amqp(host, port) if host.contains(':') => write!(f, "amqp://[{host}]:{port}"),
-            Self::Amqp(host, port) => write!(f, "amqp://{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Amqp(host, port) | Self::Amqps(host, port) => {
+                let scheme = if self.is_tls() { "amqps" } else { "amqp" };
+                let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
+                write!(f, "{scheme}://{}{host}{}:{port}", brackets.0, brackets.1)
+            }
         }
     }
 }
@@ -105,6 +123,8 @@ mod tests {
             ("amqp://localhost", "amqp://localhost:5672"),
             ("amqp://[::1]:0/", "amqp://[::1]:0"),
             ("amqp://[::1]", "amqp://[::1]:5672"),
+            ("amqps://localhost", "amqps://localhost:5671"),
+            ("amqps://[::1]:7", "amqps://[::1]:7"),
             ("unix:/run/warren.sock", "unix:/run/warren.sock"),
             ("unix:///run/warren.sock", "unix:/run/warren.sock"),
         ] {

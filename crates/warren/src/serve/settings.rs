@@ -9,11 +9,12 @@ use warren_broker::{Config, Hashing, MemoryLimit, parse_size};
 
 use super::default_data_dir;
 use super::listener::Listener;
+use super::tls::TlsSettings;
 
 /// What the command line and the environment say.
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Listen here: amqp://HOST:PORT or unix:/PATH; may be repeated; port 0 takes a free one
+    /// Listen here: amqp://HOST:PORT, amqps://HOST:PORT or unix:/PATH; may be repeated; port 0 takes a free one
     /// [default: amqp://127.0.0.1:5672]
     #[arg(long, value_name = "URL", env = "WARREN_LISTEN", value_delimiter = ',')]
     listen: Vec<Listener>,
@@ -45,6 +46,8 @@ pub(crate) struct Options {
     /// Let publishers wait while the data directory's disk has less room than this [default: 50MB]
     #[arg(long, value_name = "SIZE", env = "WARREN_DISK_FREE_LIMIT", value_parser = parse_size)]
     disk_free_limit: Option<u64>,
+    #[command(flatten)]
+    tls: TlsSettings,
     /// Log to standard error: error, warn, info, debug, trace or off [default: info]
     #[arg(long, value_name = "LEVEL", env = "WARREN_LOG")]
     log: Option<String>,
@@ -67,6 +70,8 @@ struct File {
     password_hashing: Option<String>,
     memory_limit: Option<String>,
     disk_free_limit: Option<String>,
+    /// A table of its own.
+    tls: TlsSettings,
 }
 
 /// What holds.
@@ -82,6 +87,7 @@ pub(crate) struct Settings {
     pub(crate) password_hashing: Hashing,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) disk_free_limit: u64,
+    pub(crate) tls: TlsSettings,
 }
 
 impl Settings {
@@ -132,6 +138,7 @@ impl Settings {
             password_hashing,
             memory_limit,
             disk_free_limit,
+            tls: options.tls.or(file.tls),
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
     }

@@ -1,0 +1,217 @@
+//! What `amqps://` listeners show and ask for: certificates, and their renewal without a restart.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use warren_hub::sync::Event;
+use warren_reactor::tls::{CertificateOptions, ClientAuth, TlsServerOptions, TlsVersion};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the settings say of TLS, in any source of them.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct TlsSettings {
+    /// The certificate of amqps:// listeners in PEM, followed by those that vouch for it
+    #[arg(long = "tls-cert", value_name = "FILE", env = "WARREN_TLS_CERT")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key in PEM
+    #[arg(long = "tls-key", value_name = "FILE", env = "WARREN_TLS_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// The authorities in PEM that vouch for the certificates of clients
+    #[arg(long = "tls-ca", value_name = "FILE", env = "WARREN_TLS_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate: none or peer [default: peer with --tls-ca, else none]
+    #[arg(long = "tls-verify", value_name = "WHAT", env = "WARREN_TLS_VERIFY")]
+    pub(crate) verify: Option<Verify>,
+    /// Refuse clients without a certificate
+    #[arg(long = "tls-fail-if-no-peer-cert", env = "WARREN_TLS_FAIL_IF_NO_PEER_CERT")]
+    pub(crate) fail_if_no_peer_cert: bool,
+    /// The oldest version of TLS that is spoken: 1.2 or 1.3 [default: 1.2]
+    #[arg(long = "tls-min-version", value_name = "VERSION", env = "WARREN_TLS_MIN_VERSION")]
+    pub(crate) min_version: Option<MinVersion>,
+    /// Another certificate for clients that ask for this host: HOST=CERT,KEY; may be repeated
+    #[arg(
+        long = "tls-sni",
+        value_name = "HOST=CERT,KEY",
+        env = "WARREN_TLS_SNI",
+        value_delimiter = ';'
+    )]
+    pub(crate) sni: Vec<Named>,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verify {
+    /// They are not.
+    None,
+    /// They are, and what they show must be good.
+    Peer,
+}
+
+/// The oldest version that is spoken.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) enum MinVersion {
+    /// TLS 1.2.
+    #[value(name = "1.2")]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[value(name = "1.3")]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// A certificate for clients that ask for a host.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub(crate) struct Named {
+    host: String,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, files) = text.split_once('=').unwrap_or_default();
+        let (cert, key) = files.split_once(',').unwrap_or_default();
+        if host.is_empty() || cert.is_empty() || key.is_empty() {
+            return Err(format!("'{text}' is not HOST=CERT,KEY"));
+        }
+        Ok(Self { host: host.into(), cert: cert.into(), key: key.into() })
+    }
+}
+
+impl TryFrom<String> for Named {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl TlsSettings {
+    /// With what `file` says where the command line and the environment say nothing.
+    pub(crate) fn or(self, file: Self) -> Self {
+        Self {
+            cert: self.cert.or(file.cert),
+            key: self.key.or(file.key),
+            ca: self.ca.or(file.ca),
+            verify: self.verify.or(file.verify),
+            fail_if_no_peer_cert: self.fail_if_no_peer_cert || file.fail_if_no_peer_cert,
+            min_version: self.min_version.or(file.min_version),
+            sni: if self.sni.is_empty() { file.sni } else { self.sni },
+        }
+    }
+
+    /// What connections need. Reads the files.
+    pub(crate) fn build(&self) -> Result<TlsServerOptions> {
+        let (Some(cert), Some(key)) = (&self.cert, &self.key) else {
+            bail!("an amqps:// listener needs a certificate and its key: --tls-cert and --tls-key");
+        };
+        let mut options = CertificateOptions::from_files(cert, key);
+        for named in &self.sni {
+            options = options.for_name_files(&named.host, &named.cert, &named.key);
+        }
+        let verify = self.verify.unwrap_or(match self.ca {
+            Some(_) => Verify::Peer,
+            None => Verify::None,
+        });
+        match (verify, &self.ca) {
+            (Verify::None, _) if self.fail_if_no_peer_cert => {
+                bail!("--tls-fail-if-no-peer-cert needs --tls-verify peer and --tls-ca");
+            }
+            (Verify::None, _) => {}
+            (Verify::Peer, None) => bail!("--tls-verify peer needs the authorities: --tls-ca"),
+            (Verify::Peer, Some(ca)) => {
+                let auth = match self.fail_if_no_peer_cert {
+                    true => ClientAuth::Required,
+                    false => ClientAuth::Optional,
+                };
+                options = options.client_roots_file(ca, auth);
+            }
+        }
+        if self.min_version == Some(MinVersion::Tls13) {
+            options = options.min_version(TlsVersion::Tls13);
+        }
+        options.build().context("cannot use the certificates")
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        let named = self.sni.iter().flat_map(|named| [Some(&named.cert), Some(&named.key)]);
+        let all =
+            [self.cert.as_ref(), self.key.as_ref(), self.ca.as_ref()].into_iter().chain(named);
+        all.flatten().map(PathBuf::as_path).collect()
+    }
+
+    /// When each file was written last, and how long it is.
+    fn seen(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let look = |path: &Path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        };
+        self.files().into_iter().map(look).collect()
+    }
+}
+
+/// Reads the certificates again when their files have changed or `asked` is set, for as long as the hub runs.
+/// Connections that stand keep theirs; files that are wrong change nothing.
+pub(crate) fn keep_fresh(settings: TlsSettings, options: TlsServerOptions, asked: Rc<Event>) {
+    // Before anyone can have changed them.
+    let mut seen = settings.seen();
+    warren_hub::spawn_raw(move || {
+        loop {
+            let signalled = asked.wait_timeout(LOOK).is_ok();
+            asked.clear();
+            let now = settings.seen();
+            if !signalled && now == seen {
+                continue;
+            }
+            seen = now;
+            match options.reload() {
+                Ok(()) => tracing::info!("the certificates were read again"),
+                Err(error) => {
+                    tracing::error!("{error}; the certificates of before stay in use");
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Named, TlsSettings};
+
+    fn fails(settings: &TlsSettings, why: &str) {
+        let error = settings.build().unwrap_err();
+        assert!(format!("{error:#}").contains(why), "{error:#}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let none = TlsSettings::default();
+        fails(&none, "--tls-cert and --tls-key");
+        let files =
+            TlsSettings { cert: Some("/no/cert".into()), key: Some("/no/key".into()), ..none };
+        fails(&files, "/no/cert");
+        let verify = Some(super::Verify::Peer);
+        fails(&TlsSettings { verify, ..files.clone() }, "--tls-ca");
+        fails(&TlsSettings { fail_if_no_peer_cert: true, ..files }, "--tls-verify peer");
+    }
+
+    #[test]
+    fn a_named_certificate_has_three_parts() {
+        assert!("a.example=/c,/k".parse::<Named>().is_ok());
+        for text in ["", "a", "a=", "a=/c", "a=/c,", "=/c,/k"] {
+            assert!(text.parse::<Named>().is_err(), "{text}");
+        }
+    }
+}
