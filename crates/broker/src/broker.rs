@@ -17,6 +17,7 @@ use crate::connection::Session;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::exception::Exception;
+use crate::store::pages::{Pages, Window};
 use crate::store::{Store, StoreError};
 
 /// A broker's settings.
@@ -123,7 +124,9 @@ impl Broker {
             };
             let (store, recovered) = Store::open(folder, Box::new(on_sync))?;
             new = recovered.tenancy.is_empty();
-            engine.borrow_mut().recover_from(store, recovered);
+            let mut engine = engine.borrow_mut();
+            engine.page_to(Pages::new(folder, Window::DEFAULT));
+            engine.recover_from(store, recovered);
         }
         if new {
             let mut engine = engine.borrow_mut();

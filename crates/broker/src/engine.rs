@@ -38,7 +38,8 @@ use crate::channel::{Channel, ChannelKey};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
-use crate::queue::{Consumer, Queue, QueueKey};
+use crate::queue::{Consumer, Levels, Queue, QueueKey};
+use crate::store::pages::Pages;
 use crate::store::{Definition, Store};
 use crate::table::Table;
 use crate::tenancy::Tenancy;
@@ -59,6 +60,8 @@ pub(crate) struct Engine {
     pub(crate) alarms: Alarms,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
+    /// Where long queues leave memory for; `None`: they stay.
+    pages: Option<Rc<Pages>>,
     /// The last batch that is on disk.
     synced: u64,
     /// The batch with the definitions that were changed by the method being handled.
@@ -117,7 +120,8 @@ impl Engine {
         key
     }
 
-    fn insert_queue(&mut self, queue: Queue) -> QueueKey {
+    fn insert_queue(&mut self, mut queue: Queue) -> QueueKey {
+        queue.ready = Levels::new(self.pages.clone());
         let (vhost, name) = (queue.vhost.key, queue.name.clone());
         let key = self.queues.insert(queue);
         if let Some(vhost) = self.vhosts.get_mut(vhost) {
@@ -239,6 +243,11 @@ impl Engine {
     /// The last batch that is on disk.
     pub(crate) fn synced(&self) -> u64 {
         self.synced
+    }
+
+    /// Lets the queues that are made from now on leave memory when they are long.
+    pub(crate) fn page_to(&mut self, pages: Pages) {
+        self.pages = Some(Rc::new(pages));
     }
 
     pub(crate) fn take_store(&mut self) -> Option<Store> {

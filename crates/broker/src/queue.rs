@@ -14,7 +14,7 @@ use crate::channel::ChannelKey;
 use crate::connection::ConnectionKey;
 use crate::exchange::{Binding, ExchangeKey};
 use crate::message::{Content, Entry, Message};
-use crate::queue::levels::Levels;
+pub(crate) use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
 use crate::table::Key;
 use crate::vhost::VhostRef;

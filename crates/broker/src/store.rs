@@ -13,6 +13,7 @@
 mod definitions;
 mod flusher;
 mod log;
+pub(crate) mod pages;
 pub mod record;
 mod tenancy;
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The messages of a queue that are ready: a list for each priority.
 
+use std::rc::Rc;
+
 use super::ready::Ready;
 use crate::message::Entry;
+use crate::store::pages::Pages;
 
 #[derive(Default)]
 pub(crate) struct Levels {
@@ -9,9 +12,15 @@ pub(crate) struct Levels {
     lowest: Ready,
     /// Priority 1 and above, as far as they were needed.
     higher: Vec<Ready>,
+    /// Where what is too much for memory goes.
+    pages: Option<Rc<Pages>>,
 }
 
 impl Levels {
+    pub(crate) fn new(pages: Option<Rc<Pages>>) -> Self {
+        Self { lowest: Ready::new(pages.clone()), higher: Vec::new(), pages }
+    }
+
     pub(crate) fn push(&mut self, entry: Entry) {
         self.level(entry.priority).push_back(entry);
     }
@@ -44,7 +53,8 @@ impl Levels {
 
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        let levels = std::mem::take(self);
+        let fresh = Self::new(self.pages.clone());
+        let levels = std::mem::replace(self, fresh);
         std::iter::once(levels.lowest).chain(levels.higher).flat_map(|mut level| level.drain())
     }
 
@@ -60,7 +70,8 @@ impl Levels {
     fn level(&mut self, priority: u8) -> &mut Ready {
         let Some(above) = usize::from(priority).checked_sub(1) else { return &mut self.lowest };
         if self.higher.len() <= above {
-            self.higher.resize_with(above + 1, Ready::default);
+            let pages = &self.pages;
+            self.higher.resize_with(above + 1, || Ready::new(pages.clone()));
         }
         &mut self.higher[above]
     }

@@ -11,81 +11,263 @@
 //! ```
 //! The count and the bytes are kept with each change and cost nothing to ask for.
 
-use std::collections::VecDeque;
+//! With more than a window of entries the middle is on disk, in pages that cost a few dozen bytes each:
+//!
+//! ```text
+//!   | head, in memory | page | page | ... | page | tail, in memory |        strays: put back among the pages
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use crate::message::Entry;
+use crate::store::pages::{Page, Pages};
 
 /// Entries in the order of their positions, no position twice.
 #[derive(Default)]
 pub(crate) struct Ready {
-    entries: VecDeque<Entry>,
+    head: VecDeque<Entry>,
+    /// What stands behind the head, once that was too long.
+    rest: Option<Box<Rest>>,
     /// Of the bodies of all entries.
     bytes: u64,
+    len: usize,
+    /// `None`: all stays in memory.
+    pages: Option<Rc<Pages>>,
+}
+
+#[derive(Default)]
+struct Rest {
+    /// Behind the head and before the tail; their ranges do not overlap.
+    pages: VecDeque<Page>,
+    /// Behind all pages.
+    tail: VecDeque<Entry>,
+    tail_bytes: u64,
+    /// Put back between the first of the first page and the last of the last.
+    strays: BTreeMap<u64, Entry>,
+    /// The disk has refused: the tail is not tried again before it is so long.
+    retry_len: usize,
 }
 
 impl Ready {
+    pub(crate) fn new(pages: Option<Rc<Pages>>) -> Self {
+        Self { pages, ..Self::default() }
+    }
+
     /// Appends an entry, whose position is above those of all that are or were here.
     #[inline]
     pub(crate) fn push_back(&mut self, entry: Entry) {
-        debug_assert!(self.entries.back().is_none_or(|last| last.position < entry.position));
         self.bytes += body_bytes(&entry);
-        self.entries.push_back(entry);
+        self.len += 1;
+        if self.rest.is_some() {
+            return self.push_tail(entry);
+        }
+        debug_assert!(self.head.back().is_none_or(|last| last.position < entry.position));
+        self.head.push_back(entry);
+        if let Some(pages) = &self.pages
+            && (pages.window.entries <= self.len || pages.window.bytes <= self.bytes)
+        {
+            self.rest = Some(Box::default());
+        }
+    }
+
+    fn push_tail(&mut self, entry: Entry) {
+        let (Some(rest), Some(pages)) = (&mut self.rest, &self.pages) else { return };
+        rest.tail_bytes += body_bytes(&entry);
+        rest.tail.push_back(entry);
+        let full = pages.window.page_entries <= rest.tail.len()
+            || pages.window.page_bytes <= rest.tail_bytes;
+        if full && rest.retry_len <= rest.tail.len() {
+            match pages.write(rest.tail.iter()) {
+                Some(page) => {
+                    rest.pages.push_back(page);
+                    rest.tail.clear();
+                    rest.tail_bytes = 0;
+                    rest.retry_len = 0;
+                }
+                None => rest.retry_len = rest.tail.len() + pages.window.page_entries,
+            }
+        }
     }
 
     /// The oldest entry.
     #[inline]
     pub(crate) fn front(&mut self) -> Option<&Entry> {
-        self.entries.front()
+        if self.head.is_empty() {
+            self.refill();
+        }
+        self.head.front()
     }
 
     /// Takes the oldest entry out.
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= body_bytes(&entry);
+        if self.head.is_empty() {
+            self.refill();
+        }
+        let entry = self.head.pop_front()?;
+        self.took(&entry);
         Some(entry)
     }
 
     /// Takes the youngest entry out.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the limits of queues"))]
     pub(crate) fn pop_back(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_back()?;
-        self.bytes -= body_bytes(&entry);
+        while let Some(rest) = &mut self.rest {
+            if let Some(entry) = rest.tail.pop_back() {
+                rest.tail_bytes -= body_bytes(&entry);
+                self.took(&entry);
+                return Some(entry);
+            }
+            let Some(page) = rest.pages.pop_back() else {
+                self.rest = None;
+                break;
+            };
+            let strays = rest.strays.split_off(&page.first);
+            let entries = self.read(&page);
+            if let Some(rest) = &mut self.rest {
+                rest.tail = merge(entries, strays);
+                rest.tail_bytes = rest.tail.iter().map(body_bytes).sum();
+            }
+        }
+        let entry = self.head.pop_back()?;
+        self.took(&entry);
         Some(entry)
+    }
+
+    fn took(&mut self, entry: &Entry) {
+        self.bytes -= body_bytes(entry);
+        self.len -= 1;
+    }
+
+    /// The head is empty: makes one of what comes next, if anything does.
+    #[inline(never)]
+    fn refill(&mut self) {
+        while self.head.is_empty()
+            && let Some(rest) = &mut self.rest
+        {
+            let Some(page) = rest.pages.pop_front() else {
+                self.head = std::mem::take(&mut rest.tail);
+                self.rest = None;
+                return;
+            };
+            let strays = match rest.behind_first() {
+                Some(next) => {
+                    let later = rest.strays.split_off(&next);
+                    std::mem::replace(&mut rest.strays, later)
+                }
+                None => std::mem::take(&mut rest.strays),
+            };
+            self.head = merge(self.read(&page), strays);
+        }
+    }
+
+    fn read(&mut self, page: &Page) -> VecDeque<Entry> {
+        page.read().unwrap_or_else(|error| {
+            let count = page.count;
+            tracing::error!(
+                %error,
+                "{count} messages that were paged out cannot be read; those that are durable come back with a restart"
+            );
+            self.len -= page.count;
+            self.bytes -= page.bytes;
+            VecDeque::new()
+        })
     }
 
     /// Puts an entry that was taken out back where it was. Several are best put back last first.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         self.bytes += body_bytes(&entry);
-        match self.entries.front() {
-            Some(first) if first.position < entry.position => {
-                let at = self.entries.partition_point(|other| other.position < entry.position);
-                self.entries.insert(at, entry);
+        self.len += 1;
+        let Some(rest) = &mut self.rest else {
+            insert(&mut self.head, entry);
+            return self.shorten_head();
+        };
+        match rest.behind_first() {
+            Some(next) if next < entry.position => {
+                if rest.pages.back().is_none_or(|page| page.last < entry.position) {
+                    rest.tail_bytes += body_bytes(&entry);
+                    insert(&mut rest.tail, entry);
+                } else {
+                    rest.strays.insert(entry.position, entry);
+                }
             }
-            _ => self.entries.push_front(entry),
+            _ => {
+                insert(&mut self.head, entry);
+                self.shorten_head();
+            }
+        }
+    }
+
+    /// A client may put back far more than a window.
+    fn shorten_head(&mut self) {
+        let Some(pages) = &self.pages else { return };
+        let page_entries = pages.window.page_entries;
+        if self.head.len() < pages.window.entries + 2 * page_entries {
+            return;
+        }
+        let keep = self.head.len() - page_entries;
+        if let Some(page) = pages.write(self.head.range(keep..)) {
+            let behind = self.head.split_off(keep);
+            drop(behind);
+            self.rest.get_or_insert_default().pages.push_front(page);
         }
     }
 
     /// Takes everything out, oldest first. What the iterator has not given out when it is dropped is gone too.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
-        self.bytes = 0;
-        std::mem::take(&mut self.entries).into_iter()
+        let fresh = Self::new(self.pages.clone());
+        let mut all = std::mem::replace(self, fresh);
+        std::iter::from_fn(move || all.pop_front())
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// How many bytes their bodies have.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Entries that are in memory.
+    #[cfg(test)]
+    fn resident(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.tail.len() + rest.strays.len());
+        self.head.len() + rest
+    }
+}
+
+impl Rest {
+    /// The first position behind the head; strays stand behind the first page.
+    fn behind_first(&self) -> Option<u64> {
+        let page = self.pages.front().map(|page| page.first);
+        page.or_else(|| self.tail.front().map(|entry| entry.position))
+    }
+}
+
+fn insert(entries: &mut VecDeque<Entry>, entry: Entry) {
+    match entries.front() {
+        Some(first) if first.position < entry.position => {
+            let at = entries.partition_point(|other| other.position < entry.position);
+            entries.insert(at, entry);
+        }
+        _ => entries.push_front(entry),
+    }
+}
+
+fn merge(mut entries: VecDeque<Entry>, strays: BTreeMap<u64, Entry>) -> VecDeque<Entry> {
+    if !strays.is_empty() {
+        entries.extend(strays.into_values());
+        entries.make_contiguous().sort_unstable_by_key(|entry| entry.position);
+    }
+    entries
 }
 
 fn body_bytes(entry: &Entry) -> u64 {
@@ -99,8 +281,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Ready;
+    use super::{Pages, Ready};
     use crate::message::{Content, Entry, Message};
+    use crate::store::pages::Window;
 
     fn entry(position: u64, body_bytes: usize) -> Entry {
         let content = Content::new(vec![0; 2 + body_bytes], 2);
@@ -141,10 +324,66 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_million_entries_leave_a_window_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let window = Window::DEFAULT;
+        let mut ready = Ready::new(Some(Rc::new(Pages::new(folder.path(), window))));
+        let last = 1_000_000;
+        for position in 0..last {
+            ready.push_back(entry(position, 16));
+            assert!(ready.resident() <= window.entries + window.page_entries);
+        }
+        assert_eq!((ready.len(), ready.bytes()), (last as usize, 16 * last));
+        // The pages themselves.
+        assert!(ready.rest.as_ref().unwrap().pages.len() <= last as usize / window.page_entries);
+        // Nothing of it has a name that a restart would find.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        for position in 0..last {
+            assert_eq!(ready.pop_front().map(|entry| entry.position), Some(position));
+        }
+        assert!(ready.is_empty() && ready.rest.is_none());
+    }
+
+    #[test]
+    fn what_is_put_back_in_masses_leaves_memory_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let window = Window { entries: 8, bytes: 1 << 20, page_entries: 4, page_bytes: 1 << 20 };
+        let mut ready = Ready::new(Some(Rc::new(Pages::new(folder.path(), window))));
+        for position in 0..100 {
+            ready.push_back(entry(position, 1));
+        }
+        let taken: Vec<Entry> = (0..100).map(|_| ready.pop_front().unwrap()).collect();
+        for entry in taken.into_iter().rev() {
+            ready.put_back(entry);
+            assert!(ready.resident() <= 16);
+        }
+        assert!(ready.drain().map(|entry| entry.position).eq(0..100));
+    }
+
+    #[test]
+    fn a_folder_that_refuses_leaves_everything_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let window = Window { entries: 8, bytes: 1 << 20, page_entries: 4, page_bytes: 1 << 20 };
+        let nowhere = folder.path().join("gone");
+        let mut ready = Ready::new(Some(Rc::new(Pages::new(&nowhere, window))));
+        for position in 0..100 {
+            ready.push_back(entry(position, 1));
+        }
+        assert_eq!(ready.resident(), 100);
+        assert!(ready.drain().map(|entry| entry.position).eq(0..100));
+    }
+
     proptest! {
         #[test]
-        fn it_holds_what_a_map_by_position_holds(steps in prop::collection::vec(step(), 0..300)) {
-            let mut ready = Ready::default();
+        fn it_holds_what_a_map_by_position_holds(
+            paged in any::<bool>(),
+            steps in prop::collection::vec(step(), 0..300),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let window = Window { entries: 6, bytes: 200, page_entries: 3, page_bytes: 80 };
+            let pages = paged.then(|| Rc::new(Pages::new(folder.path(), window)));
+            let mut ready = Ready::new(pages);
             let mut model = BTreeMap::new();
             let mut taken = Vec::new();
             let mut next = 0;
@@ -181,6 +420,9 @@ mod tests {
                 prop_assert_eq!(ready.len(), model.len());
                 prop_assert_eq!(ready.is_empty(), model.is_empty());
                 prop_assert_eq!(ready.bytes(), model.values().map(|size| *size as u64).sum::<u64>());
+                if paged && taken.is_empty() {
+                    prop_assert!(ready.resident() <= 2 * (6 + 2 * 3));
+                }
                 let front = ready.front().map(|entry| entry.position);
                 prop_assert_eq!(front, model.first_key_value().map(|(position, _)| *position));
             }
