@@ -108,10 +108,21 @@ impl Queue {
 
     /// Appends a message that came in at `now_ms`.
     pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool, now_ms: u64) {
+        self.push_counted(message, redelivered, 0, now_ms);
+    }
+
+    /// Appends a message that has come back so many times.
+    pub(crate) fn push_counted(
+        &mut self,
+        message: Rc<Message>,
+        redelivered: bool,
+        delivery_count: u32,
+        now_ms: u64,
+    ) {
         let position = self.next_position;
         self.next_position += 1;
         let entry = self.entry(message, position, redelivered, now_ms);
-        self.ready.push(entry);
+        self.ready.push(Entry { delivery_count, ..entry });
     }
 
     /// A message as this queue sees it.

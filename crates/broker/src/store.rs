@@ -146,8 +146,18 @@ pub(crate) struct RecoveredMessage {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
     pub(crate) content: Content,
-    /// The queues it still is in, and whether it may have been delivered from there.
-    pub(crate) queues: Vec<(u64, bool)>,
+    /// The queues it still is in.
+    pub(crate) queues: Vec<RecoveredPlace>,
+}
+
+/// A message in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecoveredPlace {
+    pub(crate) queue: u64,
+    /// Whether it may have been delivered from there.
+    pub(crate) redelivered: bool,
+    /// How often it came back.
+    pub(crate) delivery_count: u32,
 }
 
 /// Everything that was on disk.
@@ -220,6 +230,11 @@ impl Store {
     /// Messages of a queue up to this one may have been delivered.
     pub(crate) fn delivered(&mut self, queue: u64, message: u64) {
         record::encode(&mut self.batch.records, &LogRecord::Delivered { queue, message });
+    }
+
+    /// A message has come back to a queue for the `count`th time.
+    pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32) {
+        record::encode(&mut self.batch.records, &LogRecord::Counted { queue, message, count });
     }
 
     /// Hands what has gathered to the store's thread.

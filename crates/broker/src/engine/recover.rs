@@ -115,13 +115,14 @@ impl Engine {
                 expires_ms: recovered.expires_ms,
                 stored: true,
             });
-            for (queue, redelivered) in recovered.queues {
-                let queue = queues.get(&queue).and_then(|key| self.queues.get_mut(*key));
+            for place in recovered.queues {
+                let queue = queues.get(&place.queue).and_then(|key| self.queues.get_mut(*key));
                 if let Some(queue) = queue {
-                    if redelivered {
+                    if place.redelivered {
                         queue.delivered = queue.delivered.max(message.id);
                     }
-                    queue.push(message.clone(), redelivered, self.now_ms);
+                    let (redelivered, count) = (place.redelivered, place.delivery_count);
+                    queue.push_counted(message.clone(), redelivered, count, self.now_ms);
                 }
             }
         }

@@ -5,6 +5,7 @@ use warren_amqp::method::{basic, tx};
 
 use super::Engine;
 use super::deadletter::Reason;
+use super::declare::stored;
 use crate::channel::{Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict};
 use crate::connection::Connection;
 use crate::exception::Exception;
@@ -85,6 +86,13 @@ impl Engine {
                 if limit.is_some_and(|limit| limit < unacked.entry.delivery_count) {
                     self.discard(unacked.queue, unacked.entry, Reason::DeliveryLimit);
                     continue;
+                }
+                if unacked.entry.message.stored
+                    && stored(queue)
+                    && let Some(store) = &mut self.store
+                {
+                    let (message, count) = (unacked.entry.message.id, unacked.entry.delivery_count);
+                    store.counted(queue.id, message, count);
                 }
                 queue.put_back(unacked.entry);
             }

@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::record::{self, Decoded, Record};
-use super::{Recovered, RecoveredMessage, StoreError};
+use super::{Recovered, RecoveredMessage, RecoveredPlace, StoreError};
 use crate::message::Content;
 
 const MAGIC: [u8; 8] = *b"WRNMSGS\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The oldest format that is read: it has no counts of deliveries.
+const FORMAT_MIN: u32 = 1;
 /// Magic, format, four octets of zero, and the last message id before this segment.
 const SEGMENT_HEADER_BYTES: usize = 24;
 /// A segment that has grown to this is followed by a new one.
@@ -56,6 +58,8 @@ pub(super) struct Log {
     live: FxHashMap<u64, Live>,
     /// Per queue, the last message that may have been delivered.
     delivered: FxHashMap<u64, u64>,
+    /// Per queue and message, how often it came back; only for those that did.
+    counts: FxHashMap<(u64, u64), u32>,
     last_message_id: u64,
     /// How many bytes more the disk takes.
     #[cfg(test)]
@@ -82,10 +86,15 @@ impl Log {
                 live_bytes: 0,
             });
         }
-        let Scan { messages, delivered, last_message_id, .. } = scan;
+        let Scan { messages, delivered, counts, format, last_message_id, .. } = scan;
+        let mut counts = counts;
+        counts.retain(|(queue, id), _| {
+            let message = messages.get(id);
+            message.is_some_and(|(one, _)| one.queues.iter().any(|place| place.queue == *queue))
+        });
         let mut live = FxHashMap::default();
         for (id, (message, place)) in &messages {
-            let queues: Vec<u64> = message.queues.iter().map(|(queue, _)| *queue).collect();
+            let queues: Vec<u64> = message.queues.iter().map(|place| place.queue).collect();
             if let Some(segment) =
                 segments.iter_mut().find(|segment| segment.number == place.segment)
             {
@@ -98,8 +107,11 @@ impl Log {
         recovered.messages = messages
             .into_values()
             .map(|(mut message, _)| {
-                for (queue, redelivered) in &mut message.queues {
-                    *redelivered = delivered.get(queue).is_some_and(|last| message.id <= *last);
+                for place in &mut message.queues {
+                    let last = delivered.get(&place.queue);
+                    place.redelivered = last.is_some_and(|last| message.id <= *last);
+                    let count = counts.get(&(place.queue, message.id));
+                    place.delivery_count = count.copied().unwrap_or(0);
                 }
                 message
             })
@@ -116,16 +128,22 @@ impl Log {
                 file
             }
         };
-        Ok(Self {
+        let mut log = Self {
             folder: folder.to_owned(),
             segments,
             file,
             live,
             delivered,
+            counts,
             last_message_id,
             #[cfg(test)]
             room: None,
-        })
+        };
+        if format.is_some_and(|format| format < FORMAT) {
+            // What an older server wrote stays as it is: nothing of a newer format goes into it.
+            log.begin_segment().map_err(StoreError::io("make a segment in", folder))?;
+        }
+        Ok(log)
     }
 
     /// Writes encoded records, and takes note of what they say.
@@ -175,6 +193,12 @@ impl Log {
                     let last = self.delivered.entry(queue).or_default();
                     *last = message.max(*last);
                 }
+                Record::Counted { queue, message, count } => {
+                    let live = self.live.get(&message);
+                    if live.is_some_and(|live| live.queues.contains(&queue)) {
+                        self.counts.insert((queue, message), count);
+                    }
+                }
             }
             offset += bytes as u64;
             rest = &rest[bytes..];
@@ -223,6 +247,9 @@ impl Log {
 
     fn remove(&mut self, queue: u64, message: u64) {
         let Some(live) = self.live.get_mut(&message) else { return };
+        if !self.counts.is_empty() {
+            self.counts.remove(&(queue, message));
+        }
         live.queues.retain(|other| *other != queue);
         if live.queues.is_empty()
             && let Some(live) = self.live.remove(&message)
@@ -305,6 +332,10 @@ impl Log {
             };
             let queues = live.queues.clone();
             for queue in &queues {
+                if let Some(count) = self.counts.get(&(*queue, message)) {
+                    let counted = Record::Counted { queue: *queue, message, count: *count };
+                    record::encode(&mut records, &counted);
+                }
                 if let Some(last) = self.delivered.get(queue)
                     && message <= *last
                 {
@@ -378,7 +409,10 @@ struct Scan {
     /// By id, which is the order of publishing.
     messages: BTreeMap<u64, (RecoveredMessage, Live)>,
     delivered: FxHashMap<u64, u64>,
+    counts: FxHashMap<(u64, u64), u32>,
     last_message_id: u64,
+    /// Of the last segment.
+    format: Option<u32>,
 }
 
 impl Scan {
@@ -449,9 +483,10 @@ impl Scan {
             return Err(foreign());
         }
         let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-        if found != FORMAT {
+        if !(FORMAT_MIN..=FORMAT).contains(&found) {
             return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT });
         }
+        self.format = Some(found);
         let mut last = [0; 8];
         last.copy_from_slice(&header[16..]);
         self.last_message_id = self.last_message_id.max(u64::from_le_bytes(last));
@@ -470,10 +505,10 @@ impl Scan {
                 body,
             } => {
                 self.last_message_id = self.last_message_id.max(id);
-                let queues: Vec<(u64, bool)> = queues
+                let queues: Vec<RecoveredPlace> = queues
                     .into_iter()
                     .filter(|queue| self.queues.contains(queue))
-                    .map(|queue| (queue, false))
+                    .map(|queue| RecoveredPlace { queue, redelivered: false, delivery_count: 0 })
                     .collect();
                 if queues.is_empty() {
                     // A message that was written again stands for itself, not for its first record.
@@ -492,8 +527,9 @@ impl Scan {
                 self.messages.insert(id, (message, place));
             }
             Record::Ack { queue, message: id } => {
+                self.counts.remove(&(queue, id));
                 if let Some((message, _)) = self.messages.get_mut(&id) {
-                    message.queues.retain(|(other, _)| *other != queue);
+                    message.queues.retain(|place| place.queue != queue);
                     if message.queues.is_empty() {
                         self.messages.remove(&id);
                     }
@@ -503,6 +539,11 @@ impl Scan {
                 self.last_message_id = self.last_message_id.max(message);
                 let last = self.delivered.entry(queue).or_default();
                 *last = message.max(*last);
+            }
+            Record::Counted { queue, message, count } => {
+                if self.queues.contains(&queue) {
+                    self.counts.insert((queue, message), count);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 //!            exchange: size u8, octets | routing key: size u8, octets | properties: size u32, octets | body
 //! ack:       2 | queue u64 | id u64
 //! delivered: 3 | queue u64 | id u64
+//! counted:   4 | queue u64 | id u64 | count u32                                      since format 2
 //! ```
 
 use crate::message::Message;
@@ -19,6 +20,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 const PUBLISH: u8 = 1;
 const ACK: u8 = 2;
 const DELIVERED: u8 = 3;
+const COUNTED: u8 = 4;
 
 /// One record, borrowing from the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,15 @@ pub enum Record<'a> {
         queue: u64,
         /// The last of them.
         message: u64,
+    },
+    /// The message has come back to the queue so many times.
+    Counted {
+        /// The queue.
+        queue: u64,
+        /// The message.
+        message: u64,
+        /// Deliveries that came back.
+        count: u32,
     },
 }
 
@@ -109,6 +120,9 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
         }
         ACK => Record::Ack { queue: reader.u64()?, message: reader.u64()? },
         DELIVERED => Record::Delivered { queue: reader.u64()?, message: reader.u64()? },
+        COUNTED => {
+            Record::Counted { queue: reader.u64()?, message: reader.u64()?, count: reader.u32()? }
+        }
         _ => return None,
     };
     reader.0.is_empty().then_some(record)
@@ -175,6 +189,12 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
             out.push(if matches!(record, Record::Ack { .. }) { ACK } else { DELIVERED });
             out.extend_from_slice(&queue.to_le_bytes());
             out.extend_from_slice(&message.to_le_bytes());
+        }
+        Record::Counted { queue, message, count } => {
+            out.push(COUNTED);
+            out.extend_from_slice(&queue.to_le_bytes());
+            out.extend_from_slice(&message.to_le_bytes());
+            out.extend_from_slice(&count.to_le_bytes());
         }
     }
     end(out, at);

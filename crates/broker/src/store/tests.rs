@@ -10,7 +10,7 @@ use super::definitions::Definitions;
 use super::flusher::{Batch, Writer};
 use super::log::Log;
 use super::record::{self, Decoded, Record};
-use super::{Definition, QueueDefinition, Recovered, Store, StoreError};
+use super::{Definition, QueueDefinition, Recovered, RecoveredPlace, Store, StoreError};
 use crate::message::{Content, Message};
 
 fn open(folder: &Path) -> (Store, Recovered) {
@@ -42,8 +42,8 @@ fn message(id: u64, body: &[u8]) -> Message {
 fn contents(recovered: &Recovered) -> BTreeMap<u64, Vec<u64>> {
     let mut queues = BTreeMap::<u64, Vec<u64>>::new();
     for message in &recovered.messages {
-        for (queue, _) in &message.queues {
-            queues.entry(*queue).or_default().push(message.id);
+        for place in &message.queues {
+            queues.entry(place.queue).or_default().push(message.id);
         }
     }
     queues
@@ -51,6 +51,63 @@ fn contents(recovered: &Recovered) -> BTreeMap<u64, Vec<u64>> {
 
 fn only_segment(folder: &Path) -> std::path::PathBuf {
     folder.join("messages/0000000001.seg")
+}
+
+/// A place in queue 1.
+fn place(redelivered: bool, delivery_count: u32) -> RecoveredPlace {
+    RecoveredPlace { queue: 1, redelivered, delivery_count }
+}
+
+#[test]
+fn counts_of_deliveries_outlive_restarts_and_compaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    let body = vec![b'x'; 1024 * 1024];
+    store.publish(&message(1, &body), &[1]);
+    store.publish(&message(2, &body), &[1]);
+    store.counted(1, 1, 1);
+    store.counted(1, 2, 5);
+    store.commit();
+    store.counted(1, 1, 2);
+    store.ack(1, 2);
+    store.close();
+    let (mut store, recovered) = open(folder.path());
+    assert_eq!(recovered.messages[0].queues, [place(false, 2)]);
+    for id in 3..=80 {
+        store.publish(&message(id, &body), &[1]);
+        store.commit();
+        store.ack(1, id);
+    }
+    store.close();
+    assert!(!only_segment(folder.path()).exists(), "nothing was compacted");
+    let (store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]));
+    assert_eq!(recovered.messages[0].queues, [place(false, 2)]);
+    store.close();
+}
+
+#[test]
+fn a_segment_of_the_first_format_is_read_and_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.publish(&message(1, b"old"), &[1]);
+    store.close();
+    let path = only_segment(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 1;
+    fs::write(&path, &bytes).unwrap();
+    let (mut store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]));
+    store.counted(1, 1, 1);
+    store.publish(&message(2, b"new"), &[1]);
+    store.close();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    let (store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 2])]));
+    assert_eq!(recovered.messages[0].queues, [place(false, 1)]);
+    store.close();
 }
 
 #[test]
@@ -70,8 +127,8 @@ fn what_was_written_is_there_again() {
     assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 2])]));
     let first = &recovered.messages[0];
     assert_eq!((first.content.body(), first.routing_key.as_str()), (&b"one"[..], "a.b"));
-    assert_eq!(first.queues, [(1, true)]);
-    assert_eq!(recovered.messages[1].queues, [(1, false)]);
+    assert_eq!(first.queues, [place(true, 0)]);
+    assert_eq!(recovered.messages[1].queues, [place(false, 0)]);
     assert_eq!((recovered.last_queue_id, recovered.last_message_id), (2, 2));
     store.close();
 }
@@ -178,7 +235,7 @@ fn a_file_of_another_format_is_not_touched() {
     bytes[8] = 9;
     fs::write(&path, &bytes).unwrap();
     let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
-    assert!(error.to_string().contains("is of format 9; this server reads format 1"), "{error}");
+    assert!(error.to_string().contains("is of format 9; this server reads format 2"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -343,6 +400,7 @@ proptest! {
             },
             Record::Ack { queue: ids.0, message: ids.2 },
             Record::Delivered { queue: ids.1, message: ids.2 },
+            Record::Counted { queue: ids.1, message: ids.2, count: ids.0 as u32 },
         ];
         let mut bytes = Vec::new();
         for record in &records {
