@@ -1,0 +1,161 @@
+//! Exchanges come and go.
+
+use warren_amqp::ReplyCode;
+use warren_amqp::method::exchange;
+
+use super::super::Engine;
+use super::{
+    ALTERNATE, bool_text, check_arguments, check_equivalent_argument, refuse_default,
+    refuse_reserved, table_bytes,
+};
+use crate::exception::{Exception, resource};
+use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
+use crate::store::{self, Definition};
+use crate::vhost::VhostRef;
+
+impl Engine {
+    pub(crate) fn declare_exchange(
+        &mut self,
+        vhost: &VhostRef,
+        declare: &exchange::Declare<'_>,
+    ) -> Result<(), Exception> {
+        let name = declare.exchange;
+        if declare.passive {
+            refuse_default(name)?;
+            return self.find_exchange(vhost, name).map(drop);
+        }
+        let Some(kind) = Kind::parse(declare.kind) else {
+            let text = format!("unknown exchange type '{}'", declare.kind);
+            return Err(Exception::new(ReplyCode::COMMAND_INVALID, text));
+        };
+        refuse_default(name)?;
+        if let Some(key) = self.exchange_key(vhost.key, name) {
+            return self.check_equivalent_exchange(key, declare, kind.name());
+        }
+        refuse_reserved("exchange", name)?;
+        check_arguments(&declare.arguments, "exchange", |key, _| Ok(key == ALTERNATE))?;
+        let alternate = match declare.arguments.get(ALTERNATE) {
+            None => None,
+            Some(value) => match value.as_str() {
+                Some(name) => Some(name.into()),
+                None => {
+                    let text = format!(
+                        "invalid type '{}' for arg '{ALTERNATE}' in {}",
+                        value.type_name(),
+                        resource("exchange", name, vhost)
+                    );
+                    return Err(Exception::precondition(text));
+                }
+            },
+        };
+        let mut exchange = Exchange::new(vhost, name, kind);
+        exchange.durable = declare.durable;
+        exchange.auto_delete = declare.auto_delete;
+        exchange.internal = declare.internal;
+        exchange.arguments = declare.arguments.clone();
+        exchange.alternate = alternate;
+        if exchange.durable {
+            self.define(Definition::PutExchange(store::ExchangeDefinition {
+                vhost: vhost.name.as_ref().into(),
+                name: name.into(),
+                kind: kind.name().into(),
+                auto_delete: exchange.auto_delete,
+                internal: exchange.internal,
+                arguments: table_bytes(&exchange.arguments).to_vec(),
+            }));
+        }
+        self.insert_exchange(exchange);
+        Ok(())
+    }
+
+    fn check_equivalent_exchange(
+        &self,
+        key: ExchangeKey,
+        declare: &exchange::Declare<'_>,
+        kind: &str,
+    ) -> Result<(), Exception> {
+        let Some(current) = self.exchanges.get(key) else { return Ok(()) };
+        let what = resource("exchange", declare.exchange, &current.vhost);
+        let differs = |argument: &str, received: &str, current: &str| {
+            let text = format!("received '{received}' but current is '{current}'");
+            Err(Exception::inequivalent(argument, &what, &text))
+        };
+        if kind != current.kind.name() {
+            return differs("type", kind, current.kind.name());
+        }
+        for (argument, received, current) in [
+            ("durable", declare.durable, current.durable),
+            ("auto_delete", declare.auto_delete, current.auto_delete),
+            ("internal", declare.internal, current.internal),
+        ] {
+            if received != current {
+                return differs(argument, bool_text(received), bool_text(current));
+            }
+        }
+        check_equivalent_argument(ALTERNATE, &what, &declare.arguments, &current.arguments)
+    }
+
+    pub(crate) fn delete_exchange(
+        &mut self,
+        vhost: &VhostRef,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<(), Exception> {
+        refuse_default(name)?;
+        if name.starts_with("amq.") {
+            let what = resource("exchange", name, vhost);
+            let text = format!("deletion of system {what} not allowed");
+            return Err(Exception::refused(text));
+        }
+        let Some(key) = self.exchange_key(vhost.key, name) else { return Ok(()) };
+        if if_unused && self.exchanges.get(key).is_some_and(Exchange::has_bindings) {
+            let what = resource("exchange", name, vhost);
+            return Err(Exception::precondition(format!("{what} in use")));
+        }
+        self.remove_exchange(key);
+        Ok(())
+    }
+
+    pub(crate) fn remove_exchange(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
+            vhost.exchanges.remove(&exchange.name);
+        }
+        if exchange.durable {
+            self.define(Definition::DeleteExchange {
+                vhost: exchange.vhost.name.as_ref().into(),
+                name: exchange.name.as_ref().into(),
+            });
+        }
+        for binding in exchange.bindings() {
+            self.forget_at_destination(key, binding);
+        }
+        for (source, binding) in exchange.incoming {
+            self.unbind_source(source, &binding);
+        }
+    }
+
+    pub(crate) fn find_exchange(
+        &self,
+        vhost: &VhostRef,
+        name: &str,
+    ) -> Result<ExchangeKey, Exception> {
+        let key = self.exchange_key(vhost.key, name);
+        key.ok_or_else(|| Exception::not_found("exchange", name, vhost))
+    }
+
+    /// The exchange that a binding leads from.
+    pub(crate) fn find_source(
+        &self,
+        vhost: &VhostRef,
+        name: &str,
+    ) -> Result<ExchangeKey, Exception> {
+        refuse_default(name)?;
+        self.find_exchange(vhost, name)
+    }
+}
+
+/// Whether the broker declares an exchange by itself.
+pub(in crate::engine) fn is_predeclared(name: &str) -> bool {
+    PREDECLARED.iter().any(|(other, _)| *other == name)
+}

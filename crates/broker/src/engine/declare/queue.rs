@@ -1,0 +1,275 @@
+//! Queues come and go.
+
+use warren_amqp::method::queue;
+use warren_amqp::{FieldTable, ReplyCode};
+
+use super::super::Engine;
+use super::{bool_text, check_equivalent_argument, refuse_reserved, table_bytes};
+use crate::connection::ConnectionKey;
+use crate::erlang;
+use crate::exception::{Exception, resource};
+use crate::policy::Target;
+use crate::queue::settings::{self, Settings};
+use crate::queue::{Queue, QueueKey};
+use crate::store::{self, Definition};
+use crate::vhost::VhostRef;
+
+/// What a queue is declared to be.
+const QUEUE_TYPE: &str = "x-queue-type";
+
+impl Engine {
+    pub(crate) fn find_queue(
+        &self,
+        vhost: &VhostRef,
+        name: &str,
+        connection: ConnectionKey,
+    ) -> Result<QueueKey, Exception> {
+        let key = self.queue_key(vhost.key, name);
+        let key = key.ok_or_else(|| Exception::not_found("queue", name, vhost))?;
+        self.check_owner(key, connection)?;
+        Ok(key)
+    }
+
+    /// Refuses a queue that is another connection's own.
+    pub(super) fn check_owner(
+        &self,
+        key: QueueKey,
+        connection: ConnectionKey,
+    ) -> Result<(), Exception> {
+        match self.queues.get(key) {
+            Some(Queue { owner: Some(owner), name, vhost, .. }) if *owner != connection => {
+                Err(locked(name, vhost))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Declares a queue whose name has been made up already if the client gave none. Its key, and whether
+    /// `name` is ours (and may begin with `amq.`).
+    pub(crate) fn declare_queue(
+        &mut self,
+        vhost: &VhostRef,
+        connection: ConnectionKey,
+        name: &str,
+        generated: bool,
+        declare: &queue::Declare<'_>,
+    ) -> Result<QueueKey, Exception> {
+        if declare.passive {
+            return self.find_queue(vhost, name, connection);
+        }
+        // Before anything else: a queue that we have named cannot be declared by its name again.
+        if !generated {
+            refuse_reserved("queue", name)?;
+        }
+        if let Some(key) = self.queue_key(vhost.key, name) {
+            self.check_equivalent_queue(key, connection, name, declare)?;
+            self.touch(key);
+            return Ok(key);
+        }
+        let what = resource("queue", name, vhost);
+        let kind = check_queue_arguments(&what, &declare.arguments)?;
+        if kind == "quorum" {
+            for (wrong, property) in [
+                (!declare.durable, "non-durable"),
+                (declare.exclusive, "exclusive-owner"),
+                (declare.auto_delete, "auto-delete"),
+            ] {
+                if wrong {
+                    return Err(Exception::precondition(format!(
+                        "invalid property '{property}' for {what}"
+                    )));
+                }
+            }
+        }
+        self.check_queue_limit(vhost, name)?;
+        self.last_queue_id += 1;
+        let mut queue = Queue::new(self.last_queue_id, vhost, name);
+        queue.durable = declare.durable;
+        queue.auto_delete = declare.auto_delete;
+        queue.owner = declare.exclusive.then_some(connection);
+        queue.arguments = declare.arguments.clone();
+        if stored(&queue) {
+            self.define(Definition::PutQueue(store::QueueDefinition {
+                id: queue.id,
+                vhost: vhost.name.as_ref().into(),
+                name: name.into(),
+                auto_delete: queue.auto_delete,
+                arguments: table_bytes(&queue.arguments).to_vec(),
+            }));
+        }
+        let key = self.insert_queue(queue);
+        self.refresh_queue(key);
+        if declare.exclusive
+            && let Some(connection) = self.connections.get_mut(connection)
+        {
+            connection.exclusive_queues.push(key);
+        }
+        Ok(key)
+    }
+
+    fn check_equivalent_queue(
+        &self,
+        key: QueueKey,
+        connection: ConnectionKey,
+        name: &str,
+        declare: &queue::Declare<'_>,
+    ) -> Result<(), Exception> {
+        let Some(current) = self.queues.get(key) else { return Ok(()) };
+        if current.owner != declare.exclusive.then_some(connection) {
+            return Err(locked(name, &current.vhost));
+        }
+        let what = resource("queue", name, &current.vhost);
+        for (argument, received, current) in [
+            ("durable", declare.durable, current.durable),
+            ("auto_delete", declare.auto_delete, current.auto_delete),
+        ] {
+            if received != current {
+                let text = format!(
+                    "received '{}' but current is '{}'",
+                    bool_text(received),
+                    bool_text(current)
+                );
+                return Err(Exception::inequivalent(argument, &what, &text));
+            }
+        }
+        // No type is the type `classic`, as in RabbitMQ since 3.12.
+        if queue_type(&declare.arguments) == queue_type(&current.arguments) {
+            settings::check_equivalent(&what, &declare.arguments, &current.arguments)?;
+            check_queue_arguments(&what, &declare.arguments).map(drop)
+        } else {
+            check_equivalent_argument(QUEUE_TYPE, &what, &declare.arguments, &current.arguments)
+        }
+    }
+
+    /// Works out anew what holds for a queue: it is new, or a policy has changed.
+    pub(crate) fn refresh_queue(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get(key) else { return };
+        let kind = queue_type(&queue.arguments).unwrap_or("classic").to_owned();
+        let target = if kind == "quorum" { Target::QuorumQueue } else { Target::ClassicQueue };
+        let policy = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name).definition();
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.settings = Settings::new(&kind, &queue.arguments, &policy);
+        queue.limited = queue.settings.is_limited();
+        self.touch(key);
+        self.drop_surplus(key);
+        self.mark(key);
+    }
+
+    /// Policies have changed.
+    pub(crate) fn refresh_queues(&mut self) {
+        for key in self.queues.keys() {
+            self.refresh_queue(key);
+        }
+    }
+
+    /// Deletes a queue; how many messages were ready. A queue that is not there is deleted with success.
+    pub(crate) fn delete_queue(
+        &mut self,
+        vhost: &VhostRef,
+        connection: ConnectionKey,
+        delete: &queue::Delete<'_>,
+        name: &str,
+    ) -> Result<u32, Exception> {
+        let Some(key) = self.queue_key(vhost.key, name) else { return Ok(0) };
+        self.check_owner(key, connection)?;
+        let Some(queue) = self.queues.get(key) else { return Ok(0) };
+        let refused = |why: &str| {
+            let what = resource("queue", name, vhost);
+            Err(Exception::precondition(format!("{what} {why}")))
+        };
+        if delete.if_unused && !queue.consumers.is_empty() {
+            return refused("in use");
+        }
+        if delete.if_empty && !queue.is_empty() {
+            return refused("not empty");
+        }
+        let count = queue.len() as u32;
+        self.remove_queue(key);
+        Ok(count)
+    }
+
+    /// Removes a queue with its messages and bindings; its consumers are told.
+    pub(crate) fn remove_queue(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.remove(key) else { return };
+        if let Some(vhost) = self.vhosts.get_mut(queue.vhost.key) {
+            vhost.queues.remove(&queue.name);
+        }
+        if let Some(owner) = queue.owner
+            && let Some(connection) = self.connections.get_mut(owner)
+        {
+            connection.exclusive_queues.retain(|other| *other != key);
+        }
+        if stored(&queue) {
+            self.define(Definition::DeleteQueue(queue.id));
+        }
+        for (source, binding) in &queue.bindings {
+            self.unbind_source(*source, binding);
+        }
+        for consumer in queue.consumers {
+            self.cancel_by_server(consumer);
+        }
+    }
+
+    /// Purges a queue; how many messages were ready.
+    pub(crate) fn purge_queue(&mut self, key: QueueKey) -> u32 {
+        let Some(queue) = self.queues.get_mut(key) else { return 0 };
+        let count = queue.len() as u32;
+        let entries = queue.ready.drain();
+        let (id, durable) = (queue.id, stored(queue));
+        if let Some(store) = &mut self.store
+            && durable
+        {
+            for entry in entries.filter(|entry| entry.message.stored) {
+                store.ack(id, entry.message.id);
+            }
+        }
+        count
+    }
+}
+
+/// Whether a queue and its messages outlive the process. An exclusive one does not outlive its connection.
+pub(in crate::engine) fn stored(queue: &Queue) -> bool {
+    queue.durable && queue.owner.is_none()
+}
+
+fn locked(name: &str, vhost: &VhostRef) -> Exception {
+    let text = format!(
+        "cannot obtain exclusive access to locked {}. It could be originally declared on another connection or the \
+         exclusive property value does not match that of the original declaration.",
+        resource("queue", name, vhost)
+    );
+    Exception::new(ReplyCode::RESOURCE_LOCKED, text)
+}
+
+fn queue_type(arguments: &FieldTable) -> Option<&str> {
+    match arguments.get(QUEUE_TYPE) {
+        None => Some("classic"),
+        Some(value) => value.as_str(),
+    }
+}
+
+/// The type of queue that is asked for.
+fn check_queue_arguments<'a>(what: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
+    if let Some(value) = arguments.get(QUEUE_TYPE) {
+        match value.as_str() {
+            Some("classic" | "quorum") => {}
+            Some("stream") => {
+                return Err(Exception::not_implemented(format!(
+                    "queue type 'stream' for {what} is not available"
+                )));
+            }
+            other => {
+                let why = match other {
+                    Some(other) => erlang::quoted(&format!("unsupported queue type '{other}'")),
+                    None => format!("{{unacceptable_type,{}}}", value.type_name()),
+                };
+                return Err(Exception::precondition(format!(
+                    "invalid arg '{QUEUE_TYPE}' for {what}: {why}"
+                )));
+            }
+        }
+    }
+    let kind = queue_type(arguments).unwrap_or("classic");
+    settings::check(what, kind, arguments)?;
+    Ok(kind)
+}
