@@ -41,6 +41,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The cases of the contract alone.
+    Contract {
+        /// Which broker.
+        #[arg(value_parser = ["warren", "rabbitmq"])]
+        broker: String,
+        /// Parts of the names of the cases wanted.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The tests of fibers, hub and reactor under AddressSanitizer and valgrind.
     Sanitize {
         /// One of them alone.
@@ -61,6 +70,7 @@ fn main() -> ExitCode {
     let tally = match Arguments::parse().task {
         Task::Test { local } => steps::test(local),
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
+        Task::Contract { broker, arguments } => steps::contract_on(&broker, &arguments),
         Task::Sanitize { sanitizer } => sanitize::sanitize(sanitizer),
         Task::Bench { name, arguments } => {
             let green = bench::bench(&name, &arguments).is_green();

@@ -12,6 +12,17 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::install::RABBITMQ_SERVER;
 
+/// Plugins that ship with it and whose features Warren has.
+const RABBITMQ_PLUGINS: &[&str] = &[
+    "rabbitmq_auth_mechanism_ssl",
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_event_exchange",
+    "rabbitmq_management",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_sharding",
+];
+
 /// How long a server may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -19,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) url: String,
+    /// Where RabbitMQ's management listens.
+    pub(crate) api: String,
     child: Child,
     folder: PathBuf,
     epmd_port: Option<u16>,
@@ -38,8 +51,14 @@ impl Server {
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
         let stdout = child.stdout.take();
-        let mut server =
-            Self { name: "warren", url: String::new(), child, folder, epmd_port: None };
+        let mut server = Self {
+            name: "warren",
+            url: String::new(),
+            api: String::new(),
+            child,
+            folder,
+            epmd_port: None,
+        };
         for line in
             BufReader::new(stdout.ok_or("no standard output")?).lines().map_while(Result::ok)
         {
@@ -55,7 +74,10 @@ impl Server {
     /// Starts a RabbitMQ node that shares nothing with one that the system may run.
     pub(crate) fn rabbitmq() -> Result<Self, String> {
         let folder = new_folder("rabbitmq")?;
-        let [port, dist_port, epmd_port] = free_ports()?;
+        let [port, dist_port, epmd_port, api_port] = free_ports()?;
+        write(&folder.join("plugins"), &format!("[{}].\n", RABBITMQ_PLUGINS.join(",")))?;
+        let settings = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api_port}\n");
+        write(&folder.join("rabbitmq.conf"), &settings)?;
         let log = create(&folder.join("log"))?;
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         let child = Command::new(RABBITMQ_SERVER)
@@ -77,9 +99,11 @@ impl Server {
             .spawn()
             .map_err(|error| format!("{RABBITMQ_SERVER}: {error}"))?;
         let url = format!("amqp://127.0.0.1:{port}");
-        let mut server = Self { name: "rabbitmq", url, child, folder, epmd_port: Some(epmd_port) };
+        let api = format!("http://127.0.0.1:{api_port}");
+        let epmd_port = Some(epmd_port);
+        let mut server = Self { name: "rabbitmq", url, api, child, folder, epmd_port };
         let start = Instant::now();
-        while !greets(port) {
+        while !greets(port) || TcpStream::connect(("127.0.0.1", api_port)).is_err() {
             let ended = !matches!(server.child.try_wait(), Ok(None));
             if ended || PATIENCE < start.elapsed() {
                 return Err(format!("RabbitMQ did not start:\n{}", server.log()));
@@ -144,6 +168,10 @@ fn new_folder(name: &str) -> Result<PathBuf, String> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(folder)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn create(path: &Path) -> Result<File, String> {

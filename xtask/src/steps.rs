@@ -84,8 +84,10 @@ fn bridged_libraries() -> Tally {
 fn brokers() -> Tally {
     let mut tally = Tally::default();
     tally.add(with_broker(warren(), |server| pika(server, &[])));
+    tally.add(contract("warren", None, &[]));
     tally.add(with_broker(Server::rabbitmq(), |server| {
         let mut tally = pika(server, &[]);
+        tally.add(contract("rabbitmq", Some(server), &[]));
         for test in ANY_BROKER {
             let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", test]);
             command.env("WARREN_TEST_AMQP_URL", &server.url);
@@ -94,6 +96,29 @@ fn brokers() -> Tally {
         tally
     }));
     tally
+}
+
+/// Runs the contract's cases against one broker; `arguments` choose them.
+pub(crate) fn contract_on(broker: &str, arguments: &[String]) -> Tally {
+    if broker == "warren" {
+        return contract("warren", None, arguments);
+    }
+    if let Err(error) = install() {
+        println!("cannot install what the tests need: {error}");
+        return Tally::one(false);
+    }
+    with_broker(Server::rabbitmq(), |server| contract("rabbitmq", Some(server), arguments))
+}
+
+/// Without a server, the suite starts a Warren of its own.
+fn contract(name: &str, server: Option<&Server>, arguments: &[String]) -> Tally {
+    let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", "contract", "--"]);
+    command.args(arguments);
+    if let Some(server) = server {
+        command.env("WARREN_TEST_AMQP_URL", &server.url);
+        command.env("WARREN_TEST_RABBITMQ_API", &server.api);
+    }
+    runner(&format!("the contract against {name}"), command)
 }
 
 /// Runs the pika suite against one broker; `arguments` go to pytest.
