@@ -121,20 +121,38 @@ pub(super) struct Writer {
     /// What has come since the last sync. Before a sync has succeeded nothing is known of what it was to
     /// write: after a failure the log is cut to where it was synced, and all this is written once more.
     unsynced: Vec<Batch>,
+    /// How many of them have their definitions committed. 0 <= written <= defined <= unsynced
+    defined: usize,
     /// How many of them are in the log.
     written: usize,
+    /// Octets of their records, and whether somebody waits for one of them.
+    bytes: usize,
+    awaited: bool,
     /// Queues whose definitions have gone, and whose messages are still to go.
     deleted: Vec<u64>,
 }
 
 impl Writer {
     pub(super) fn new(log: Log, definitions: Definitions) -> Self {
-        Self { log, definitions, unsynced: Vec::new(), written: 0, deleted: Vec::new() }
+        Self {
+            log,
+            definitions,
+            unsynced: Vec::new(),
+            defined: 0,
+            written: 0,
+            bytes: 0,
+            awaited: false,
+            deleted: Vec::new(),
+        }
     }
 
     /// Writes what has come, and what could not be written before.
     pub(super) fn write(&mut self, batches: Vec<Batch>) -> Result<(), String> {
-        self.unsynced.extend(batches);
+        for batch in batches {
+            self.bytes += batch.records.len();
+            self.awaited |= batch.publishes;
+            self.unsynced.push(batch);
+        }
         self.define().map_err(|error| format!("definitions: {error}"))?;
         self.append().map_err(|error| {
             self.written = 0;
@@ -147,15 +165,13 @@ impl Writer {
     }
 
     fn define(&mut self) -> rusqlite::Result<()> {
-        let batches = self.unsynced.iter();
+        let fresh = &self.unsynced[self.defined..];
         let changes: Vec<Definition> =
-            batches.flat_map(|batch| batch.definitions.iter().cloned()).collect();
+            fresh.iter().flat_map(|batch| batch.definitions.iter().cloned()).collect();
         if !changes.is_empty() {
             self.definitions.apply(&changes)?;
-            for batch in &mut self.unsynced {
-                batch.definitions.clear();
-            }
         }
+        self.defined = self.unsynced.len();
         self.deleted.extend(changes.iter().filter_map(|change| match change {
             Definition::DeleteQueue(queue) => Some(*queue),
             _ => None,
@@ -171,11 +187,10 @@ impl Writer {
             self.log.append(&batch.records)?;
             self.written += 1;
         }
-        let bytes: usize = self.unsynced.iter().map(|batch| batch.records.len()).sum();
-        if self.unsynced.iter().any(|batch| batch.publishes) || UNSYNCED_BYTES_MAX <= bytes {
+        if self.awaited || UNSYNCED_BYTES_MAX <= self.bytes {
             self.log.sync()?;
             self.unsynced.clear();
-            self.written = 0;
+            (self.defined, self.written, self.bytes, self.awaited) = (0, 0, 0, false);
         }
         Ok(())
     }
