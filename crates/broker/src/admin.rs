@@ -202,6 +202,16 @@ pub enum Request {
     SetDiskFreeLimit { limit: String },
     /// Closes a connection, by its `pid`.
     CloseConnection { pid: String, reason: String },
+    /// Copies what passes through a virtual host to its exchange `amq.rabbitmq.trace`.
+    TraceOn {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    /// Stops that.
+    TraceOff {
+        #[serde(default = "root")]
+        vhost: String,
+    },
     /// Channels.
     ListChannels,
     /// Consumers.
@@ -356,6 +366,8 @@ impl Engine {
             R::DeleteVhost { name } => {
                 self.delete(RecordKey::Vhost(name.clone()), || no_vhost(&name))
             }
+            R::TraceOn { vhost } => self.set_tracing(&vhost, true),
+            R::TraceOff { vhost } => self.set_tracing(&vhost, false),
             R::SetVhostLimits { vhost, limits } => {
                 self.known(None, Some(&vhost))?;
                 let limits = limits
@@ -526,6 +538,14 @@ impl Engine {
         let mut user = user_record(name, account);
         change(&mut user);
         self.put(Record::User(user))
+    }
+
+    fn set_tracing(&mut self, name: &str, tracing: bool) -> Answer {
+        self.known(None, Some(name))?;
+        match self.tenancy.vhosts.get(name).cloned() {
+            Some(vhost) => self.put(Record::Vhost(VhostRecord { tracing, ..vhost })),
+            None => DONE,
+        }
     }
 
     fn put(&mut self, record: Record) -> Answer {

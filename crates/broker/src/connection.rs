@@ -125,6 +125,12 @@ impl Connection {
         frame::write_content(out, channel, class, properties, body, self.frame_max);
     }
 
+    /// What it is called where RabbitMQ's own connections are: from where to where.
+    pub(crate) fn name(&self) -> String {
+        let (peer, host) = (self.transport.peer(), self.transport.host());
+        format!("{peer} -> {host}")
+    }
+
     /// Logged in, and its virtual host opened.
     pub(crate) fn is_open(&self) -> bool {
         self.deadline.is_none() && !self.closing

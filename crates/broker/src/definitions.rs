@@ -210,6 +210,7 @@ impl Engine {
             self.tenancy.revision += 2;
             return Err(error);
         }
+        self.refresh_tracing();
         self.store_records(records);
         Ok(())
     }

@@ -19,6 +19,7 @@ mod recover;
 pub(crate) mod replies;
 mod settle;
 mod timers;
+mod trace;
 mod vhosts;
 
 pub(crate) use declare::refuse_default;
@@ -34,7 +35,7 @@ use warren_amqp::frame;
 use warren_amqp::method::{EncodeMethod, channel};
 
 use crate::alarms::Alarms;
-use crate::channel::{Channel, ChannelKey};
+use crate::channel::{Channel, ChannelKey, Publish};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
@@ -80,6 +81,10 @@ pub(crate) struct Engine {
     targets: Vec<QueueKey>,
     letters: VecDeque<deadletter::Letter>,
     timers: timers::Timers,
+    /// Messages of the broker's own, which go at the end of the turn.
+    notes: Vec<Publish>,
+    /// Some virtual host is traced.
+    traced: bool,
     /// The exchanges that it still has to pass.
     ahead: Vec<ExchangeKey>,
     /// The durable ones among its queues, by the store's numbers.
@@ -210,12 +215,13 @@ impl Engine {
     /// The end of a turn. True when there is more to do at once.
     pub(crate) fn end_turn(&mut self) -> bool {
         self.tell_cancelled();
+        self.send_notes();
         let more = self.send_letters() | self.dispatch_dirty() | self.send_letters();
         if let Some(store) = &mut self.store {
             store.commit();
         }
         self.pay();
-        more || !self.dirty.is_empty()
+        more || !self.dirty.is_empty() || !self.notes.is_empty()
     }
 
     /// The store has written everything up to `batch`.

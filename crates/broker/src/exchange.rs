@@ -55,7 +55,11 @@ pub(crate) const PREDECLARED: &[(&str, Kind)] = &[
     ("amq.topic", Kind::Topic),
     ("amq.headers", Kind::Headers),
     ("amq.match", Kind::Headers),
+    (TRACE, Kind::Topic),
 ];
+
+/// Of each virtual host, internal: copies of what passes through it, while it is traced.
+pub(crate) const TRACE: &str = "amq.rabbitmq.trace";
 
 /// Where a binding leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

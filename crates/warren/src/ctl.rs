@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Channels(Group<ListOf>),
     /// Consumers of queues.
     Consumers(Group<ListOf>),
+    /// The firehose: copies of what passes through a virtual host, in amq.rabbitmq.trace.
+    Trace(Group<Trace>),
     /// What runs.
     Status(Status),
 }
@@ -248,6 +250,20 @@ pub(crate) enum DefinitionsCommand {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum Trace {
+    /// Copy every publish and every delivery.
+    On {
+        #[command(flatten)]
+        vhost: Vhost,
+    },
+    /// Stop it.
+    Off {
+        #[command(flatten)]
+        vhost: Vhost,
+    },
+}
+
+#[derive(Subcommand)]
 pub(crate) enum ListOf {
     /// Show all.
     List,
@@ -375,8 +391,16 @@ impl Command {
             Self::Consumers(of) => {
                 of.server.show(&R::ListConsumers { vhost: None }, output::CONSUMERS)
             }
+            Self::Trace(of) => of.server.show(&trace(of.command), &[]),
             Self::Status(of) => of.server.show(&R::Status, &[]),
         }
+    }
+}
+
+fn trace(command: Trace) -> Request {
+    match command {
+        Trace::On { vhost } => Request::TraceOn { vhost: vhost.vhost },
+        Trace::Off { vhost } => Request::TraceOff { vhost: vhost.vhost },
     }
 }
 

@@ -11,6 +11,7 @@ mod replies;
 mod settling;
 mod storing;
 mod tenancy;
+mod tracing;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

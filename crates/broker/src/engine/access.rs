@@ -70,6 +70,7 @@ impl Engine {
         }
         self.tenancy = tenancy;
         self.open_vhosts();
+        self.refresh_tracing();
         let policies = records
             .iter()
             .any(|record| matches!(record, Record::Policy(_) | Record::OperatorPolicy(_)));
@@ -102,6 +103,7 @@ impl Engine {
             let policies =
                 matches!(key, RecordKey::Policy { .. } | RecordKey::OperatorPolicy { .. });
             self.define(Definition::Delete(key));
+            self.refresh_tracing();
             if policies {
                 self.refresh_queues();
             }

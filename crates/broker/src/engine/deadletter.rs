@@ -213,7 +213,7 @@ fn field<'a>(death: &'a FieldValue, key: &str) -> Option<&'a str> {
 }
 
 /// The routing keys of the header `CC`.
-fn copies(headers: Option<&FieldTable>) -> Vec<CompactString> {
+pub(super) fn copies(headers: Option<&FieldTable>) -> Vec<CompactString> {
     let keys = headers.and_then(|headers| headers.get("CC")).and_then(FieldValue::as_array);
     keys.unwrap_or_default().iter().filter_map(|key| key.as_str().map(Into::into)).collect()
 }

@@ -241,6 +241,11 @@ impl Engine {
 
     fn deliver(&mut self, queue_key: QueueKey, consumer_key: ConsumerKey, entry: Entry) {
         let counts = entry.delivery_count != 0 && self.counts_deliveries(queue_key);
+        if self.traced
+            && let Some(consumer) = self.consumers.get(consumer_key)
+        {
+            self.trace_deliver(consumer.channel, queue_key, &entry);
+        }
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
@@ -297,6 +302,11 @@ impl Engine {
         let entry = queue.pop();
         let left = queue.len() as u32;
         let counts = queue.settings.counts_deliveries;
+        if self.traced
+            && let Some(entry) = &entry
+        {
+            self.trace_deliver(channel_key, queue_key, entry);
+        }
         let Some(channel) = self.channels.get_mut(channel_key) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         let Some(entry) = entry else {

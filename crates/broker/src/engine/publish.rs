@@ -91,6 +91,9 @@ impl Engine {
     /// has to be waited for. And whether a queue refused it for its length.
     pub(super) fn publish_now(&mut self, channel: ChannelKey, publish: Publish) -> (u64, bool) {
         self.route(&publish);
+        if self.traced {
+            self.trace_publish(channel, &publish);
+        }
         if self.targets.is_empty() {
             // An answer reaches a channel and no queue: to its publisher it is not routed, as in RabbitMQ.
             if publish.exchange.is_none() && !self.reply_channels.is_empty() {

@@ -48,6 +48,7 @@ impl Engine {
                 tracing::error!(error, "the store holds a definition that is not understood");
             }
         }
+        self.refresh_tracing();
         let mut queues = FxHashMap::default();
         for definition in recovered.queues {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {

@@ -6,7 +6,7 @@ use warren_amqp::ReplyCode;
 
 use super::Engine;
 use crate::exception::Exception;
-use crate::exchange::{Exchange, PREDECLARED};
+use crate::exchange::{Exchange, PREDECLARED, TRACE};
 use crate::vhost::{Vhost, VhostKey, VhostRef};
 
 impl Engine {
@@ -27,7 +27,9 @@ impl Engine {
             self.vhost_names.insert(name.clone(), key);
             let vhost = VhostRef { key, name };
             for (name, kind) in PREDECLARED {
-                self.insert_exchange(Exchange::new(&vhost, name, *kind));
+                let mut exchange = Exchange::new(&vhost, name, *kind);
+                exchange.internal = *name == TRACE;
+                self.insert_exchange(exchange);
             }
             made.push(key);
         }

@@ -209,6 +209,8 @@ fn translate(
             done(R::AddVhost { name: text(name), description: String::new(), tags: Vec::new() })
         }
         ("delete_vhost", [name]) => done(R::DeleteVhost { name: text(name) }),
+        ("trace_on", []) => done(R::TraceOn { vhost: vhost() }),
+        ("trace_off", []) => done(R::TraceOff { vhost: vhost() }),
         ("list_vhosts", _) => chosen(R::ListVhosts, &["name"]),
         ("set_vhost_limits", [limits]) => {
             done(R::SetVhostLimits { vhost: vhost(), limits: object(limits)? })

@@ -7,7 +7,7 @@ use warren_reactor::PeerAddr;
 
 use super::{Client, Server};
 
-fn ask(server: &Server, request: Value) -> Result<Value, String> {
+pub(super) fn ask(server: &Server, request: Value) -> Result<Value, String> {
     let request = serde_json::from_value(request).unwrap();
     server.engine.borrow_mut().administer(request).map_err(|error| error.to_string())
 }
