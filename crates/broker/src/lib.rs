@@ -37,6 +37,9 @@ mod engine;
 mod erlang;
 mod exception;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod policy;
 mod queue;
