@@ -17,6 +17,7 @@ use crate::connection::Session;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::exception::Exception;
+use crate::limits::Limits;
 use crate::store::pages::{Pages, Window};
 use crate::store::{Store, StoreError};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub memory_limit: MemoryLimit,
     /// The free bytes of the data directory's disk below which publishers have to wait.
     pub disk_free_limit: u64,
+    /// What clients may have.
+    pub limits: Limits,
 }
 
 impl Default for Config {
@@ -47,6 +50,7 @@ impl Default for Config {
             memory_limit: MemoryLimit::default(),
             // RabbitMQ's.
             disk_free_limit: 50_000_000,
+            limits: Limits::default(),
         }
     }
 }
@@ -139,7 +143,8 @@ impl Broker {
         }
         {
             let mut engine = engine.borrow_mut();
-            let Config { memory_limit, disk_free_limit, data_dir, .. } = config;
+            let Config { memory_limit, disk_free_limit, data_dir, limits, .. } = config;
+            engine.limits = limits;
             engine.alarms = Alarms::new(memory_limit, disk_free_limit, data_dir);
             engine.check_alarms();
         }
@@ -281,6 +286,7 @@ impl fmt::Debug for Config {
             .field("password_hashing", &self.password_hashing)
             .field("memory_limit", &self.memory_limit)
             .field("disk_free_limit", &self.disk_free_limit)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

@@ -45,8 +45,6 @@ const WRITE_LIMITS: WriteLimits = WriteLimits { high_bytes: 512 * 1024, low_byte
 const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bodies from here on are handed to the transport without a copy.
 const SHARE_BYTES_MIN: usize = 16 * 1024;
-/// Seconds a client has to log in and open its virtual host, as in RabbitMQ.
-const HANDSHAKE_S: u64 = 10;
 /// Seconds a client has to answer `connection.close`.
 const CLOSE_S: u64 = 30;
 
@@ -268,7 +266,7 @@ impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         transport.set_write_buffer_limits(WRITE_LIMITS);
         let mut engine = self.state.engine.borrow_mut();
-        let clock = engine.clock;
+        let (clock, handshake_s) = (engine.clock, engine.limits.handshake_s);
         self.state.key = Some(engine.connections.insert(Connection {
             transport: transport.clone(),
             user: String::new(),
@@ -285,7 +283,7 @@ impl Protocol for Session {
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
             closed_channels: Vec::new(),
-            deadline: Some(clock + HANDSHAKE_S),
+            deadline: Some(clock + handshake_s),
             closing: false,
         }));
     }

@@ -39,6 +39,7 @@ use crate::channel::{Channel, ChannelKey, Publish};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
+use crate::limits::Limits;
 use crate::queue::{Consumer, Levels, Queue, QueueKey};
 use crate::store::pages::Pages;
 use crate::store::{Definition, Store};
@@ -59,6 +60,7 @@ pub(crate) struct Engine {
     /// By the names that stand in messages: see [`replies`].
     reply_channels: FxHashMap<CompactString, ChannelKey>,
     pub(crate) alarms: Alarms,
+    pub(crate) limits: Limits,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
     /// Where long queues leave memory for; `None`: they stay.

@@ -40,6 +40,7 @@ mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod limits;
 mod message;
 mod policy;
 mod queue;
@@ -52,4 +53,5 @@ pub use alarms::{MemoryLimit, parse_size};
 pub use auth::Hashing;
 pub use broker::{Admin, Broker, Config};
 pub use definitions::Definitions;
+pub use limits::Limits;
 pub use store::StoreError;

@@ -19,7 +19,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server.
-    Serve(serve::Options),
+    Serve(Box<serve::Options>),
     /// Publish a message, and wait until the server has it.
     Publish(client::Publish),
     /// Print the messages of a queue as they come, and acknowledge them.
@@ -36,7 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Serve(options) => serve::run(options),
+        Command::Serve(options) => serve::run(*options),
         Command::Publish(publish) => publish.run(),
         Command::Consume(consume) => consume.run(),
         Command::Get(get) => get.run(),

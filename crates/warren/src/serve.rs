@@ -1,6 +1,7 @@
 //! `warren serve`: from the settings to a running server, and to its orderly end.
 
 mod control;
+mod limits;
 mod listener;
 mod settings;
 mod tls;
@@ -51,6 +52,7 @@ fn serve(settings: &Settings) -> Result<()> {
         password_hashing: settings.password_hashing,
         memory_limit: settings.memory_limit,
         disk_free_limit: settings.disk_free_limit,
+        limits: settings.limits.clone(),
     })
     .map_err(|error| anyhow!("{error}"))?;
     if let Some(path) = &settings.definitions {

@@ -13,8 +13,6 @@ use crate::exchange::ExchangeKey;
 use crate::message::Content;
 use crate::vhost::VhostKey;
 
-/// The largest body taken, in bytes: RabbitMQ's default before 4.0.
-pub(super) const BODY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// What is reserved for a body that was announced; more only as it arrives.
 const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -102,10 +100,10 @@ impl SessionState {
             );
             return Err(Exception::hard(ReplyCode::UNEXPECTED_FRAME, text));
         }
-        if BODY_BYTES_MAX < body_size {
-            let text = format!(
-                "message size {body_size} is larger than configured max size {BODY_BYTES_MAX}"
-            );
+        let bytes_max = engine.limits.message_bytes_max;
+        if bytes_max < body_size {
+            let text =
+                format!("message size {body_size} is larger than configured max size {bytes_max}");
             return Err(Exception::precondition(text));
         }
         properties::validate(raw_properties)?;

@@ -1,8 +1,6 @@
 //! From the first byte to an open virtual host.
 
-use warren_amqp::constants::{
-    DEFAULT_CHANNEL_MAX, DEFAULT_FRAME_MAX, DEFAULT_HEARTBEAT_S, FRAME_MIN_SIZE, PROTOCOL_HEADER,
-};
+use warren_amqp::constants::{FRAME_MIN_SIZE, PROTOCOL_HEADER};
 use warren_amqp::method::{connection, connection as methods};
 use warren_amqp::value::RawTable;
 use warren_amqp::{FieldTable, Method, ReplyCode};
@@ -11,6 +9,7 @@ use warren_reactor::Transport;
 use super::{SessionState, Stage};
 use crate::engine::Engine;
 use crate::exception::Exception;
+use crate::limits::Limits;
 
 const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
 
@@ -127,24 +126,18 @@ impl SessionState {
         if let Err(why) = engine.tenancy.authenticate(&user, &password) {
             return refused(&why);
         }
+        let Limits { channel_max, frame_max, heartbeat_s: heartbeat, .. } = engine.limits;
+        let local = engine.limits.loopback_users.contains(&user);
         let Some(connection) = self.connection(engine) else { return Ok(()) };
-        // As in RabbitMQ, whose default for `loopback_users` this is.
-        if user == "guest" && !connection.transport.peer().is_loopback() {
-            return refused("user 'guest' can only connect via localhost");
+        if local && !connection.transport.peer().is_loopback() {
+            return refused(&format!("user '{user}' can only connect via localhost"));
         }
         connection.user = user;
         connection.client_name = client_name;
         connection.mechanism = mechanism;
         connection.cancel_notify = cancel_notify;
         connection.blocked_notify = blocked_notify;
-        connection.send(
-            0,
-            &connection::Tune {
-                channel_max: DEFAULT_CHANNEL_MAX,
-                frame_max: DEFAULT_FRAME_MAX,
-                heartbeat: DEFAULT_HEARTBEAT_S,
-            },
-        );
+        connection.send(0, &connection::Tune { channel_max, frame_max, heartbeat });
         self.stage = Stage::Tune;
         Ok(())
     }
@@ -154,19 +147,20 @@ impl SessionState {
             let text = format!("negotiated {what} = {value} is {relation} allowed value ({limit})");
             Err(Exception::hard(ReplyCode::NOT_ALLOWED, text))
         };
+        let limits = &engine.limits;
         let channel_max = tune_ok.channel_max;
-        if channel_max == 0 || DEFAULT_CHANNEL_MAX < channel_max {
+        if channel_max == 0 || limits.channel_max < channel_max {
             // 0 means no limit, which is more than ours.
-            let limit = DEFAULT_CHANNEL_MAX.into();
+            let limit = limits.channel_max.into();
             return refused("channel_max", channel_max.into(), "higher than the maximum", limit);
         }
         match tune_ok.frame_max {
-            0 => return refused("frame_max", 0, "higher than the maximum", DEFAULT_FRAME_MAX),
+            0 => return refused("frame_max", 0, "higher than the maximum", limits.frame_max),
             value if value < FRAME_MIN_SIZE => {
                 return refused("frame_max", value, "lower than the minimum", FRAME_MIN_SIZE);
             }
-            value if DEFAULT_FRAME_MAX < value => {
-                return refused("frame_max", value, "higher than the maximum", DEFAULT_FRAME_MAX);
+            value if limits.frame_max < value => {
+                return refused("frame_max", value, "higher than the maximum", limits.frame_max);
             }
             value => self.frame_max = value,
         }

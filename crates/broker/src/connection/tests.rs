@@ -4,6 +4,7 @@ mod alarms;
 mod consuming;
 mod errors;
 mod handshake;
+mod limits;
 mod messages;
 mod model;
 mod queues;

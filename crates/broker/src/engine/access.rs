@@ -132,6 +132,13 @@ impl Engine {
             connections.filter(|(_, connection)| connection.is_open() && filter(connection)).count()
                 as u64
         };
+        if let Some(limit) = self.limits.connection_max
+            && limit <= open(&|_| true)
+        {
+            return refused(format!(
+                "connection refused: node connection limit ({limit}) is reached"
+            ));
+        }
         if let Some(limit) = self.tenancy.vhost_limit(vhost, "max-connections")
             && limit <= open(&|connection| connection.vhost.key == found.key)
         {

@@ -29,6 +29,12 @@ impl Engine {
             let text = format!("attempt to reuse consumer tag '{}'", consume.consumer_tag);
             return Err(Exception::new(ReplyCode::NOT_ALLOWED, text));
         }
+        if let Some(max) = self.limits.consumer_max_per_channel
+            && max <= channel.consumers.len()
+        {
+            let text = format!("reached maximum ({max}) of consumers per channel");
+            return Err(Exception::new(ReplyCode::NOT_ALLOWED, text));
+        }
         let prefetch = channel.prefetch_new;
         let tag = match consume.consumer_tag {
             "" => self.generate_name("amq.ctag-"),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
-use warren_broker::{Config, Hashing, MemoryLimit, parse_size};
+use warren_broker::{Config, Hashing, Limits, MemoryLimit, parse_size};
 
 use super::default_data_dir;
+use super::limits::LimitSettings;
 use super::listener::Listener;
 use super::tls::TlsSettings;
 
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE", env = "WARREN_DISK_FREE_LIMIT", value_parser = parse_size)]
     disk_free_limit: Option<u64>,
     #[command(flatten)]
+    limits: LimitSettings,
+    #[command(flatten)]
     tls: TlsSettings,
     /// Log to standard error: error, warn, info, debug, trace or off [default: info]
     #[arg(long, value_name = "LEVEL", env = "WARREN_LOG")]
@@ -70,7 +73,8 @@ struct File {
     password_hashing: Option<String>,
     memory_limit: Option<String>,
     disk_free_limit: Option<String>,
-    /// A table of its own.
+    /// Tables of their own.
+    limits: LimitSettings,
     tls: TlsSettings,
 }
 
@@ -87,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) password_hashing: Hashing,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) disk_free_limit: u64,
+    pub(crate) limits: Limits,
     pub(crate) tls: TlsSettings,
 }
 
@@ -138,6 +143,7 @@ impl Settings {
             password_hashing,
             memory_limit,
             disk_free_limit,
+            limits: options.limits.or(file.limits).map_err(|error| anyhow!("limits: {error}"))?,
             tls: options.tls.or(file.tls),
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
         })
