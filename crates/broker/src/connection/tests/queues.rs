@@ -1,5 +1,6 @@
 //! Queues with arguments: limits, lifetimes, dead letters, priorities.
 
+use serde_json::json;
 use warren_amqp::method::{basic, confirm, queue};
 use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 
@@ -191,4 +192,54 @@ fn arguments_are_checked_in_rabbitmqs_words() {
     refused(Some(with(5)), FieldTable::new().with("x-message-ttl", "5"), &differ);
     let missing = format!("{text}received none but current is the value '5' of type 'signedint'");
     refused(Some(with(5)), FieldTable::new(), &missing);
+}
+
+fn set_default_queue_type(server: &Server, kind: &str) {
+    let definitions = json!({"vhosts": [{"name": "/", "default_queue_type": kind}]});
+    let request = json!({"op": "import_definitions", "definitions": definitions});
+    let request = serde_json::from_value(request).unwrap();
+    server.engine.borrow_mut().administer(request).unwrap();
+}
+
+#[test]
+fn a_virtual_host_may_say_what_its_queues_are() {
+    let server = Server::new();
+    let mut client = server.connect();
+    let mut declare = |name: &'static str, durable, exclusive, arguments| {
+        let declare =
+            queue::Declare { queue: name, durable, exclusive, arguments, ..Default::default() };
+        client.send(1, &declare);
+        client.expect(1, &queue::DeclareOk { queue: name, message_count: 0, consumer_count: 0 });
+    };
+    let of_type = |kind: &str| FieldTable::new().with("x-queue-type", kind);
+    set_default_queue_type(&server, "quorum");
+    declare("durable", true, false, FieldTable::new());
+    declare("durable", true, false, of_type("quorum"));
+    declare("durable", true, false, FieldTable::new());
+    // What cannot be a quorum queue is what it would be without a default.
+    declare("transient", false, false, FieldTable::new());
+    declare("transient", false, false, of_type("classic"));
+    declare("exclusive", true, true, FieldTable::new());
+    declare("exclusive", true, true, of_type("classic"));
+    declare("classic", true, false, of_type("classic"));
+    // It became an argument of the queue: another default does not change it.
+    set_default_queue_type(&server, "undefined");
+    declare("durable", true, false, of_type("quorum"));
+    declare("other", true, false, FieldTable::new());
+    declare("other", true, false, of_type("classic"));
+}
+
+#[test]
+fn a_type_that_is_not_the_default_is_still_compared() {
+    let server = Server::new();
+    let mut client = server.connect();
+    set_default_queue_type(&server, "quorum");
+    let declare =
+        |arguments| queue::Declare { queue: "q", durable: true, arguments, ..Default::default() };
+    client.send(1, &declare(FieldTable::new()));
+    client.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+    client.send(1, &declare(FieldTable::new().with("x-queue-type", "classic")));
+    let text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the \
+                value 'classic' of type 'longstr' but current is the value 'quorum' of type 'longstr'";
+    client.expect_channel_close(406, text, declare(FieldTable::new()));
 }

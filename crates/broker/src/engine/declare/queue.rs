@@ -57,6 +57,15 @@ impl Engine {
         if declare.passive {
             return self.find_queue(vhost, name, connection);
         }
+        let typed;
+        let declare = match self.default_queue_type(vhost, declare) {
+            Some(kind) => {
+                let arguments = declare.arguments.clone().with(QUEUE_TYPE, kind);
+                typed = queue::Declare { arguments, ..declare.clone() };
+                &typed
+            }
+            None => declare,
+        };
         // Before anything else: a queue that we have named cannot be declared by its name again.
         if !generated {
             refuse_reserved("queue", name)?;
@@ -105,6 +114,18 @@ impl Engine {
             connection.exclusive_queues.push(key);
         }
         Ok(key)
+    }
+
+    /// The type that a virtual host gives to queues declared without one, if this queue can be of it. As in
+    /// RabbitMQ, it becomes one of the queue's arguments, and a change of the default leaves the queue alone.
+    fn default_queue_type(&self, vhost: &VhostRef, declare: &queue::Declare<'_>) -> Option<&str> {
+        if declare.arguments.contains_key(QUEUE_TYPE) {
+            return None;
+        }
+        let record = self.tenancy.vhosts.get(vhost.name.as_ref())?;
+        let kind = record.default_queue_type.as_deref().filter(|kind| *kind != "undefined")?;
+        let replicable = declare.durable && !declare.exclusive && !declare.auto_delete;
+        (kind == "classic" || replicable).then_some(kind)
     }
 
     fn check_equivalent_queue(
