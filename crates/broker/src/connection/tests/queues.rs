@@ -243,3 +243,24 @@ fn a_type_that_is_not_the_default_is_still_compared() {
                 value 'classic' of type 'longstr' but current is the value 'quorum' of type 'longstr'";
     client.expect_channel_close(406, text, declare(FieldTable::new()));
 }
+
+#[test]
+fn a_death_tells_the_keys_of_the_header_cc() {
+    let mut client = Server::new().connect();
+    with_dead(&mut client, FieldTable::new().with("x-max-length", 0));
+    let copies = FieldValue::Array(vec![FieldValue::LongString(b"elsewhere".to_vec())]);
+    let properties = BasicProperties {
+        headers: Some(FieldTable::new().with("CC", copies)),
+        ..Default::default()
+    };
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish_with(&publish, &properties, b"x");
+    assert_eq!(client.count("q"), 0);
+    let headers = get_content(&mut client, "dead").0.headers.unwrap();
+    // The dead letter has a key of its own, and goes nowhere else.
+    assert!(!headers.contains_key("CC"));
+    let deaths = headers.get("x-death").and_then(FieldValue::as_array).unwrap();
+    let keys = deaths[0].as_table().unwrap().get("routing-keys").and_then(FieldValue::as_array);
+    let keys: Vec<_> = keys.unwrap().iter().filter_map(FieldValue::as_str).collect();
+    assert_eq!(keys, ["q", "elsewhere"]);
+}
