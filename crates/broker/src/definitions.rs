@@ -211,6 +211,8 @@ impl Engine {
             return Err(error);
         }
         self.refresh_tracing();
+        // Policies may be among them.
+        self.refresh_queues();
         self.store_records(records);
         Ok(())
     }

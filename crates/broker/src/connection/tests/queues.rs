@@ -264,3 +264,23 @@ fn a_death_tells_the_keys_of_the_header_cc() {
     let keys: Vec<_> = keys.unwrap().iter().filter_map(FieldValue::as_str).collect();
     assert_eq!(keys, ["q", "elsewhere"]);
 }
+
+#[test]
+fn a_new_policy_holds_for_what_waits_already() {
+    let server = Server::new();
+    let mut client = server.connect();
+    client.declare("q");
+    for body in ["1", "2", "3"] {
+        client.publish("q", body.as_bytes());
+    }
+    assert_eq!(client.count("q"), 3);
+    let definitions = json!({"policies": [{
+        "vhost": "/", "name": "short", "pattern": "^q$", "apply-to": "queues", "priority": 0,
+        "definition": {"max-length": 1},
+    }]});
+    let request = json!({"op": "import_definitions", "definitions": definitions});
+    let request = serde_json::from_value(request).unwrap();
+    server.engine.borrow_mut().administer(request).unwrap();
+    assert_eq!(client.count("q"), 1);
+    assert_eq!(client.get("q").as_deref(), Some("3"));
+}
