@@ -43,6 +43,7 @@
 //! | `get QUEUE FIELDS`, `get QUEUE empty` | a message is taken as soon as there is one; there is none now |
 //! | `take QUEUE BODIES` | these, in this order, and then none |
 //! | `exists queue NAME`, `missing exchange NAME` | as soon as it is so |
+//! | `unroutable EXCHANGE KEY` | as soon as a mandatory message is returned |
 //! | `gone` | the other side ends the stream |
 //! | `greeting "BYTES"` | these and no more, then the end |
 //! | `heartbeat` | one comes |

@@ -111,6 +111,7 @@ impl Run<'_> {
             "publish" => self.publish(&target, arguments),
             "get" => self.get(&target, arguments),
             "take" => self.take(&target, arguments),
+            "unroutable" => self.unroutable(&target, arguments),
             "missing" | "exists" => self.existence(&target, word == "exists", arguments),
             _ => {
                 let plain: Vec<String> = words.iter().map(|word| unquoted(word)).collect();
@@ -172,7 +173,9 @@ impl Run<'_> {
         let silent = given.iter().any(|(name, value)| name == "no_wait" && value.is_true());
         let replies = method.replies();
         let (next_target, next) = self::target(next);
-        let explicit = next_target == *target && next.starts_with(['<', '!']);
+        let names_reply = || next.split(' ').nth(1).is_some_and(|name| replies.contains(&name));
+        let explicit = next_target == *target
+            && (next.starts_with('!') || (next.starts_with('<') && names_reply()));
         let ends = next_target.wire == target.wire && (next.starts_with("!!") || next == "gone");
         if replies.is_empty() || silent || explicit || ends {
             return Ok(());
@@ -368,7 +371,8 @@ impl Run<'_> {
     fn close(&mut self, target: &Target) -> Result<(), String> {
         let wire = self.raw(target)?;
         wire.call(0, "connection.close", &[("code", "200")])?;
-        wire.wait_end()
+        wire.drop_socket();
+        Ok(())
     }
 
     /// Two round trips on the same channel, the second of which is answered after all that the first one's way
@@ -533,6 +537,17 @@ impl Run<'_> {
                 Ok(got) => Err(got.show()),
                 Err(error) => Err(error),
             })
+        })
+    }
+
+    /// Publishes until nobody takes it: asking for a queue would keep it from expiring.
+    fn unroutable(&mut self, target: &Target, words: &[String]) -> Result<(), String> {
+        let [exchange, key] = words else { return Err("unroutable EXCHANGE KEY".into()) };
+        let words = [exchange.clone(), key.clone(), "mandatory".into()];
+        self.until(|run| {
+            let outcome = run.publish(target, &words);
+            let returned = matches!(&outcome, Err(error) if error.contains("basic.return"));
+            Ok(if returned { Ok(()) } else { Err("a queue took it".into()) })
         })
     }
 
