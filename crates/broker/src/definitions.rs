@@ -212,7 +212,7 @@ impl Engine {
         }
         self.refresh_tracing();
         // Policies may be among them.
-        self.refresh_queues();
+        self.apply_policies();
         self.store_records(records);
         Ok(())
     }

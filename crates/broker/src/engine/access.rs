@@ -76,7 +76,7 @@ impl Engine {
             .any(|record| matches!(record, Record::Policy(_) | Record::OperatorPolicy(_)));
         self.store_records(records);
         if policies {
-            self.refresh_queues();
+            self.apply_policies();
         }
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Engine {
             self.define(Definition::Delete(key));
             self.refresh_tracing();
             if policies {
-                self.refresh_queues();
+                self.apply_policies();
             }
         }
         found

@@ -34,13 +34,10 @@ impl Engine {
                 continue;
             }
             let arguments = table(&definition.arguments);
-            let alternate = arguments.get("alternate-exchange").and_then(|value| value.as_str());
-            let alternate = alternate.map(Into::into);
             let mut exchange = Exchange::new(&vhost, &definition.name, kind);
             exchange.auto_delete = definition.auto_delete;
             exchange.internal = definition.internal;
             exchange.arguments = arguments;
-            exchange.alternate = alternate;
             self.insert_exchange(exchange);
         }
         for record in &recovered.tenancy {
@@ -70,7 +67,7 @@ impl Engine {
         self.last_message_id = recovered.last_message_id;
         self.recover_messages(recovered.messages, &queues);
         self.store = Some(store);
-        self.refresh_queues();
+        self.apply_policies();
     }
 
     fn recovered_vhost(&self, vhost: &str, name: &str) -> Option<VhostRef> {

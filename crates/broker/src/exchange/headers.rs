@@ -34,9 +34,10 @@ impl Rule {
             }
             Some(other) => {
                 let value = other.to_value()?;
-                let shown = match value.as_i64() {
-                    Some(number) => number.to_string(),
-                    None => format!("{value:?}"),
+                let shown = match (value.as_i64(), value.as_bool()) {
+                    (Some(number), _) => number.to_string(),
+                    (_, Some(truth)) => truth.to_string(),
+                    _ => format!("{value:?}"),
                 };
                 let text = format!(
                     "Invalid x-match field type {} (value {shown}); expected longstr",

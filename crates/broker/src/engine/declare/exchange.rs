@@ -10,6 +10,7 @@ use super::{
 };
 use crate::exception::{Exception, resource};
 use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
+use crate::policy::Target;
 use crate::store::{self, Definition};
 use crate::vhost::VhostRef;
 
@@ -34,26 +35,21 @@ impl Engine {
         }
         refuse_reserved("exchange", name)?;
         check_arguments(&declare.arguments, "exchange", |key, _| Ok(key == ALTERNATE))?;
-        let alternate = match declare.arguments.get(ALTERNATE) {
-            None => None,
-            Some(value) => match value.as_str() {
-                Some(name) => Some(name.into()),
-                None => {
-                    let text = format!(
-                        "invalid type '{}' for arg '{ALTERNATE}' in {}",
-                        value.type_name(),
-                        resource("exchange", name, vhost)
-                    );
-                    return Err(Exception::precondition(text));
-                }
-            },
-        };
+        if let Some(value) = declare.arguments.get(ALTERNATE)
+            && value.as_str().is_none()
+        {
+            let text = format!(
+                "invalid type '{}' for arg '{ALTERNATE}' in {}",
+                value.type_name(),
+                resource("exchange", name, vhost)
+            );
+            return Err(Exception::precondition(text));
+        }
         let mut exchange = Exchange::new(vhost, name, kind);
         exchange.durable = declare.durable;
         exchange.auto_delete = declare.auto_delete;
         exchange.internal = declare.internal;
         exchange.arguments = declare.arguments.clone();
-        exchange.alternate = alternate;
         if exchange.durable {
             self.define(Definition::PutExchange(store::ExchangeDefinition {
                 vhost: vhost.name.as_ref().into(),
@@ -64,8 +60,20 @@ impl Engine {
                 arguments: table_bytes(&exchange.arguments).to_vec(),
             }));
         }
-        self.insert_exchange(exchange);
+        let key = self.insert_exchange(exchange);
+        self.refresh_exchange(key);
         Ok(())
+    }
+
+    /// What its arguments and policies say holds from now on. An argument goes before a policy.
+    pub(crate) fn refresh_exchange(&mut self, key: ExchangeKey) {
+        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let policy =
+            self.tenancy.policy_for(&exchange.vhost.name, Target::Exchange, &exchange.name);
+        let argument = exchange.arguments.get(ALTERNATE).and_then(|value| value.as_str());
+        let definition = policy.definition();
+        let alternate = argument.or_else(|| definition.get(ALTERNATE)?.as_str());
+        exchange.alternate = alternate.map(Into::into);
     }
 
     fn check_equivalent_exchange(

@@ -177,7 +177,10 @@ impl Engine {
     }
 
     /// Policies have changed.
-    pub(crate) fn refresh_queues(&mut self) {
+    pub(crate) fn apply_policies(&mut self) {
+        for key in self.exchanges.keys() {
+            self.refresh_exchange(key);
+        }
         for key in self.queues.keys() {
             self.refresh_queue(key);
         }
