@@ -94,6 +94,8 @@ pub(crate) struct Channel {
     pub(crate) replies: Option<ReplyConsumer>,
     /// It has or had a consumer that must acknowledge in time.
     pub(crate) timed: bool,
+    /// The client wants nothing delivered for a while.
+    pub(crate) paused: bool,
     /// The queue that an empty name means.
     pub(crate) last_queue: CompactString,
     pub(crate) publish_check: Option<PublishCheck>,
@@ -120,6 +122,7 @@ impl Channel {
             consumers: FxHashMap::default(),
             replies: None,
             timed: false,
+            paused: false,
             last_queue: CompactString::default(),
             publish_check: None,
             last_tag: 0,

@@ -55,10 +55,8 @@ impl SessionState {
             }
             Method::ChannelFlowOk(_) => Ok(()),
             Method::ChannelFlow(flow) => {
-                if !flow.active {
-                    return Err(Exception::not_implemented("active=false"));
-                }
-                self.send(engine, number, &channel::FlowOk { active: true });
+                engine.set_flow(key, flow.active);
+                self.send(engine, number, &channel::FlowOk { active: flow.active });
                 Ok(())
             }
             Method::AccessRequest(_) => {

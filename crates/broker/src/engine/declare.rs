@@ -12,6 +12,7 @@ use std::rc::Rc;
 use warren_amqp::{FieldTable, FieldValue};
 
 use crate::exception::Exception;
+use crate::queue::settings;
 
 const ALTERNATE: &str = "alternate-exchange";
 
@@ -57,32 +58,9 @@ fn check_equivalent_argument(
     received: &FieldTable,
     current: &FieldTable,
 ) -> Result<(), Exception> {
-    let (received, current) = (received.get(argument), current.get(argument));
-    let equal = match (received, current) {
-        (Some(one), Some(other)) => {
-            one == other || (one.as_i64().is_some() && one.as_i64() == other.as_i64())
-        }
-        (None, None) => true,
-        _ => false,
-    };
-    if equal {
-        return Ok(());
-    }
-    let text = format!("received {} but current is {}", value_text(received), value_text(current));
-    Err(Exception::inequivalent(argument, what, &text))
-}
-
-fn value_text(value: Option<&FieldValue>) -> String {
-    match value {
-        None => "none".into(),
-        Some(value) => {
-            let text = match (value.as_str(), value.as_i64()) {
-                (Some(text), _) => text.to_owned(),
-                (None, Some(number)) => number.to_string(),
-                _ => format!("{value:?}"),
-            };
-            format!("the value '{text}' of type '{}'", value.type_name())
-        }
+    match settings::difference(received.get(argument), current.get(argument)) {
+        Some(difference) => Err(Exception::inequivalent(argument, what, &difference)),
+        None => Ok(()),
     }
 }
 

@@ -230,12 +230,21 @@ impl Engine {
         Some(served)
     }
 
+    /// `channel.flow` of a client's: whether it wants deliveries now.
+    pub(crate) fn set_flow(&mut self, key: ChannelKey, active: bool) {
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.paused = !active;
+        }
+        self.mark_consumed(key);
+    }
+
     /// Whether a consumer, its channel and its connection have room for a message.
     pub(super) fn can_take(&self, key: ConsumerKey) -> bool {
         self.consumers.get(key).is_some_and(|consumer| {
             consumer.has_room()
                 && self.channels.get(consumer.channel).is_some_and(|channel| {
                     channel.answers.is_empty()
+                        && !channel.paused
                         && (consumer.no_ack || channel.has_room())
                         && self
                             .connections

@@ -275,20 +275,28 @@ pub(crate) fn check_equivalent(
     current: &FieldTable,
 ) -> Result<(), Exception> {
     for (key, _) in RULES {
-        let difference = match (received.get(key), current.get(key)) {
-            (None, None) => continue,
-            (Some(one), Some(other)) => {
-                if one == other || (one.as_i64().is_some() && one.as_i64() == other.as_i64()) {
-                    continue;
-                }
-                format!("received '{}' but current is '{}'", shown(one), shown(other))
-            }
-            (Some(one), None) => format!("received {} but current is none", described(one)),
-            (None, Some(other)) => format!("received none but current is {}", described(other)),
-        };
-        return Err(Exception::inequivalent(key, what, &difference));
+        if let Some(difference) = difference(received.get(key), current.get(key)) {
+            return Err(Exception::inequivalent(key, what, &difference));
+        }
     }
     Ok(())
+}
+
+/// How an argument differs from what it is, in RabbitMQ's words; numbers of several types may be the same.
+pub(crate) fn difference(
+    received: Option<&FieldValue>,
+    current: Option<&FieldValue>,
+) -> Option<String> {
+    match (received, current) {
+        (None, None) => None,
+        (Some(one), Some(other)) => {
+            let same = one == other || (one.as_i64().is_some() && one.as_i64() == other.as_i64());
+            let differ = || format!("received '{}' but current is '{}'", shown(one), shown(other));
+            (!same).then(differ)
+        }
+        (Some(one), None) => Some(format!("received {} but current is none", described(one))),
+        (None, Some(other)) => Some(format!("received none but current is {}", described(other))),
+    }
 }
 
 fn described(value: &FieldValue) -> String {

@@ -139,3 +139,18 @@ fn an_immediate_message_is_taken_at_once_or_given_back() {
         Some(other) => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_client_may_pause_its_deliveries() {
+    let server = Server::new();
+    let mut client = server.connect();
+    client.declare("q");
+    client.consume(1, "q", "c");
+    client.send(1, &channel::Flow { active: false });
+    client.expect(1, &channel::FlowOk { active: false });
+    client.publish("q", b"m");
+    client.silent();
+    client.send(1, &channel::Flow { active: true });
+    client.expect(1, &channel::FlowOk { active: true });
+    assert_eq!(client.delivery().3, "m");
+}

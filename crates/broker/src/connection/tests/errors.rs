@@ -292,7 +292,6 @@ fn what_ends_the_connection() {
     check_hard(1, qos, 540, "NOT_IMPLEMENTED - prefetch_size!=0 (10)");
     let recover = basic::Recover { requeue: false };
     check_hard(1, recover, 540, "NOT_IMPLEMENTED - requeue=false");
-    check_hard(1, channel::Flow { active: false }, 540, "NOT_IMPLEMENTED - active=false");
 }
 
 #[test]

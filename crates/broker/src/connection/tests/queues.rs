@@ -239,8 +239,8 @@ fn a_type_that_is_not_the_default_is_still_compared() {
     client.send(1, &declare(FieldTable::new()));
     client.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
     client.send(1, &declare(FieldTable::new().with("x-queue-type", "classic")));
-    let text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the \
-                value 'classic' of type 'longstr' but current is the value 'quorum' of type 'longstr'";
+    let text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received \
+                'classic' but current is 'quorum'";
     client.expect_channel_close(406, text, declare(FieldTable::new()));
 }
 

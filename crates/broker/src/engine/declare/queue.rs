@@ -76,8 +76,7 @@ impl Engine {
             return Ok(key);
         }
         let what = resource("queue", name, vhost);
-        let kind = check_queue_arguments(&what, &declare.arguments)?;
-        if kind == "quorum" {
+        if matches!(queue_type(&declare.arguments), Some("quorum" | "stream")) {
             for (wrong, property) in [
                 (!declare.durable, "non-durable"),
                 (declare.exclusive, "exclusive-owner"),
@@ -90,6 +89,7 @@ impl Engine {
                 }
             }
         }
+        check_queue_arguments(&what, &declare.arguments)?;
         self.check_queue_limit(vhost, name)?;
         self.last_queue_id += 1;
         let mut queue = Queue::new(self.last_queue_id, vhost, name);
@@ -156,7 +156,7 @@ impl Engine {
         // No type is the type `classic`, as in RabbitMQ since 3.12.
         if queue_type(&declare.arguments) == queue_type(&current.arguments) {
             settings::check_equivalent(&what, &declare.arguments, &current.arguments)?;
-            check_queue_arguments(&what, &declare.arguments).map(drop)
+            check_queue_arguments(&what, &declare.arguments)
         } else {
             check_equivalent_argument(QUEUE_TYPE, &what, &declare.arguments, &current.arguments)
         }
@@ -272,8 +272,8 @@ fn queue_type(arguments: &FieldTable) -> Option<&str> {
     }
 }
 
-/// The type of queue that is asked for.
-fn check_queue_arguments<'a>(what: &str, arguments: &'a FieldTable) -> Result<&'a str, Exception> {
+/// Checks the type that is asked for, and the arguments that it takes.
+fn check_queue_arguments(what: &str, arguments: &FieldTable) -> Result<(), Exception> {
     if let Some(value) = arguments.get(QUEUE_TYPE) {
         match value.as_str() {
             Some("classic" | "quorum") => {}
@@ -294,6 +294,5 @@ fn check_queue_arguments<'a>(what: &str, arguments: &'a FieldTable) -> Result<&'
         }
     }
     let kind = queue_type(arguments).unwrap_or("classic");
-    settings::check(what, kind, arguments)?;
-    Ok(kind)
+    settings::check(what, kind, arguments)
 }
