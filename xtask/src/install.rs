@@ -10,6 +10,9 @@ use crate::steps::root;
 /// RabbitMQ's own start script. The wrapper on the path would change the user.
 pub(crate) const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
+/// Its control program: not the wrapper either.
+pub(crate) const RABBITMQ_CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
 /// A Debian package, and how to see that what it brings is there.
 pub(crate) struct Package {
     name: &'static str,
@@ -24,6 +27,9 @@ const FOR_TESTS: &[Package] = &[
     Package { name: "mariadb-server-core", is_there: || Path::new("/usr/sbin/mariadbd").exists() },
     // With its C library.
     Package { name: "postgresql", is_there: postgres_is_there },
+    Package { name: "amqp-tools", is_there: || runs("amqp-consume", &["--help"]) },
+    NODE,
+    Package { name: "npm", is_there: || runs("npm", &["--version"]) },
     // libFuzzer is C++.
     Package { name: "g++", is_there: || runs("c++", &["--version"]) },
 ];
@@ -31,6 +37,7 @@ const PYTHON: Package = Package {
     name: "python3-venv",
     is_there: || runs("python3", &["-c", "import venv, ensurepip"]),
 };
+const NODE: Package = Package { name: "nodejs", is_there: || runs("node", &["--version"]) };
 /// For `sanitize`.
 pub(crate) const VALGRIND: Package =
     Package { name: "valgrind", is_there: || runs("valgrind", &["--version"]) };
@@ -39,13 +46,20 @@ const GO: Package = Package { name: "golang-go", is_there: || runs("go", &["vers
 
 /// Python packages, with the versions that the tests were written with.
 const PYTHON_PACKAGES: &[&str] = &[
+    "aio-pika==10.2.1",
+    "amqp==5.4.2",
+    "celery==5.7.0",
     "gevent==26.9.0",
     "greenlet==3.5.6",
+    "kombu==5.7.0",
     "pika==1.4.4",
     "pytest==9.2.0",
     // With what its TLS needs.
     "Twisted[tls]==26.10.0",
 ];
+
+/// The client for Node.
+const AMQPLIB: &str = "amqplib@2.3.1";
 
 /// What `bench reactor` compares with, beside Twisted.
 const UVLOOP: &str = "uvloop==0.23.0";
@@ -53,7 +67,8 @@ const UVLOOP: &str = "uvloop==0.23.0";
 /// Installs what the tests need. An error names what is missing and cannot be installed.
 pub(crate) fn install() -> Result<(), String> {
     install_missing(FOR_TESTS)?;
-    install_python()
+    install_python()?;
+    install_amqplib()
 }
 
 /// Python with gevent, for `bench runtime`.
@@ -86,13 +101,30 @@ pub(crate) fn install_missing(packages: &[Package]) -> Result<(), String> {
 
 fn install_python() -> Result<(), String> {
     let python = python();
-    let imports = "import gevent, pika, pytest, twisted, OpenSSL, service_identity";
+    let imports =
+        "import gevent, pika, pytest, twisted, OpenSSL, service_identity, aio_pika, celery";
     if !runs(&python.to_string_lossy(), &["-c", imports]) {
         println!("installing into {}: {}", venv().display(), PYTHON_PACKAGES.join(", "));
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
         run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
     }
     Ok(())
+}
+
+fn install_amqplib() -> Result<(), String> {
+    if !node_modules().join("amqplib").exists() {
+        let folder = root().join("target/node");
+        println!("installing into {}: {AMQPLIB}", folder.display());
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let install = ["install", "--silent", "--no-audit", "--no-fund", "--prefix", ".", AMQPLIB];
+        run(Command::new("npm").args(install).current_dir(&folder))?;
+    }
+    Ok(())
+}
+
+/// Where Node finds our packages.
+pub(crate) fn node_modules() -> PathBuf {
+    root().join("target/node/node_modules")
 }
 
 /// Its servers are not on the path, as several versions may be installed.

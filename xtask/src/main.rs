@@ -50,6 +50,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The programs of other clients alone.
+    Clients {
+        /// `warren` or `rabbitmq`.
+        #[arg(value_parser = ["warren", "rabbitmq"])]
+        broker: String,
+        /// For pytest.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The tests of fibers, hub and reactor under AddressSanitizer and valgrind.
     Sanitize {
         /// One of them alone.
@@ -71,6 +80,7 @@ fn main() -> ExitCode {
         Task::Test { local } => steps::test(local),
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
         Task::Contract { broker, arguments } => steps::contract_on(&broker, &arguments),
+        Task::Clients { broker, arguments } => steps::clients_on(&broker, &arguments),
         Task::Sanitize { sanitizer } => sanitize::sanitize(sanitizer),
         Task::Bench { name, arguments } => {
             let green = bench::bench(&name, &arguments).is_green();

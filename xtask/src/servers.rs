@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::install::RABBITMQ_SERVER;
+use crate::install::{RABBITMQ_CTL, RABBITMQ_SERVER};
 
 /// Plugins that ship with it and whose features Warren has.
 const RABBITMQ_PLUGINS: &[&str] = &[
@@ -35,6 +35,8 @@ pub(crate) struct Server {
     child: Child,
     folder: PathBuf,
     epmd_port: Option<u16>,
+    /// What its operator can do to it: the variable that tells the tests, and a command for the shell.
+    pub(crate) operator: Vec<(&'static str, String)>,
 }
 
 impl Server {
@@ -58,6 +60,7 @@ impl Server {
             child,
             folder,
             epmd_port: None,
+            operator: Vec::new(),
         };
         for line in
             BufReader::new(stdout.ok_or("no standard output")?).lines().map_while(Result::ok)
@@ -71,10 +74,53 @@ impl Server {
         Err(format!("warren serve did not start:\n{}", server.log()))
     }
 
+    /// Starts a `warren serve` that a command kills, and that is there again on the same port.
+    pub(crate) fn warren_again_and_again(binary: &Path) -> Result<Self, String> {
+        let folder = new_folder("warren")?;
+        let [port] = quiet_ports()?;
+        let log = create(&folder.join("log"))?;
+        // The shell starts it again whenever it has ended.
+        let forever = "while :; do \"$0\" serve --listen amqp://127.0.0.1:$1 --data-dir data & echo $! > pid; wait; done";
+        let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
+        let child = Command::new("sh")
+            .args(["-c", forever])
+            .arg(&binary)
+            .arg(port.to_string())
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("sh: {error}"))?;
+        // The old one must be gone before the new one is looked for.
+        let restart = format!(
+            "cd '{}' && old=$(cat pid) && kill -9 $old && until new=$(cat pid) && test -n \"$new\" -a \"$new\" != $old && \
+             python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))' 2>/dev/null; do sleep 0.05; done",
+            folder.display()
+        );
+        let control = format!(
+            "'{}' ctl --data-dir '{}' set_vm_memory_high_watermark",
+            binary.display(),
+            folder.join("data").display()
+        );
+        let operator = vec![
+            ("WARREN_TEST_RESTART", restart),
+            ("WARREN_TEST_ALARM", format!("{control} 0.0000001")),
+            ("WARREN_TEST_CALM", format!("{control} 0.6")),
+        ];
+        let url = format!("amqp://127.0.0.1:{port}");
+        let api = String::new();
+        let mut server =
+            Self { name: "warren", url, api, child, folder, epmd_port: None, operator };
+        server.wait_for(&[port])?;
+        Ok(server)
+    }
+
     /// Starts a RabbitMQ node that shares nothing with one that the system may run.
     pub(crate) fn rabbitmq() -> Result<Self, String> {
         let folder = new_folder("rabbitmq")?;
-        let [port, dist_port, epmd_port, api_port] = free_ports()?;
+        let [port, dist_port, epmd_port, api_port] = quiet_ports()?;
         write(&folder.join("plugins"), &format!("[{}].\n", RABBITMQ_PLUGINS.join(",")))?;
         let settings = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api_port}\n");
         write(&folder.join("rabbitmq.conf"), &settings)?;
@@ -99,18 +145,35 @@ impl Server {
             .spawn()
             .map_err(|error| format!("{RABBITMQ_SERVER}: {error}"))?;
         let url = format!("amqp://127.0.0.1:{port}");
+        let control = format!(
+            "HOME='{}' ERL_EPMD_PORT={epmd_port} {RABBITMQ_CTL} -q -n warren-test-{port}@localhost",
+            folder.display()
+        );
+        let watermark = "set_vm_memory_high_watermark";
+        let operator = vec![
+            ("WARREN_TEST_RESTART", format!("{control} stop_app && {control} start_app")),
+            ("WARREN_TEST_ALARM", format!("{control} {watermark} 0.0000001")),
+            ("WARREN_TEST_CALM", format!("{control} {watermark} 0.4")),
+        ];
         let api = format!("http://127.0.0.1:{api_port}");
         let epmd_port = Some(epmd_port);
-        let mut server = Self { name: "rabbitmq", url, api, child, folder, epmd_port };
+        let mut server = Self { name: "rabbitmq", url, api, child, folder, epmd_port, operator };
+        server.wait_for(&[port, api_port])?;
+        Ok(server)
+    }
+
+    /// Waits until the first port speaks AMQP and the others take connections.
+    fn wait_for(&mut self, ports: &[u16]) -> Result<(), String> {
         let start = Instant::now();
-        while !greets(port) || TcpStream::connect(("127.0.0.1", api_port)).is_err() {
-            let ended = !matches!(server.child.try_wait(), Ok(None));
+        let connects = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        while !greets(ports[0]) || !ports[1..].iter().all(connects) {
+            let ended = !matches!(self.child.try_wait(), Ok(None));
             if ended || PATIENCE < start.elapsed() {
-                return Err(format!("RabbitMQ did not start:\n{}", server.log()));
+                return Err(format!("{} did not start:\n{}", self.name, self.log()));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        Ok(server)
+        Ok(())
     }
 
     /// What the server has written to its log: its last lines.
@@ -178,15 +241,18 @@ fn create(path: &Path) -> Result<File, String> {
     File::create(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Ports that nobody has now. RabbitMQ cannot be told to take a free one and say which.
-fn free_ports<const N: usize>() -> Result<[u16; N], String> {
-    let failed = |error: std::io::Error| error.to_string();
+/// Ports that nobody has now and that no client is given by the system: below the range it gives them from. While a
+/// broker restarts, a client that connects again and again from within that range may meet itself there, and keep
+/// the port.
+fn quiet_ports<const N: usize>() -> Result<[u16; N], String> {
+    let first = 10_000 + u16::try_from(std::process::id() % 2_000).unwrap_or_default() * 10;
     let mut listeners = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-        *port = listener.local_addr().map_err(failed)?.port();
-        listeners.push(listener);
+    for port in first..32_000 {
+        listeners
+            .extend(TcpListener::bind(("127.0.0.1", port)).ok().map(|listener| (port, listener)));
+        if listeners.len() == N {
+            return Ok(std::array::from_fn(|index| listeners[index].0));
+        }
     }
-    Ok(ports)
+    Err("no port is free".into())
 }

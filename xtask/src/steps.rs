@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::install::{install, python};
+use crate::install::{install, node_modules, python};
 use crate::sanitize;
 use crate::servers::Server;
 use crate::tally::Tally;
@@ -88,6 +88,7 @@ fn brokers() -> Tally {
     tally.add(with_broker(Server::rabbitmq(), |server| {
         let mut tally = pika(server, &[]);
         tally.add(contract("rabbitmq", Some(server), &[]));
+        tally.add(clients(server, &[]));
         for test in ANY_BROKER {
             let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", test]);
             command.env("WARREN_TEST_AMQP_URL", &server.url);
@@ -134,6 +135,29 @@ pub(crate) fn pika_on(broker: &str, arguments: &[String]) -> Tally {
     }
 }
 
+/// Runs the programs of other clients against one broker; `arguments` go to pytest.
+pub(crate) fn clients_on(broker: &str, arguments: &[String]) -> Tally {
+    if let Err(error) = install() {
+        println!("cannot install what the tests need: {error}");
+        return Tally::one(false);
+    }
+    let server = if broker == "warren" {
+        build_warren().and_then(|binary| Server::warren_again_and_again(&binary))
+    } else {
+        Server::rabbitmq()
+    };
+    with_broker(server, |server| clients(server, arguments))
+}
+
+fn clients(server: &Server, arguments: &[String]) -> Tally {
+    let mut command = pytest("tests/clients", arguments);
+    command
+        .env("WARREN_TEST_AMQP_URL", &server.url)
+        .env("WARREN_TEST_NODE_MODULES", node_modules());
+    command.envs(server.operator.iter().map(|(name, value)| (name, value)));
+    runner(&format!("clients on {}", server.name), command)
+}
+
 fn with_broker(server: Result<Server, String>, tests: impl FnOnce(&Server) -> Tally) -> Tally {
     match server {
         Ok(server) => {
@@ -152,11 +176,15 @@ fn with_broker(server: Result<Server, String>, tests: impl FnOnce(&Server) -> Ta
 
 /// The server as the tests before have built it.
 fn warren() -> Result<Server, String> {
+    Server::warren(&build_warren()?)
+}
+
+fn build_warren() -> Result<PathBuf, String> {
     let built = cargo(&["build", "--locked", "-p", "warren", "--bin", "warren"]).status();
     if !built.is_ok_and(|status| status.success()) {
         return Err("the server cannot be built".into());
     }
-    Server::warren(&target().join("debug/warren"))
+    Ok(target().join("debug/warren"))
 }
 
 fn pika(server: &Server, arguments: &[String]) -> Tally {
@@ -164,23 +192,21 @@ fn pika(server: &Server, arguments: &[String]) -> Tally {
 }
 
 fn run_pika(name: &str, url: &str, arguments: &[String]) -> Tally {
+    let mut command = pytest("tests/pika", arguments);
+    command.env("WARREN_TEST_AMQP_URL", url);
+    runner(&format!("pika programs against {name}"), command)
+}
+
+/// pytest on a folder, at the root.
+fn pytest(folder: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(python());
     command
-        .args([
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--show-capture=no",
-            "--tb=short",
-            "tests/pika",
-        ])
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", "--tb=short"])
+        .arg(folder)
         .args(arguments)
         .current_dir(root())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("WARREN_TEST_AMQP_URL", url);
-    runner(&format!("pika programs against {name}"), command)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 /// Every fuzz target for a few seconds: each counts as a test.
