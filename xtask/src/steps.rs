@@ -85,6 +85,7 @@ fn brokers() -> Tally {
     let mut tally = Tally::default();
     tally.add(with_broker(warren(), |server| pika(server, &[])));
     tally.add(contract("warren", None, &[]));
+    tally.add(with_broker(warren_again_and_again(), |server| clients(server, &[])));
     tally.add(with_broker(Server::rabbitmq(), |server| {
         let mut tally = pika(server, &[]);
         tally.add(contract("rabbitmq", Some(server), &[]));
@@ -141,11 +142,7 @@ pub(crate) fn clients_on(broker: &str, arguments: &[String]) -> Tally {
         println!("cannot install what the tests need: {error}");
         return Tally::one(false);
     }
-    let server = if broker == "warren" {
-        build_warren().and_then(|binary| Server::warren_again_and_again(&binary))
-    } else {
-        Server::rabbitmq()
-    };
+    let server = if broker == "warren" { warren_again_and_again() } else { Server::rabbitmq() };
     with_broker(server, |server| clients(server, arguments))
 }
 
@@ -177,6 +174,11 @@ fn with_broker(server: Result<Server, String>, tests: impl FnOnce(&Server) -> Ta
 /// The server as the tests before have built it.
 fn warren() -> Result<Server, String> {
     Server::warren(&build_warren()?)
+}
+
+/// One whose tests restart it.
+fn warren_again_and_again() -> Result<Server, String> {
+    Server::warren_again_and_again(&build_warren()?)
 }
 
 fn build_warren() -> Result<PathBuf, String> {

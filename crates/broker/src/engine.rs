@@ -82,6 +82,8 @@ pub(crate) struct Engine {
     /// Reused by each publish, as the next two: the queues that a message goes to.
     targets: Vec<QueueKey>,
     letters: VecDeque<deadletter::Letter>,
+    /// Those that nobody takes, by the queue that keeps them.
+    staying: FxHashMap<QueueKey, deadletter::Staying>,
     timers: timers::Timers,
     /// Messages of the broker's own, which go at the end of the turn.
     notes: Vec<Publish>,

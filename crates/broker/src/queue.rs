@@ -64,6 +64,8 @@ pub(crate) struct Queue {
     pub(crate) head_timer_ms: u64,
     /// What waits for a consumer.
     pub(crate) ready: Levels,
+    /// Dead letters that nobody has taken yet, those under way among them: how many, and their bytes.
+    pub(crate) staying: (u64, u64),
     next_position: u64,
     pub(crate) consumers: VecDeque<ConsumerKey>,
     pub(crate) had_consumer: bool,
@@ -95,6 +97,7 @@ impl Queue {
             unused_timer: false,
             head_timer_ms: u64::MAX,
             ready: Levels::default(),
+            staying: (0, 0),
             next_position: 0,
             consumers: VecDeque::new(),
             had_consumer: false,
@@ -174,8 +177,8 @@ impl Queue {
     pub(crate) fn refuses(&self, message: &Content) -> bool {
         self.settings.overflow != Overflow::DropHead
             && self.settings.is_over(
-                self.ready.len() as u64 + 1,
-                self.ready.bytes() + message.body().len() as u64,
+                self.ready.len() as u64 + self.staying.0 + 1,
+                self.ready.bytes() + self.staying.1 + message.body().len() as u64,
             )
     }
 

@@ -3,11 +3,17 @@
 //! They are gathered, and go at the end of the turn: what a dead letter pushes out of its target is gathered in
 //! turn, so that chains of queues need no recursion. In the store's log the copy stands before the end of the
 //! original, in one batch: a crash loses neither.
+//!
+//! At least once: a letter that finds no target, or a full one, stays its queue's, and is sent again now and then.
+//! It is never written down anew: after a crash it is a message of the queue once more, and dies once more.
+
+use std::collections::VecDeque;
 
 use compact_str::CompactString;
 use warren_amqp::{BasicProperties, FieldTable, FieldValue, RawProperties};
 
 use super::Engine;
+use super::timers::Timer;
 use crate::channel::Publish;
 use crate::message::{Content, Entry, Message};
 use crate::queue::QueueKey;
@@ -15,6 +21,10 @@ use crate::vhost::VhostKey;
 
 /// Dead letters of one turn. Then others have theirs.
 const LETTERS_PER_TURN: usize = 4096;
+/// When letters that nobody took are sent again. RabbitMQ waits for three minutes.
+const AGAIN_MS: u64 = 1000;
+/// How many of a queue's are sent again then: each that is taken brings the next.
+const AGAIN: usize = 32;
 
 /// Why a message leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +57,16 @@ pub(crate) struct Letter {
     reason: Reason,
     /// The queue has never had it: it was refused.
     refused: bool,
+    /// At least once: who has taken it.
+    stays: Option<Vec<QueueKey>>,
+}
+
+/// The letters of a queue that nobody takes.
+#[derive(Default)]
+pub(crate) struct Staying {
+    letters: VecDeque<Letter>,
+    /// A timer is set for them.
+    timed: bool,
 }
 
 impl Engine {
@@ -70,8 +90,21 @@ impl Engine {
         let settings = &settings.settings;
         let Some(exchange) = settings.dead_letter_exchange.clone() else { return Some(entry) };
         let routing_key = settings.dead_letter_routing_key.clone();
-        let letter =
-            Letter { vhost, queue, queue_name, exchange, routing_key, entry, reason, refused };
+        let stays = (settings.dead_letters_stay && !refused).then(Vec::new);
+        let letter = Letter {
+            vhost,
+            queue,
+            queue_name,
+            exchange,
+            routing_key,
+            entry,
+            reason,
+            refused,
+            stays,
+        };
+        if letter.stays.is_some() {
+            self.count_staying(&letter, true);
+        }
         self.letters.push_back(letter);
         None
     }
@@ -79,8 +112,18 @@ impl Engine {
     /// Sends what was gathered. True when there is more.
     pub(super) fn send_letters(&mut self) -> bool {
         for _ in 0..LETTERS_PER_TURN {
-            let Some(letter) = self.letters.pop_front() else { return false };
-            self.send_letter(&letter);
+            let Some(mut letter) = self.letters.pop_front() else { return false };
+            let is_taken = self.send_letter(&mut letter);
+            if letter.stays.is_some() {
+                if !is_taken {
+                    self.keep(letter);
+                    continue;
+                }
+                self.count_staying(&letter, false);
+                // Perhaps the others are taken now, too.
+                let next = self.staying.get_mut(&letter.queue);
+                self.letters.extend(next.and_then(|staying| staying.letters.pop_front()));
+            }
             if !letter.refused {
                 self.forget(letter.queue, &letter.entry);
             }
@@ -88,18 +131,20 @@ impl Engine {
         !self.letters.is_empty()
     }
 
-    fn send_letter(&mut self, letter: &Letter) {
+    /// Whether somebody has taken it, and nobody has refused it.
+    fn send_letter(&mut self, letter: &mut Letter) -> bool {
         let exchange = match letter.exchange.as_str() {
             "" => None,
             name => match self.exchange_key(letter.vhost, name) {
                 Some(key) => Some(key),
-                None => return,
+                None => return false,
             },
         };
         let message = &*letter.entry.message;
         let Ok(mut properties) = RawProperties::new(message.content.properties()).to_properties()
         else {
-            return;
+            // Nothing could be written into it, then or later.
+            return true;
         };
         let now = self.now_ms / 1000;
         let deaths = note_death(
@@ -137,9 +182,67 @@ impl Engine {
             });
             self.targets = targets;
         }
-        if !self.targets.is_empty() {
-            self.enter_queues(publish);
+        let Some(taken) = &mut letter.stays else {
+            if !self.targets.is_empty() {
+                self.enter_queues(publish);
+            }
+            return true;
+        };
+        let is_routed = !self.targets.is_empty();
+        self.targets.retain(|key| !taken.contains(key));
+        if self.targets.is_empty() {
+            return is_routed;
         }
+        let full = self.full_targets(&publish.content);
+        taken.extend(self.targets.iter().copied().filter(|key| !full.contains(key)));
+        let (_, is_refused) = self.enter_queues(publish);
+        !is_refused
+    }
+
+    /// Nobody took it, or not everybody: it waits.
+    fn keep(&mut self, letter: Letter) {
+        let key = letter.queue;
+        if self.queues.get(key).is_none() {
+            return;
+        }
+        let staying = self.staying.entry(key).or_default();
+        staying.letters.push_back(letter);
+        if !std::mem::replace(&mut staying.timed, true) {
+            self.timers.at(self.now_ms.saturating_add(AGAIN_MS), Timer::Letters(key));
+        }
+    }
+
+    /// Sends some that stay: those that have waited longest.
+    pub(super) fn send_again(&mut self, key: QueueKey) {
+        let Some(staying) = self.staying.get_mut(&key) else { return };
+        let again = AGAIN.min(staying.letters.len());
+        self.letters.extend(staying.letters.drain(..again));
+        staying.timed = !staying.letters.is_empty();
+        if staying.timed {
+            self.timers.at(self.now_ms.saturating_add(AGAIN_MS), Timer::Letters(key));
+        } else {
+            self.staying.remove(&key);
+        }
+    }
+
+    /// Drops those that stay.
+    pub(super) fn purge_letters(&mut self, key: QueueKey) {
+        let Some(staying) = self.staying.get_mut(&key) else { return };
+        for letter in std::mem::take(&mut staying.letters) {
+            self.count_staying(&letter, false);
+            self.forget(key, &letter.entry);
+        }
+    }
+
+    fn count_staying(&mut self, letter: &Letter, more: bool) {
+        let Some(queue) = self.queues.get_mut(letter.queue) else { return };
+        let bytes = letter.entry.message.content.body().len() as u64;
+        let (count, sum) = &mut queue.staying;
+        (*count, *sum) = if more {
+            (*count + 1, *sum + bytes)
+        } else {
+            (count.saturating_sub(1), sum.saturating_sub(bytes))
+        };
     }
 }
 

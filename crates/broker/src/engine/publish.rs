@@ -148,6 +148,18 @@ impl Engine {
         (waits_for, refused)
     }
 
+    /// The targets that would refuse this.
+    pub(super) fn full_targets(&mut self, content: &Content) -> Vec<QueueKey> {
+        let targets = std::mem::take(&mut self.targets);
+        let is_full = |key: &QueueKey| {
+            self.expire(*key);
+            self.queues.get(*key).is_some_and(|queue| queue.limited && queue.refuses(content))
+        };
+        let full = targets.iter().copied().filter(is_full).collect();
+        self.targets = targets;
+        full
+    }
+
     /// Takes the queues that are full off `self.targets`. True if there are some.
     fn refuse(&mut self, message: &Message) -> bool {
         let mut targets = std::mem::take(&mut self.targets);

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Head(QueueKey),
     /// Nobody may have used a queue for too long.
     Unused(QueueKey),
+    /// Somebody may take the dead letters of a queue now.
+    Letters(QueueKey),
 }
 
 #[derive(Default)]
@@ -54,6 +56,7 @@ impl Engine {
                     self.mark(key);
                 }
                 Timer::Unused(key) => self.expire_queue(key),
+                Timer::Letters(key) => self.send_again(key),
             }
         }
     }

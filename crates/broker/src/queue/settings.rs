@@ -30,6 +30,9 @@ pub(crate) struct Settings {
     pub(crate) overflow: Overflow,
     pub(crate) dead_letter_exchange: Option<CompactString>,
     pub(crate) dead_letter_routing_key: Option<CompactString>,
+    /// A dead letter stays until its targets have taken it. As in RabbitMQ only for quorum queues that refuse
+    /// what is too much: what waits here counts, and must not push other messages out.
+    pub(crate) dead_letters_stay: bool,
     pub(crate) priority_max: u8,
     pub(crate) single_active: bool,
     /// How long a consumer may hold a message.
@@ -63,19 +66,23 @@ impl Settings {
         let given = limits.iter().any(Option::is_some);
         let least_limit = limits.into_iter().flatten().filter(|limit| 0 <= *limit).min();
         let default_limit = (quorum && !given).then_some(QUORUM_DELIVERY_LIMIT);
+        let overflow = match text("overflow").as_deref() {
+            Some("reject-publish") => Overflow::RejectPublish,
+            // Quorum queues do not know it, and drop the head.
+            Some("reject-publish-dlx") if !quorum => Overflow::RejectPublishDlx,
+            _ => Overflow::DropHead,
+        };
         Self {
             message_ttl_ms: least("message-ttl"),
             expires_ms: least("expires"),
             length_max: least("max-length"),
             bytes_max: least("max-length-bytes"),
-            overflow: match text("overflow").as_deref() {
-                Some("reject-publish") => Overflow::RejectPublish,
-                // Quorum queues do not know it, and drop the head.
-                Some("reject-publish-dlx") if !quorum => Overflow::RejectPublishDlx,
-                _ => Overflow::DropHead,
-            },
+            overflow,
             dead_letter_exchange: text("dead-letter-exchange"),
             dead_letter_routing_key: text("dead-letter-routing-key"),
+            dead_letters_stay: quorum
+                && overflow == Overflow::RejectPublish
+                && text("dead-letter-strategy").as_deref() == Some("at-least-once"),
             priority_max: number("max-priority").and_then(|max| max.try_into().ok()).unwrap_or(0),
             single_active: arguments.get("x-single-active-consumer").and_then(FieldValue::as_bool)
                 == Some(true),
@@ -205,12 +212,6 @@ pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<()
         rule.check(value, arguments).map_err(|why| {
             Exception::precondition(format!("invalid arg '{key}' for {what}: {why}"))
         })?;
-    }
-    let strategy = arguments.get("x-dead-letter-strategy").and_then(FieldValue::as_str);
-    if strategy == Some("at-least-once") {
-        return Err(Exception::not_implemented(
-            "queue argument 'x-dead-letter-strategy' is not available with 'at-least-once'",
-        ));
     }
     Ok(())
 }

@@ -284,3 +284,81 @@ fn a_new_policy_holds_for_what_waits_already() {
     assert_eq!(client.count("q"), 1);
     assert_eq!(client.get("q").as_deref(), Some("3"));
 }
+
+/// A quorum queue `q` that keeps its dead letters until the queue `dead` has taken them.
+fn at_least_once(client: &mut Client) {
+    let arguments = FieldTable::new()
+        .with("x-queue-type", "quorum")
+        .with("x-max-length", 2)
+        .with("x-overflow", "reject-publish")
+        .with("x-message-ttl", 10)
+        .with("x-dead-letter-strategy", "at-least-once")
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", "dead");
+    client.send(1, &queue::Declare { queue: "q", durable: true, arguments, ..Default::default() });
+    client.skip::<queue::DeclareOk<'_>>();
+}
+
+#[test]
+fn a_dead_letter_waits_for_its_target() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    at_least_once(&mut client);
+    client.send(1, &confirm::Select { no_wait: true });
+    for tag in 1..=2 {
+        client.publish("q", b"x");
+        client.expect(1, &basic::Ack { delivery_tag: tag, multiple: false });
+    }
+    server.pass_ms(10);
+    server.turn();
+    // They are dead and still count.
+    assert_eq!(client.get("q"), None);
+    client.publish("q", b"x");
+    client.expect(1, &basic::Nack { delivery_tag: 3, multiple: false, requeue: false });
+    client.declare("dead");
+    server.pass_ms(1000);
+    server.turn();
+    assert_eq!(client.count("dead"), 2);
+    client.publish("q", b"x");
+    client.expect(1, &basic::Ack { delivery_tag: 4, multiple: false });
+}
+
+#[test]
+fn a_dead_letter_waits_for_room_in_its_target() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    at_least_once(&mut client);
+    let arguments = FieldTable::new().with("x-max-length", 1).with("x-overflow", "reject-publish");
+    declare_with(&mut client, "dead", arguments);
+    for body in ["1", "2"] {
+        client.publish("q", body.as_bytes());
+    }
+    server.turn();
+    server.pass_ms(10);
+    server.turn();
+    assert_eq!(client.get("dead").as_deref(), Some("1"));
+    assert_eq!(client.get("dead"), None);
+    server.pass_ms(1000);
+    server.turn();
+    assert_eq!(client.get("dead").as_deref(), Some("2"));
+    server.pass_ms(1000);
+    server.turn();
+    assert_eq!(client.get("dead"), None);
+}
+
+#[test]
+fn a_purge_takes_the_dead_letters_that_stay() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    at_least_once(&mut client);
+    client.publish("q", b"x");
+    server.turn();
+    server.pass_ms(10);
+    server.turn();
+    client.send(1, &queue::Purge { queue: "q", no_wait: false });
+    client.expect(1, &queue::PurgeOk { message_count: 0 });
+    client.declare("dead");
+    server.pass_ms(1000);
+    server.turn();
+    assert_eq!(client.count("dead"), 0);
+}

@@ -215,6 +215,7 @@ impl Engine {
     /// Removes a queue with its messages and bindings; its consumers are told.
     pub(crate) fn remove_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.remove(key) else { return };
+        self.staying.remove(&key);
         if let Some(vhost) = self.vhosts.get_mut(queue.vhost.key) {
             vhost.queues.remove(&queue.name);
         }
@@ -236,6 +237,7 @@ impl Engine {
 
     /// Purges a queue; how many messages were ready.
     pub(crate) fn purge_queue(&mut self, key: QueueKey) -> u32 {
+        self.purge_letters(key);
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
         let count = queue.len() as u32;
         let entries = queue.ready.drain();
