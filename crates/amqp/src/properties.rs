@@ -11,7 +11,7 @@
 //! One table at the end of this file drives all of it.
 
 use crate::error::{DecodeError, EncodeError, Fault};
-use crate::value::{FieldTable, RawTable};
+use crate::value::{FieldTable, FieldValue, RawTable};
 use crate::wire::{Reader, check_short_str, put_short_str};
 
 #[cfg(test)]
@@ -27,6 +27,9 @@ pub const NO_PROPERTIES: [u8; 2] = [0, 0];
 
 /// Flags that stand for a property; the two low bits do not. RabbitMQ refuses them too.
 const KNOWN_FLAGS: u16 = 0xFFFC;
+/// The number of the property `headers`, and its flag.
+const HEADERS: usize = 2;
+const FLAG_HEADERS: u16 = 0x8000 >> HEADERS;
 
 /// Are these bytes properties, nothing missing and nothing left over, the headers all the way down?
 ///
@@ -75,25 +78,65 @@ impl<'a> RawProperties<'a> {
         BasicProperties::decode(self.0)
     }
 
+    /// Appends the properties with one header set: in the place of those that have its key, or in front of
+    /// the others. All else is copied as it stands.
+    ///
+    /// # Errors
+    /// As [`validate`], for bytes that it has not seen.
+    pub fn encode_with_header(
+        &self,
+        key: &str,
+        value: &FieldValue,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        let (flags, mut reader) = self.walk(HEADERS)?;
+        let headers_at = self.0.len() - reader.len();
+        out.extend_from_slice(&(flags | FLAG_HEADERS).to_be_bytes());
+        out.extend_from_slice(&self.0[2..headers_at]);
+        let size_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        put_short_str(out, key);
+        value.encode(out);
+        if flags & FLAG_HEADERS != 0 {
+            let headers = RawTable::new(reader.long_str("headers")?);
+            if headers.get(key).is_none() {
+                out.extend_from_slice(headers.as_bytes());
+            } else {
+                for (name, value) in headers.to_table()?.iter().filter(|(name, _)| *name != key) {
+                    put_short_str(out, name);
+                    value.encode(out);
+                }
+            }
+        }
+        let size = (out.len() - size_at - 4) as u32;
+        out[size_at..size_at + 4].copy_from_slice(&size.to_be_bytes());
+        out.extend_from_slice(reader.rest());
+        Ok(())
+    }
+
     /// A reader at the value of a property, if it is present.
     #[inline]
     fn seek(&self, wanted: usize) -> Option<Reader<'a>> {
+        let (flags, reader) = self.walk(wanted).ok()?;
+        has(flags, wanted).then_some(reader)
+    }
+
+    /// The flags, and a reader where a property is or would be.
+    #[inline]
+    fn walk(&self, wanted: usize) -> Result<(u16, Reader<'a>), DecodeError> {
         let mut reader = Reader::new(self.0, WITHIN);
-        let flags = reader.u16("flags").ok()?;
-        if !has(flags, wanted) {
-            return None;
-        }
+        let flags = reader.u16("flags")?;
         for (property, &(name, kind)) in PROPERTIES.iter().enumerate().take(wanted) {
             if has(flags, property) {
                 let bytes = match kind {
-                    Kind::Text => usize::from(reader.u8(name).ok()?),
-                    Kind::Table => reader.u32(name).ok()? as usize,
+                    Kind::Text => usize::from(reader.u8(name)?),
+                    Kind::Table => reader.u32(name)? as usize,
                     _ => kind.fixed_bytes(),
                 };
-                reader.take(bytes, name).ok()?;
+                reader.take(bytes, name)?;
             }
         }
-        Some(reader)
+        Ok((flags, reader))
     }
 }
 

@@ -30,6 +30,15 @@ impl<'a> Reader<'a> {
         self.bytes.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// All bytes must have been read. RabbitMQ refuses longer methods and properties too.
     pub(crate) fn finish(&self) -> Result<(), DecodeError> {
         match self.bytes.len() {

@@ -45,6 +45,7 @@ mod message;
 mod policy;
 mod queue;
 pub mod store;
+pub mod stream;
 mod table;
 mod tenancy;
 mod vhost;

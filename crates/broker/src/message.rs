@@ -42,6 +42,11 @@ impl Content {
         Self::new(bytes, properties_bytes)
     }
 
+    /// A part of somebody else's bytes: properties and body in a row.
+    pub(crate) fn shared(bytes: Bytes, properties_bytes: usize) -> Self {
+        Self { bytes, properties_bytes: properties_bytes as u32 }
+    }
+
     pub(crate) fn properties(&self) -> &[u8] {
         &self.bytes[..self.properties_bytes as usize]
     }

@@ -12,6 +12,7 @@
 
 mod definitions;
 mod flusher;
+pub(crate) mod framing;
 mod log;
 pub(crate) mod pages;
 pub mod record;
@@ -80,7 +81,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 }

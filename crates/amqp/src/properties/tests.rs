@@ -67,6 +67,31 @@ proptest! {
     }
 
     #[test]
+    fn a_header_is_set_and_nothing_else_changes(properties in properties(), number: i64) {
+        let before = encoded(&properties);
+        let mut bytes = vec![9];
+        RawProperties::new(&before)
+            .encode_with_header("k", &FieldValue::I64(number), &mut bytes)
+            .unwrap();
+        let mut expected = properties.clone();
+        let headers = expected.headers.get_or_insert_default();
+        headers.remove("k");
+        let mut others = std::mem::take(headers);
+        *headers = FieldTable::new().with("k", number);
+        for (key, value) in std::mem::take(&mut others).iter() {
+            headers.push(key, value.clone());
+        }
+        prop_assert_eq!(bytes[0], 9);
+        prop_assert!(validate(&bytes[1..]).is_ok());
+        prop_assert_eq!(BasicProperties::decode(&bytes[1..]).unwrap(), expected.clone());
+        let mut again = Vec::new();
+        RawProperties::new(&bytes[1..])
+            .encode_with_header("k", &FieldValue::I64(number), &mut again)
+            .unwrap();
+        prop_assert_eq!(&again, &bytes[1..]);
+    }
+
+    #[test]
     fn cut_or_lengthened_properties_are_refused(properties in properties()) {
         let mut bytes = encoded(&properties);
         for cut in 0..bytes.len() {

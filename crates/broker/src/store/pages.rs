@@ -20,7 +20,7 @@ use std::{cell::RefCell, mem};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::record::Reader;
+use super::framing::Reader;
 use crate::message::{Content, Entry, Message};
 
 const BLOCK_BYTES: u64 = 4096;

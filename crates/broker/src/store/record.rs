@@ -10,12 +10,9 @@
 //! counted:   4 | queue u64 | id u64 | count u32                                      since format 2
 //! ```
 
+use super::framing::{Framed, Reader, begin, end, put_octets, put_short_str, unframe};
+pub use super::framing::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::message::Message;
-
-/// Octets before a payload.
-pub const HEADER_BYTES: usize = 8;
-/// No payload is larger: what says so is damaged. A body is at most 128 MiB.
-pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const PUBLISH: u8 = 1;
 const ACK: u8 = 2;
@@ -80,20 +77,11 @@ pub enum Decoded<'a> {
 
 /// Reads the record at the start of `bytes`. Never panics, whatever they are.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
-    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-        return Decoded::Unfinished;
+    let (payload, total) = match unframe(bytes) {
+        Framed::Payload(payload, total) => (payload, total),
+        Framed::Unfinished => return Decoded::Unfinished,
+        Framed::Damaged(total) => return Decoded::Damaged(total),
     };
-    let [s0, s1, s2, s3, c0, c1, c2, c3] = *header;
-    let size = u32::from_le_bytes([s0, s1, s2, s3]) as usize;
-    if size > PAYLOAD_BYTES_MAX {
-        return Decoded::Unfinished;
-    }
-    let Some(payload) = rest.get(..size) else { return Decoded::Unfinished };
-    let total = HEADER_BYTES + size;
-    // No payload is empty; a run of zeros, as some file systems leave after a crash, would pass otherwise.
-    if size == 0 || crc32c::crc32c(payload) != u32::from_le_bytes([c0, c1, c2, c3]) {
-        return Decoded::Damaged(total);
-    }
     match decode_payload(payload) {
         Some(record) => Decoded::Record(record, total),
         None => Decoded::Damaged(total),
@@ -113,8 +101,7 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
                 .filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes))
                 .collect();
             let (exchange, routing_key) = (reader.short_str()?, reader.short_str()?);
-            let properties_bytes = reader.u32()? as usize;
-            let properties = reader.take(properties_bytes)?;
+            let properties = reader.octets()?;
             let body = reader.take(reader.0.len())?;
             Record::Publish { message, expires_ms, queues, exchange, routing_key, properties, body }
         }
@@ -126,34 +113,6 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
         _ => return None,
     };
     reader.0.is_empty().then_some(record)
-}
-
-/// Takes numbers and octets off the front of some bytes.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    pub(super) fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
-    }
-
-    fn short_str(&mut self) -> Option<&'a str> {
-        let size = self.u8()?;
-        std::str::from_utf8(self.take(size.into())?).ok()
-    }
 }
 
 /// Appends a record.
@@ -176,13 +135,9 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
             for queue in queues {
                 out.extend_from_slice(&queue.to_le_bytes());
             }
-            for text in [exchange, routing_key] {
-                // Short strings of the protocol: at most 255 octets.
-                out.push(text.len() as u8);
-                out.extend_from_slice(text.as_bytes());
-            }
-            out.extend_from_slice(&(properties.len() as u32).to_le_bytes());
-            out.extend_from_slice(properties);
+            put_short_str(out, exchange);
+            put_short_str(out, routing_key);
+            put_octets(out, properties);
             out.extend_from_slice(body);
         }
         Record::Ack { queue, message } | Record::Delivered { queue, message } => {
@@ -213,16 +168,4 @@ pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64
             body: message.content.body(),
         },
     );
-}
-
-fn begin(out: &mut Vec<u8>) -> usize {
-    out.extend_from_slice(&[0; HEADER_BYTES]);
-    out.len()
-}
-
-fn end(out: &mut [u8], payload_at: usize) {
-    let payload = &out[payload_at..];
-    let (size, crc) = ((payload.len() as u32).to_le_bytes(), crc32c::crc32c(payload).to_le_bytes());
-    out[payload_at - 8..payload_at - 4].copy_from_slice(&size);
-    out[payload_at - 4..payload_at].copy_from_slice(&crc);
 }
