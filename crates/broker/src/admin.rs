@@ -469,6 +469,8 @@ impl Engine {
             }
             R::PurgeQueue { vhost, name } => {
                 let key = self.queue(&vhost, &name)?;
+                let refused = self.refuse_stream(key, "queue.purge");
+                refused.map_err(|exception| AdminError::Invalid(exception.text))?;
                 Ok(self.purge_queue(key).into())
             }
             R::ListExchanges { vhost } => {

@@ -126,6 +126,12 @@ impl Broker {
                 // A hub that has gone has no publisher left to tell.
                 let _ = hub.post(move || on_store(number, outcome));
             };
+            let hub = warren_hub::handle();
+            // A turn is all that is needed: at its end the engine looks what was read.
+            engine.borrow_mut().wake_by(move || {
+                // A hub that has gone needs no turn.
+                let _ = hub.post(|| {});
+            });
             let (store, recovered) = Store::open(folder, Box::new(on_sync))?;
             new = recovered.tenancy.is_empty();
             let mut engine = engine.borrow_mut();

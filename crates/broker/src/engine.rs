@@ -18,6 +18,7 @@ mod publish;
 mod recover;
 pub(crate) mod replies;
 mod settle;
+mod streams;
 mod timers;
 mod trace;
 mod vhosts;
@@ -65,6 +66,7 @@ pub(crate) struct Engine {
     store: Option<Store>,
     /// Where long queues leave memory for; `None`: they stay.
     pages: Option<Rc<Pages>>,
+    streams: streams::Streams,
     /// The last batch that is on disk.
     synced: u64,
     /// The batch with the definitions that were changed by the method being handled.
@@ -131,6 +133,9 @@ impl Engine {
 
     fn insert_queue(&mut self, mut queue: Queue) -> QueueKey {
         queue.ready = Levels::new(self.pages.clone());
+        if queue.stream.is_none() && streams::is_stream(&queue.arguments) {
+            queue.stream = Some(self.new_stream(&queue));
+        }
         let (vhost, name) = (queue.vhost.key, queue.name.clone());
         let key = self.queues.insert(queue);
         if let Some(vhost) = self.vhosts.get_mut(vhost) {
@@ -220,7 +225,10 @@ impl Engine {
     pub(crate) fn end_turn(&mut self) -> bool {
         self.tell_cancelled();
         self.send_notes();
+        self.take_read();
+        self.seal_streams();
         let more = self.send_letters() | self.dispatch_dirty() | self.send_letters();
+        self.seal_streams();
         if let Some(store) = &mut self.store {
             store.commit();
         }
@@ -233,6 +241,7 @@ impl Engine {
         self.synced = self.synced.max(batch);
         // It writes again, if it had failed, and has left nothing out.
         self.failed = false;
+        self.commit_streams();
         self.pay();
     }
 
@@ -261,6 +270,8 @@ impl Engine {
     }
 
     pub(crate) fn take_store(&mut self) -> Option<Store> {
+        self.stop_reading();
+        self.seal_streams();
         self.store.take()
     }
 }
@@ -353,13 +364,13 @@ impl Engine {
     /// Marks the queues that a channel consumes from.
     fn mark_consumed(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
-        let queues: Vec<QueueKey> = channel
+        let consumers: Vec<_> = channel
             .consumers
             .values()
-            .filter_map(|consumer| Some(self.consumers.get(*consumer)?.queue))
+            .filter_map(|consumer| Some((self.consumers.get(*consumer)?.queue, *consumer)))
             .collect();
-        for queue in queues {
-            self.mark(queue);
+        for (queue, consumer) in consumers {
+            self.wake(queue, consumer);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::exchange::{Binding, ExchangeKey};
 use crate::message::{Content, Entry, Message};
 pub(crate) use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
+use crate::stream::Stream;
 use crate::table::Key;
 use crate::vhost::VhostRef;
 
@@ -62,6 +63,8 @@ pub(crate) struct Queue {
     pub(crate) unused_timer: bool,
     /// The earliest time at which its head is looked at.
     pub(crate) head_timer_ms: u64,
+    /// A queue that keeps what was delivered; nothing is ever ready then.
+    pub(crate) stream: Option<Box<Stream>>,
     /// What waits for a consumer.
     pub(crate) ready: Levels,
     /// Dead letters that nobody has taken yet, those under way among them: how many, and their bytes.
@@ -96,6 +99,7 @@ impl Queue {
             used_ms: 0,
             unused_timer: false,
             head_timer_ms: u64::MAX,
+            stream: None,
             ready: Levels::default(),
             staying: (0, 0),
             next_position: 0,
@@ -191,9 +195,17 @@ impl Queue {
         self.ready.len() == 0
     }
 
-    /// Messages that are ready.
+    /// Messages that are ready; all those of a stream.
     pub(crate) fn len(&self) -> usize {
-        self.ready.len()
+        match &self.stream {
+            None => self.ready.len(),
+            Some(stream) => stream.len(),
+        }
+    }
+
+    /// Consumers, as they are told when the queue is declared: those of a stream are not, as in RabbitMQ.
+    pub(crate) fn consumers_told(&self) -> u32 {
+        if self.stream.is_some() { 0 } else { self.consumers.len() as u32 }
     }
 }
 

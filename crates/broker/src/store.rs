@@ -23,11 +23,14 @@ mod tests;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
+use rustc_hash::FxHashMap;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::message::{Content, Message};
+use crate::stream::{self, Job, Shared};
 use crate::tenancy::record::{Record, RecordKey};
 use definitions::Definitions;
 use flusher::{Batch, Mailbox};
@@ -81,7 +84,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<'a> {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 }
@@ -173,6 +179,8 @@ pub(crate) struct Recovered {
     pub(crate) messages: Vec<RecoveredMessage>,
     pub(crate) last_queue_id: u64,
     pub(crate) last_message_id: u64,
+    /// Streams, by the numbers of their queues.
+    pub(crate) streams: FxHashMap<u64, Arc<Shared>>,
     /// Places of the log that could not be read, in words.
     pub(crate) damage: Vec<String>,
 }
@@ -185,6 +193,8 @@ pub(crate) struct Store {
     batch: Batch,
     mailbox: Mailbox,
     thread: Option<thread::JoinHandle<()>>,
+    /// Where streams are.
+    streams: PathBuf,
     /// Held, for the lock, as long as the store is in use.
     _lock: File,
 }
@@ -200,14 +210,24 @@ impl Store {
         let mut recovered = Recovered::default();
         let definitions = Definitions::open(&folder.join("definitions.sqlite"), &mut recovered)?;
         let log = Log::open(&folder.join("messages"), &mut recovered)?;
+        let folder = folder.join("streams");
+        let known: Vec<_> = recovered
+            .queues
+            .iter()
+            .filter_map(|queue| {
+                Some((queue.id, stream::settings::of_definition(&queue.arguments)?))
+            })
+            .collect();
+        let (streams, shared) = stream::Writer::open(&folder, &known, &mut recovered.damage)?;
+        recovered.streams = shared;
         for damage in &recovered.damage {
             tracing::error!("{damage}");
         }
         let mailbox = Mailbox::default();
-        let thread = flusher::start(log, definitions, mailbox.clone(), on_sync)
-            .map_err(StoreError::io("start a thread for", folder))?;
-        let batch = Batch::new(1);
-        Ok((Self { batch, mailbox, thread: Some(thread), _lock: lock }, recovered))
+        let thread = flusher::start(log, streams, definitions, mailbox.clone(), on_sync)
+            .map_err(StoreError::io("start a thread for", &folder))?;
+        let (batch, thread) = (Batch::new(1), Some(thread));
+        Ok((Self { batch, mailbox, thread, streams: folder, _lock: lock }, recovered))
     }
 
     /// Changes the definitions. The batch with which the change will be on disk.
@@ -236,6 +256,23 @@ impl Store {
     /// A message has come back to a queue for the `count`th time.
     pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32) {
         record::encode(&mut self.batch.records, &LogRecord::Counted { queue, message, count });
+    }
+
+    /// What is to be in common of a new stream.
+    pub(crate) fn new_stream(&self, queue: u64) -> Arc<Shared> {
+        stream::new_stream(&self.streams, queue)
+    }
+
+    /// Has something done with a stream. The batch with which it will be done.
+    pub(crate) fn stream(&mut self, job: Job) -> u64 {
+        self.batch.streams.push(job);
+        self.batch.number
+    }
+
+    /// The batch with which what is appended to streams in this turn will be on disk.
+    pub(crate) fn await_streams(&mut self) -> u64 {
+        self.batch.publishes = true;
+        self.batch.number
     }
 
     /// Hands what has gathered to the store's thread.

@@ -195,6 +195,7 @@ impl Call<'_> {
                 let name = self.queue_name(purge.queue)?;
                 self.check(Access::Read, "queue", &name)?;
                 let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
+                self.engine.refuse_stream(queue, "queue.purge")?;
                 let message_count = self.engine.purge_queue(queue);
                 self.reply(purge.no_wait, &queue::PurgeOk { message_count });
             }
@@ -275,6 +276,7 @@ impl Call<'_> {
                 let name = self.queue_name(get.queue)?;
                 self.check(Access::Read, "queue", &name)?;
                 let queue = self.engine.find_queue(&self.vhost, &name, self.connection)?;
+                self.engine.refuse_stream(queue, "basic.get")?;
                 self.engine.get(key, queue, get.no_ack);
             }
             _ => return Err(Exception::hard(ReplyCode::COMMAND_INVALID, "unimplemented method")),
@@ -313,8 +315,7 @@ impl Call<'_> {
         }
         self.engine.expire(key);
         if let Some(queue) = self.engine.queues.get(key) {
-            let (message_count, consumer_count) =
-                (queue.len() as u32, queue.consumers.len() as u32);
+            let (message_count, consumer_count) = (queue.len() as u32, queue.consumers_told());
             let answer = queue::DeclareOk { queue: &name, message_count, consumer_count };
             self.reply(declare.no_wait, &answer);
         }

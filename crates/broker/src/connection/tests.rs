@@ -11,6 +11,7 @@ mod queues;
 mod replies;
 mod settling;
 mod storing;
+mod streams;
 mod tenancy;
 mod tracing;
 

@@ -1,5 +1,7 @@
 //! From the queues to consumers.
 
+use std::rc::Rc;
+
 use compact_str::CompactString;
 use warren_amqp::method::basic;
 use warren_amqp::{FieldTable, FieldValue, RawProperties, ReplyCode};
@@ -10,11 +12,11 @@ use super::declare::stored;
 use crate::channel::{ChannelKey, Unacked};
 use crate::erlang;
 use crate::exception::{Exception, resource};
-use crate::message::{Content, Entry};
+use crate::message::{Content, Entry, Message};
 use crate::queue::{Consumer, ConsumerKey, Queue, QueueKey};
 
 /// Deliveries of one queue in one turn. Then others have theirs.
-const DELIVERIES_PER_TURN: usize = 4096;
+pub(super) const DELIVERIES_PER_TURN: usize = 4096;
 
 impl Engine {
     /// Adds a consumer; the tag it got.
@@ -35,7 +37,13 @@ impl Engine {
             let text = format!("reached maximum ({max}) of consumers per channel");
             return Err(Exception::new(ReplyCode::NOT_ALLOWED, text));
         }
-        let prefetch = channel.prefetch_new;
+        let (prefetch, prefetch_all) = (channel.prefetch_new, channel.prefetch_all);
+        let cursor = match self.queues.get(queue_key) {
+            Some(queue @ Queue { stream: Some(stream), .. }) => {
+                Some(self.new_cursor(queue, stream, consume, (prefetch, prefetch_all))?)
+            }
+            _ => None,
+        };
         let tag = match consume.consumer_tag {
             "" => self.generate_name("amq.ctag-"),
             tag => tag.into(),
@@ -54,7 +62,8 @@ impl Engine {
             .and_then(|key| self.consumers.get(*key))
             .is_some_and(|consumer| consumer.exclusive);
         let alone = queue.settings.single_active || !queue.consumers.is_empty();
-        if taken || (consume.exclusive && alone) {
+        // Streams have any number of consumers, whatever those ask for.
+        if cursor.is_none() && (taken || (consume.exclusive && alone)) {
             return Err(Exception::refused(format!("{} in exclusive use", what())));
         }
         let key = self.consumers.insert(Consumer {
@@ -85,6 +94,11 @@ impl Engine {
             channel.consumers.insert(tag.clone(), key);
             channel.timed |= timeout_ms.is_some() && !consume.no_ack;
         }
+        if let Some(cursor) = cursor
+            && let Some(Queue { stream: Some(stream), .. }) = self.queues.get_mut(queue_key)
+        {
+            stream.add_cursor(key, cursor);
+        }
         self.mark(queue_key);
         Ok(tag)
     }
@@ -108,6 +122,9 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
         queue.consumers.retain(|other| *other != key);
         queue.has_priorities &= !queue.consumers.is_empty();
+        if let Some(stream) = &mut queue.stream {
+            stream.remove_cursor(key);
+        }
         if queue.auto_delete && queue.consumers.is_empty() {
             self.remove_queue(consumer.queue);
         } else {
@@ -162,6 +179,9 @@ impl Engine {
     /// Hands out messages for as long as there are some and someone takes them. True when it stopped only to
     /// let others have their turn.
     pub(super) fn dispatch(&mut self, key: QueueKey) -> bool {
+        if let Some(stream) = self.queues.get_mut(key).and_then(|queue| queue.stream.take()) {
+            return self.dispatch_stream(key, stream);
+        }
         let mut delivered = 0;
         let mut count = 0;
         // A message whose time is over this very moment is delivered if someone takes it at once: that is
@@ -174,7 +194,7 @@ impl Engine {
             if entry.message.stored {
                 delivered = delivered.max(entry.message.id);
             }
-            self.deliver(key, consumer, entry);
+            self.deliver(key, consumer, entry, None);
             self.expire_until(key, overdue_ms);
             count += 1;
         }
@@ -254,28 +274,43 @@ impl Engine {
         })
     }
 
-    fn deliver(&mut self, queue_key: QueueKey, consumer_key: ConsumerKey, entry: Entry) {
+    /// Sends a message to a consumer: the entry's, or one that only its exchange, its key and its content are
+    /// known of.
+    pub(super) fn deliver(
+        &mut self,
+        queue_key: QueueKey,
+        consumer_key: ConsumerKey,
+        entry: Entry,
+        other: Option<(&str, &str, &Content)>,
+    ) {
         let counts = entry.delivery_count != 0 && self.counts_deliveries(queue_key);
         if self.traced
             && let Some(consumer) = self.consumers.get(consumer_key)
         {
-            self.trace_deliver(consumer.channel, queue_key, &entry);
+            let channel = consumer.channel;
+            match other {
+                None => self.trace_deliver(channel, queue_key, &entry),
+                Some(other) => self.trace_deliver(channel, queue_key, &as_entry(&entry, other)),
+            }
         }
         let Some(consumer) = self.consumers.get_mut(consumer_key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         let tag = channel.next_tag();
+        let message = &entry.message;
+        let (exchange, routing_key, content) =
+            other.unwrap_or((&message.exchange, &message.routing_key, &message.content));
         let method = basic::Deliver {
             consumer_tag: &consumer.tag,
             delivery_tag: tag,
             redelivered: entry.redelivered,
-            exchange: &entry.message.exchange,
-            routing_key: &entry.message.routing_key,
+            exchange,
+            routing_key,
         };
         if counts {
             connection.send_content(channel.number, &method, &counted(&entry));
         } else {
-            connection.send_content(channel.number, &method, &entry.message.content);
+            connection.send_content(channel.number, &method, content);
         }
         if consumer.no_ack {
             self.forget(queue_key, &entry);
@@ -390,6 +425,14 @@ impl Engine {
             store.ack(queue.id, entry.message.id);
         }
     }
+}
+
+/// An entry of its own for a message that has none.
+fn as_entry(entry: &Entry, (exchange, routing_key, content): (&str, &str, &Content)) -> Entry {
+    let mut message = Message::clone(&entry.message);
+    (message.exchange, message.routing_key) = (exchange.into(), routing_key.into());
+    message.content = content.clone();
+    Entry { message: Rc::new(message), ..entry.clone() }
 }
 
 /// The content of a message that has come back, with the number of times in its headers.

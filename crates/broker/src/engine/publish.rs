@@ -129,11 +129,15 @@ impl Engine {
         let limited =
             self.targets.iter().any(|key| self.queues.get(*key).is_some_and(|queue| queue.limited));
         let refused = limited && self.refuse(&message);
-        let waits_for = self.store_message(&mut message);
+        let mut waits_for = self.store_message(&mut message);
         let message = Rc::new(message);
         for index in 0..self.targets.len() {
             let key = self.targets[index];
             if let Some(queue) = self.queues.get_mut(key) {
+                if queue.stream.is_some() {
+                    waits_for = waits_for.max(self.append_to_stream(key, &message));
+                    continue;
+                }
                 queue.push(message.clone(), false, self.now_ms);
             }
             self.mark(key);
@@ -207,7 +211,9 @@ impl Engine {
         }
         let queues = self.targets.iter().filter_map(|key| self.queues.get(*key));
         self.durable.clear();
-        self.durable.extend(queues.filter(|queue| stored(queue)).map(|queue| queue.id));
+        self.durable.extend(
+            queues.filter(|queue| stored(queue) && queue.stream.is_none()).map(|queue| queue.id),
+        );
         if self.durable.is_empty() {
             return 0;
         }

@@ -12,6 +12,8 @@ use crate::exchange::{Destination, Exchange, Kind};
 use crate::message::Message;
 use crate::queue::{Queue, QueueKey};
 use crate::store::{BindingDefinition, Recovered, Store};
+use crate::stream::Stream;
+use crate::stream::settings::StreamSettings;
 use crate::vhost::VhostRef;
 
 impl Engine {
@@ -55,6 +57,10 @@ impl Engine {
             queue.durable = true;
             queue.auto_delete = definition.auto_delete;
             queue.arguments = table(&definition.arguments);
+            if let Some(shared) = recovered.streams.get(&queue.id) {
+                let settings = StreamSettings::new(&queue.arguments, &serde_json::Map::new());
+                queue.stream = Some(Box::new(Stream::on_disk(settings, shared.clone())));
+            }
             let key = self.insert_queue(queue);
             self.refresh_queue(key);
             queues.insert(definition.id, key);

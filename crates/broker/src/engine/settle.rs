@@ -67,9 +67,11 @@ impl Engine {
 
     /// The consumer has room for one more.
     fn release(&mut self, unacked: &Unacked) {
-        if let Some(consumer) = unacked.consumer.and_then(|key| self.consumers.get_mut(key)) {
+        if let Some(key) = unacked.consumer
+            && let Some(consumer) = self.consumers.get_mut(key)
+        {
             consumer.unacked -= 1;
-            self.mark(unacked.queue);
+            self.wake(unacked.queue, key);
         }
     }
 
@@ -80,6 +82,10 @@ impl Engine {
             self.release(&unacked);
             self.mark(unacked.queue);
             if let Some(queue) = self.queues.get_mut(unacked.queue) {
+                if queue.stream.is_some() {
+                    // It is still there; its consumer goes on, as in RabbitMQ.
+                    continue;
+                }
                 unacked.entry.redelivered = true;
                 unacked.entry.delivery_count += 1;
                 let limit = queue.settings.delivery_limit;

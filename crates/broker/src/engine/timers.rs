@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Unused(QueueKey),
     /// Somebody may take the dead letters of a queue now.
     Letters(QueueKey),
+    /// Messages of a stream may have grown too old.
+    StreamAge(QueueKey),
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ impl Engine {
                 }
                 Timer::Unused(key) => self.expire_queue(key),
                 Timer::Letters(key) => self.send_again(key),
+                Timer::StreamAge(key) => self.check_stream_age(key),
             }
         }
     }

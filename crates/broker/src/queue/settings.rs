@@ -6,6 +6,7 @@ use warren_amqp::{FieldTable, FieldValue};
 
 use crate::erlang;
 use crate::exception::Exception;
+use crate::stream::settings as stream;
 
 /// RabbitMQ's limit for times: ten years, in milliseconds.
 const TIME_MS_MAX: i64 = 10 * 365 * 24 * 3600 * 1000;
@@ -60,6 +61,11 @@ impl Settings {
             let argument = arguments.get(&format!("x-{key}")).and_then(FieldValue::as_str);
             argument.or_else(|| policy.get(key).and_then(Value::as_str)).map(CompactString::from)
         };
+        let consumer_timeout_ms = least("consumer-timeout").filter(|ms| *ms != 0);
+        if kind == "stream" {
+            // The rest is the stream's own.
+            return Self { consumer_timeout_ms, ..Self::default() };
+        }
         let quorum = kind == "quorum";
         let limits =
             [number("delivery-limit"), policy.get("delivery-limit").and_then(Value::as_i64)];
@@ -86,7 +92,7 @@ impl Settings {
             priority_max: number("max-priority").and_then(|max| max.try_into().ok()).unwrap_or(0),
             single_active: arguments.get("x-single-active-consumer").and_then(FieldValue::as_bool)
                 == Some(true),
-            consumer_timeout_ms: least("consumer-timeout").filter(|ms| *ms != 0),
+            consumer_timeout_ms,
             counts_deliveries: quorum || given,
             delivery_limit: least_limit
                 .map(|limit| limit.try_into().unwrap_or(u32::MAX))
@@ -113,6 +119,9 @@ enum Rule {
         zero: bool,
     },
     Whole,
+    /// Not 0.
+    Positive,
+    Age,
     Priority,
     Limit,
     Text,
@@ -153,6 +162,15 @@ const RULES: &[(&str, Rule)] = &[
     ("x-single-active-consumer", Rule::Bool),
     ("x-consumer-timeout", Rule::Time { zero: true }),
     ("x-delivery-limit", Rule::Limit),
+    ("x-max-age", Rule::Age),
+    ("x-stream-max-segment-size-bytes", Rule::Whole),
+    ("x-initial-cluster-size", Rule::Positive),
+    (
+        "x-queue-leader-locator",
+        Rule::OneOf(&["client-local", "balanced", "least-leaders", "random"], |_| {
+            "invalid_queue_locator_arg".into()
+        }),
+    ),
 ];
 
 const NOT_CLASSIC: &[&str] = &[
@@ -162,6 +180,7 @@ const NOT_CLASSIC: &[&str] = &[
     "x-max-age",
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
+    "x-queue-leader-locator",
 ];
 const NOT_QUORUM: &[&str] = &[
     "x-max-priority",
@@ -171,13 +190,35 @@ const NOT_QUORUM: &[&str] = &[
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
 ];
+const NOT_STREAM: &[&str] = &[
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+    "x-quorum-initial-group-size",
+    "x-queue-master-locator",
+];
 
 /// Checks the arguments of a queue to be. Those that nobody knows are kept and mean nothing.
 ///
 /// # Errors
 /// In RabbitMQ's words.
 pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<(), Exception> {
-    let foreign = if kind == "quorum" { NOT_QUORUM } else { NOT_CLASSIC };
+    let foreign = match kind {
+        "quorum" => NOT_QUORUM,
+        "stream" => NOT_STREAM,
+        _ => NOT_CLASSIC,
+    };
     if let Some((key, _)) = arguments.iter().find(|(key, _)| foreign.contains(key)) {
         return Err(Exception::precondition(format!(
             "invalid arg '{key}' for {} of queue type rabbit_{kind}_queue",
@@ -216,6 +257,24 @@ pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<()
     Ok(())
 }
 
+/// What RabbitMQ looks at only when a stream is made.
+///
+/// # Errors
+/// In RabbitMQ's words.
+pub(crate) fn check_stream(arguments: &FieldTable) -> Result<(), Exception> {
+    let number = |key: &str| arguments.get(key).and_then(FieldValue::as_i64);
+    let segment_bytes = number("x-stream-max-segment-size-bytes");
+    if segment_bytes.is_some_and(|bytes| stream::SEGMENT_BYTES_MAX < bytes) {
+        let text = "Exceeded max value for x-stream-max-segment-size-bytes";
+        return Err(Exception::precondition(text));
+    }
+    if number("x-stream-filter-size-bytes").is_some_and(|bytes| !(16..=255).contains(&bytes)) {
+        let text = "Invalid value for  x-stream-filter-size-bytes";
+        return Err(Exception::precondition(text));
+    }
+    Ok(())
+}
+
 impl Rule {
     fn check(&self, value: &FieldValue, arguments: &FieldTable) -> Result<(), String> {
         let kind = value.type_name();
@@ -230,7 +289,12 @@ impl Rule {
                 ms if TIME_MS_MAX < ms => Err(format!("{{value_too_large,{ms}}}")),
                 _ => Ok(()),
             },
-            Rule::Whole | Rule::Priority => match whole()? {
+            Rule::Age => match stream::parse_age(text()?) {
+                Some(_) => Ok(()),
+                None => Err("invalid_max_age".into()),
+            },
+            Rule::Positive if whole()? == 0 => Err("{value_zero,0}".into()),
+            Rule::Whole | Rule::Positive | Rule::Priority => match whole()? {
                 number if number < 0 => Err(format!("{{value_negative,{number}}}")),
                 number if 255 < number && matches!(self, Rule::Priority) => {
                     Err(format!("{{max_value_exceeded,{number}}}"))

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::definitions::Definitions;
 use super::log::Log;
 use super::{Definition, OnSync};
+use crate::stream::{self, Job};
 
 /// What one turn of the hub has to have written.
 pub(super) struct Batch {
@@ -15,6 +16,7 @@ pub(super) struct Batch {
     pub(super) definitions: Vec<Definition>,
     /// Encoded.
     pub(super) records: Vec<u8>,
+    pub(super) streams: Vec<Job>,
     /// There is a publish among the records: somebody may wait for the disk. Acknowledgements that are lost
     /// with the machine cost a second delivery, and nobody waits for them.
     pub(super) publishes: bool,
@@ -22,11 +24,17 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(number: u64) -> Self {
-        Self { number, definitions: Vec::new(), records: Vec::new(), publishes: false }
+        Self {
+            number,
+            definitions: Vec::new(),
+            records: Vec::new(),
+            streams: Vec::new(),
+            publishes: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.definitions.is_empty() && self.records.is_empty()
+        self.definitions.is_empty() && self.records.is_empty() && self.streams.is_empty()
     }
 }
 
@@ -83,12 +91,13 @@ const UNSYNCED_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) fn start(
     log: Log,
+    streams: stream::Writer,
     definitions: Definitions,
     mailbox: Mailbox,
     on_sync: OnSync,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("warren-store".into()).spawn(move || {
-        let mut writer = Writer::new(log, definitions);
+        let mut writer = Writer::new(log, streams, definitions);
         let mut failing = false;
         let mut last = 0;
         while let Some(batches) = mailbox.receive(failing.then_some(RETRY)) {
@@ -117,7 +126,10 @@ pub(super) fn start(
 /// Writes batches, and writes them again after the disk has refused.
 pub(super) struct Writer {
     pub(super) log: Log,
+    streams: stream::Writer,
     definitions: Definitions,
+    /// What is to be done with streams once the definitions before it are committed.
+    jobs: Vec<Job>,
     /// What has come since the last sync. Before a sync has succeeded nothing is known of what it was to
     /// write: after a failure the log is cut to where it was synced, and all this is written once more.
     unsynced: Vec<Batch>,
@@ -133,10 +145,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(log: Log, definitions: Definitions) -> Self {
+    pub(super) fn new(log: Log, streams: stream::Writer, definitions: Definitions) -> Self {
         Self {
             log,
+            streams,
             definitions,
+            jobs: Vec::new(),
             unsynced: Vec::new(),
             defined: 0,
             written: 0,
@@ -148,12 +162,15 @@ impl Writer {
 
     /// Writes what has come, and what could not be written before.
     pub(super) fn write(&mut self, batches: Vec<Batch>) -> Result<(), String> {
-        for batch in batches {
+        for mut batch in batches {
+            self.jobs.append(&mut batch.streams);
             self.bytes += batch.records.len();
             self.awaited |= batch.publishes;
             self.unsynced.push(batch);
         }
         self.define().map_err(|error| format!("definitions: {error}"))?;
+        // First: in the log may stand that a message has left a queue, which went on to a stream.
+        self.streams.write(self.jobs.drain(..))?;
         self.append().map_err(|error| {
             self.written = 0;
             format!("message log: {error}")

@@ -12,6 +12,7 @@ use super::log::Log;
 use super::record::{self, Decoded, Record};
 use super::{Definition, QueueDefinition, Recovered, RecoveredPlace, Store, StoreError};
 use crate::message::{Content, Message};
+use crate::stream;
 
 fn open(folder: &Path) -> (Store, Recovered) {
     Store::open(folder, Box::new(|outcome| assert!(outcome.is_ok()))).unwrap()
@@ -283,7 +284,9 @@ fn writing_goes_on_when_the_disk_has_room_again() {
         let definitions =
             Definitions::open(&folder.path().join("definitions.sqlite"), &mut recovered).unwrap();
         let log = Log::open(&folder.path().join("messages"), &mut recovered).unwrap();
-        let mut writer = Writer::new(log, definitions);
+        let streams = folder.path().join("streams");
+        let (streams, _) = stream::Writer::open(&streams, &[], &mut recovered.damage).unwrap();
+        let mut writer = Writer::new(log, streams, definitions);
         let mut first = publish(1, 1);
         first.definitions.push(queue(1));
         writer.write(vec![first, publish(2, 2)]).unwrap();

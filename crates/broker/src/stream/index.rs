@@ -124,8 +124,7 @@ pub fn encode(out: &mut Vec<u8>, block: &Block) {
 /// Reads the entry that `bytes` are, all of them. `None` when they are none.
 pub fn decode(bytes: &[u8], filter_bytes: usize) -> Option<Block> {
     let (entry, crc) = bytes.split_last_chunk::<4>()?;
-    if bytes.len() != entry_bytes(filter_bytes)
-        || crc32c::crc32c(entry) != u32::from_le_bytes(*crc)
+    if bytes.len() != entry_bytes(filter_bytes) || crc32c::crc32c(entry) != u32::from_le_bytes(*crc)
     {
         return None;
     }

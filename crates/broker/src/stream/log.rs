@@ -54,8 +54,7 @@ impl Log {
             segments.extend(full_segment(&shared, first, settings.filter_bytes, damage)?);
         }
         let next = segments.last().map_or(0, |segment| segment.next);
-        let (last, blocks) =
-            last_segment(&shared, last_first.unwrap_or(next), &settings, damage)?;
+        let (last, blocks) = last_segment(&shared, last_first.unwrap_or(next), &settings, damage)?;
         segments.push(last);
         *shared.view() = View { segments: segments.into(), open: blocks.open.clone() };
         shared.publish();
@@ -141,8 +140,7 @@ impl Log {
         files.data.sync_data()?;
         files.index.sync_data()?;
         let filter_bytes = self.settings.filter_bytes;
-        let files =
-            segment::create(&self.shared.folder, self.shared.stream, first, filter_bytes)?;
+        let files = segment::create(&self.shared.folder, self.shared.stream, first, filter_bytes)?;
         self.files = Some(files);
         self.last = Summary::new(first);
         self.blocks = Blocks::new(HEADER_BYTES as u64, first, filter_bytes);

@@ -3,9 +3,10 @@
 //! The indexes of the segments that are being read are in memory, so a place is found without the disk, and
 //! blocks that hold nothing a consumer wants are never read.
 
-use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashSet;
@@ -22,6 +23,8 @@ use crate::store::StoreError;
 const OPEN_MAX: usize = 32;
 /// Blocks that are passed over before others have their turn.
 const PASSED_MAX: u64 = 4096;
+/// How long the thread waits before it looks for files that are gone.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// From where on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -285,18 +288,14 @@ fn encoded(blocks: impl Iterator<Item = Block>) -> Vec<u8> {
 }
 
 /// What the reading thread does: answers one reading after the other.
-pub(super) fn serve<T>(
-    requests: &std::sync::mpsc::Receiver<(T, Read)>,
-    mut answer: impl FnMut(T, Found),
-) -> io::Result<()> {
-    const SWEEP: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) fn serve<T>(requests: &Receiver<(T, Read)>, mut answer: impl FnMut(T, Found)) {
     let mut reader = Reader::default();
     let mut count = 0_u32;
     loop {
         match requests.recv_timeout(SWEEP) {
             Ok((token, read)) => answer(token, reader.read(&read)),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => reader.sweep(),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => reader.sweep(),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
         count = count.wrapping_add(1);
         if count.is_multiple_of(1024) {

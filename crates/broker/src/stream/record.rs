@@ -11,8 +11,8 @@
 use warren_amqp::value::RawValue;
 use warren_amqp::{DecodeError, FieldValue, RawProperties};
 
-pub use crate::store::framing::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::store::framing::{Framed, Reader, begin, end, put_octets, put_short_str, unframe};
+pub use crate::store::framing::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
 
 /// The header that tells a consumer where a message stands.
 pub(crate) const OFFSET_HEADER: &str = "x-stream-offset";
@@ -90,7 +90,10 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
 ///
 /// # Errors
 /// When the properties are none.
-pub(crate) fn encode_with_offset(out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), DecodeError> {
+pub(crate) fn encode_with_offset(
+    out: &mut Vec<u8>,
+    record: &Record<'_>,
+) -> Result<(), DecodeError> {
     let start = out.len();
     let at = encode_head(out, record);
     out.extend_from_slice(&[0; 4]);

@@ -63,8 +63,7 @@ pub(super) fn count_surplus(
     segments
         .take(last)
         .take_while(|segment| {
-            let surplus =
-                bytes_max.is_some_and(|max| max < bytes) || segment.last_ms < born_ms_min;
+            let surplus = bytes_max.is_some_and(|max| max < bytes) || segment.last_ms < born_ms_min;
             bytes -= segment.bytes;
             surplus
         })

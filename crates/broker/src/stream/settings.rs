@@ -1,8 +1,7 @@
 //! What the arguments and policies of a stream say, and where its consumers want to begin.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value};
+use warren_amqp::value::RawTable;
 use warren_amqp::{FieldTable, FieldValue};
 
 use super::index::{FILTER_BYTES, FILTER_BYTES_MAX};
@@ -56,6 +55,13 @@ impl StreamSettings {
                 .map_or(FILTER_BYTES, |bytes: usize| bytes.clamp(FILTER_BYTES, FILTER_BYTES_MAX)),
         }
     }
+}
+
+/// What holds for a queue with these encoded arguments, if it is a stream.
+pub(crate) fn of_definition(arguments: &[u8]) -> Option<StreamSettings> {
+    let arguments = RawTable::new(arguments).to_table().ok()?;
+    let kind = arguments.get("x-queue-type").and_then(FieldValue::as_str);
+    (kind == Some("stream")).then(|| StreamSettings::new(&arguments, &Map::new()))
 }
 
 /// Milliseconds of an age: a whole number above 0, and one of the units Y, M (30 days), D, h, m and s.
@@ -152,9 +158,6 @@ impl Filter {
         }
     }
 }
-
-/// How often streams without traffic are looked at for what has grown too old.
-pub(crate) const AGE_CHECK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

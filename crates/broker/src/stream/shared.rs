@@ -15,7 +15,6 @@ pub(crate) struct Shared {
     view: Mutex<View>,
     first: AtomicU64,
     next: AtomicU64,
-    bytes: AtomicU64,
     oldest_ms: AtomicU64,
 }
 
@@ -37,7 +36,6 @@ impl Shared {
             view: Mutex::new(view),
             first: zero(),
             next: zero(),
-            bytes: zero(),
             oldest_ms: zero(),
         }
     }
@@ -51,12 +49,10 @@ impl Shared {
         let view = self.view();
         let first = view.segments.front().map_or(0, |segment| segment.first);
         let next = view.segments.back().map_or(0, |segment| segment.next);
-        let bytes = view.segments.iter().map(|segment| segment.bytes).sum();
         let oldest_ms = view.segments.front().map_or(0, |segment| segment.last_ms);
         drop(view);
         self.first.store(first, Ordering::Release);
         self.next.store(next, Ordering::Release);
-        self.bytes.store(bytes, Ordering::Relaxed);
         self.oldest_ms.store(oldest_ms, Ordering::Relaxed);
     }
 
@@ -68,11 +64,6 @@ impl Shared {
     /// The offset after the last message that was written.
     pub(crate) fn next(&self) -> u64 {
         self.next.load(Ordering::Acquire)
-    }
-
-    /// Of all segments.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
     }
 
     /// When the last message of the oldest segment came; 0: nothing is there.

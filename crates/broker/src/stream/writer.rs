@@ -21,7 +21,10 @@ const OPEN_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) enum Job {
     /// A new stream.
-    Create { shared: Arc<Shared>, settings: StreamSettings },
+    Create {
+        shared: Arc<Shared>,
+        settings: StreamSettings,
+    },
     /// Records are written at its end.
     Append {
         stream: u64,
@@ -30,10 +33,18 @@ pub(crate) enum Job {
         filtered: bool,
     },
     /// Other limits hold for it.
-    Configure { stream: u64, settings: StreamSettings },
+    Configure {
+        stream: u64,
+        settings: StreamSettings,
+    },
     /// What is too much or too old goes.
-    Retain { stream: u64, now_ms: u64 },
-    Delete { stream: u64 },
+    Retain {
+        stream: u64,
+        now_ms: u64,
+    },
+    Delete {
+        stream: u64,
+    },
 }
 
 /// All streams of a data directory, on the thread that writes them.
@@ -60,7 +71,7 @@ impl Writer {
         let mut logs = FxHashMap::default();
         let mut shared = FxHashMap::default();
         for (stream, settings) in known {
-            let seen = Arc::new(Shared::new(*stream, stream_folder(folder, *stream)));
+            let seen = new_stream(folder, *stream);
             logs.insert(*stream, Log::open(seen.clone(), *settings, damage)?);
             shared.insert(*stream, seen);
         }
@@ -156,6 +167,11 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// What the engine and the threads are to have in common of a new stream.
+pub(crate) fn new_stream(folder: &Path, stream: u64) -> Arc<Shared> {
+    Arc::new(Shared::new(stream, stream_folder(folder, stream)))
 }
 
 pub(super) fn stream_folder(folder: &Path, stream: u64) -> PathBuf {

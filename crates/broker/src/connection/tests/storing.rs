@@ -22,13 +22,13 @@ fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
 
 impl Server {
     /// Ends the turn and hands on what the store has to say of it.
-    fn sync(&self, news: &Receiver<Result<u64, String>>) {
+    pub(super) fn sync(&self, news: &Receiver<Result<u64, String>>) {
         self.turn();
         let batch = news.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
         self.engine.borrow_mut().store_synced(batch);
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let store = self.engine.borrow_mut().take_store().unwrap();
         store.close();
     }

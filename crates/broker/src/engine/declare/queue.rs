@@ -12,6 +12,7 @@ use crate::policy::Target;
 use crate::queue::settings::{self, Settings};
 use crate::queue::{Queue, QueueKey};
 use crate::store::{self, Definition};
+use crate::stream::Job;
 use crate::vhost::VhostRef;
 
 /// What a queue is declared to be.
@@ -76,20 +77,24 @@ impl Engine {
             return Ok(key);
         }
         let what = resource("queue", name, vhost);
-        if matches!(queue_type(&declare.arguments), Some("quorum" | "stream")) {
-            for (wrong, property) in [
-                (!declare.durable, "non-durable"),
-                (declare.exclusive, "exclusive-owner"),
-                (declare.auto_delete, "auto-delete"),
-            ] {
-                if wrong {
-                    return Err(Exception::precondition(format!(
-                        "invalid property '{property}' for {what}"
-                    )));
-                }
-            }
+        let transient = (!declare.durable, "non-durable");
+        let exclusive = (declare.exclusive, "exclusive-owner");
+        let auto_delete = (declare.auto_delete, "auto-delete");
+        let kind = queue_type(&declare.arguments);
+        let refused = match kind {
+            Some("quorum") => [transient, exclusive, auto_delete],
+            Some("stream") => [auto_delete, exclusive, transient],
+            _ => [(false, ""); 3],
+        };
+        if let Some((_, property)) = refused.iter().find(|(wrong, _)| *wrong) {
+            return Err(Exception::precondition(format!(
+                "invalid property '{property}' for {what}"
+            )));
         }
         check_queue_arguments(&what, &declare.arguments)?;
+        if kind == Some("stream") {
+            settings::check_stream(&declare.arguments)?;
+        }
         self.check_queue_limit(vhost, name)?;
         self.last_queue_id += 1;
         let mut queue = Queue::new(self.last_queue_id, vhost, name);
@@ -166,11 +171,16 @@ impl Engine {
     pub(crate) fn refresh_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get(key) else { return };
         let kind = queue_type(&queue.arguments).unwrap_or("classic").to_owned();
-        let target = if kind == "quorum" { Target::QuorumQueue } else { Target::ClassicQueue };
+        let target = match kind.as_str() {
+            "quorum" => Target::QuorumQueue,
+            "stream" => Target::Stream,
+            _ => Target::ClassicQueue,
+        };
         let policy = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name).definition();
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.settings = Settings::new(&kind, &queue.arguments, &policy);
         queue.limited = queue.settings.is_limited();
+        self.configure_stream(key, &policy);
         self.touch(key);
         self.drop_surplus(key);
         self.mark(key);
@@ -201,6 +211,11 @@ impl Engine {
             let what = resource("queue", name, vhost);
             Err(Exception::precondition(format!("{what} {why}")))
         };
+        if queue.stream.is_some() {
+            // RabbitMQ looks at neither condition, and does not count.
+            self.remove_queue(key);
+            return Ok(0);
+        }
         if delete.if_unused && !queue.consumers.is_empty() {
             return refused("in use");
         }
@@ -226,6 +241,11 @@ impl Engine {
         }
         if stored(&queue) {
             self.define(Definition::DeleteQueue(queue.id));
+        }
+        if queue.stream.is_some()
+            && let Some(store) = &mut self.store
+        {
+            store.stream(Job::Delete { stream: queue.id });
         }
         for (source, binding) in &queue.bindings {
             self.unbind_source(*source, binding);
@@ -278,12 +298,7 @@ fn queue_type(arguments: &FieldTable) -> Option<&str> {
 fn check_queue_arguments(what: &str, arguments: &FieldTable) -> Result<(), Exception> {
     if let Some(value) = arguments.get(QUEUE_TYPE) {
         match value.as_str() {
-            Some("classic" | "quorum") => {}
-            Some("stream") => {
-                return Err(Exception::not_implemented(format!(
-                    "queue type 'stream' for {what} is not available"
-                )));
-            }
+            Some("classic" | "quorum" | "stream") => {}
             other => {
                 let why = match other {
                     Some(other) => erlang::quoted(&format!("unsupported queue type '{other}'")),
