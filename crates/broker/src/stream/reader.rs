@@ -80,6 +80,22 @@ impl Open {
         self.entries.len() / index::entry_bytes(self.filter_bytes)
     }
 
+    /// Reads the entries that have come since. False when they are not whole.
+    fn grow(&mut self, shared: &Shared, place: &Place) -> bool {
+        let count = self.count() as u64;
+        let missing = place.summary.entries.saturating_sub(count);
+        if missing == 0 {
+            return true;
+        }
+        let Ok(Some(index)) = Index::open(&shared.folder, self.first) else { return false };
+        let Ok(blocks) = index.read(count, missing) else { return false };
+        let whole = index.filter_bytes == self.filter_bytes && blocks.iter().all(Option::is_some);
+        if whole {
+            self.entries.extend(encoded(blocks.into_iter().flatten()));
+        }
+        whole
+    }
+
     fn block(&self, number: usize) -> Option<Block> {
         let size = index::entry_bytes(self.filter_bytes);
         index::decode(self.entries.get(number * size..(number + 1) * size)?, self.filter_bytes)
@@ -103,6 +119,8 @@ impl Open {
 struct Place {
     summary: Summary,
     tail: Option<Block>,
+    /// It is being written.
+    last: bool,
 }
 
 impl Reader {
@@ -117,6 +135,10 @@ impl Reader {
             if from < first {
                 // It has gone meanwhile.
                 return Found::nothing(first);
+            }
+            if !read.shared.folder.exists() {
+                // So has the whole stream, and with it who would read on.
+                return Found::nothing(from.max(read.until));
             }
             tracing::error!(%error, stream = read.shared.stream, "a segment cannot be read, and is passed over");
             let view = read.shared.view();
@@ -208,9 +230,10 @@ impl Reader {
         let (stream, first) = (shared.stream, place.summary.first);
         let at = self.open.iter().position(|open| (open.stream, open.first) == (stream, first));
         if let Some(at) = at {
-            let open = self.open.remove(at);
-            // The last segment grows.
-            if place.summary.entries <= open.count() as u64 {
+            let mut open = self.open.remove(at);
+            // The last segment grows, and its index with it.
+            let whole = Arc::get_mut(&mut open).is_some_and(|open| open.grow(shared, place));
+            if whole || place.summary.entries <= open.count() as u64 {
                 self.open.push(open.clone());
                 return Ok(open);
             }
@@ -240,12 +263,12 @@ fn place(shared: &Shared, in_front: impl Fn(&Summary) -> bool) -> Option<Place> 
     let summary = *view.segments.get(at)?;
     let last = at + 1 == view.segments.len();
     let tail = (last && !view.open.is_empty()).then(|| view.open.clone());
-    Some(Place { summary, tail })
+    Some(Place { summary, tail, last })
 }
 
 /// The entries of a segment's index, which is made again if it is not whole.
 fn entries(shared: &Shared, place: &Place, data: &Data) -> Result<(Vec<u8>, usize), StoreError> {
-    let Place { summary, tail } = place;
+    let Place { summary, tail, last } = place;
     let path = segment::index_path(&shared.folder, summary.first);
     let failed = || StoreError::io("read", &path);
     let found = Index::open(&shared.folder, summary.first).map_err(failed())?;
@@ -256,14 +279,14 @@ fn entries(shared: &Shared, place: &Place, data: &Data) -> Result<(Vec<u8>, usiz
     {
         let blocks = found.read(0, summary.entries).map_err(failed())?;
         let whole = blocks.iter().all(Option::is_some);
-        let last = blocks.last().cloned().flatten();
-        if whole && last.map_or(HEADER_BYTES as u64, |block| block.end()) == end {
+        let newest = blocks.last().cloned().flatten();
+        if whole && newest.map_or(HEADER_BYTES as u64, |block| block.end()) == end {
             return Ok((encoded(blocks.into_iter().flatten()), filter_bytes));
         }
     }
     tracing::error!(path = %path.display(), "the index of a segment is damaged");
     let mut damage = Vec::new();
-    let blocks = if tail.is_none() {
+    let blocks = if !last {
         let identity = (shared.stream, summary.first);
         segment::rebuild(&shared.folder, identity, filter_bytes, &mut damage)?
     } else {
