@@ -30,6 +30,7 @@ pub(crate) struct Unacked {
 }
 
 /// A publish whose content is complete.
+#[derive(Clone)]
 pub(crate) struct Publish {
     pub(crate) vhost: VhostKey,
     pub(crate) exchange: Option<ExchangeKey>,

@@ -13,6 +13,7 @@
 pub(crate) mod access;
 mod deadletter;
 mod declare;
+mod delayed;
 mod deliver;
 mod publish;
 mod recover;
@@ -25,7 +26,7 @@ mod vhosts;
 
 pub(crate) use declare::refuse_default;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -87,6 +88,15 @@ pub(crate) struct Engine {
     /// Those that nobody takes, by the queue that keeps them.
     staying: FxHashMap<QueueKey, deadletter::Staying>,
     timers: timers::Timers,
+    /// When the next message of each exchange that delays some is due.
+    delayed: BTreeSet<(u64, ExchangeKey)>,
+    /// The exchanges at which the message being routed is to wait, and for how many milliseconds.
+    delaying: Vec<(ExchangeKey, u64)>,
+    /// An exchange keeps the message being routed, or has had it before: it is not unroutable. The batch that
+    /// makes that durable.
+    kept: Option<u64>,
+    /// The exchange at which the message being routed has waited.
+    released: Option<ExchangeKey>,
     /// Messages of the broker's own, which go at the end of the turn.
     notes: Vec<Publish>,
     /// Some virtual host is traced.
@@ -122,7 +132,10 @@ impl Engine {
         self.vhosts.get(vhost)?.queues.get(name).copied()
     }
 
-    fn insert_exchange(&mut self, exchange: Exchange) -> ExchangeKey {
+    fn insert_exchange(&mut self, mut exchange: Exchange) -> ExchangeKey {
+        if let Some(delays) = exchange.delays_mut() {
+            delays.schedule.page_to(self.pages.clone());
+        }
         let (vhost, name) = (exchange.vhost.key, exchange.name.clone());
         let key = self.exchanges.insert(exchange);
         if let Some(vhost) = self.vhosts.get_mut(vhost) {

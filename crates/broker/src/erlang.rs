@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use warren_amqp::FieldValue;
+
 /// Of a frame that has no place in the protocol, this many octets are shown.
 const SNIPPET_BYTES: usize = 16;
 
@@ -32,6 +34,31 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// A field's value.
+pub(crate) fn term(value: &FieldValue) -> String {
+    let list = |items: Vec<String>| format!("[{}]", items.join(","));
+    match value {
+        FieldValue::Bool(truth) => truth.to_string(),
+        FieldValue::F32(number) => format!("{number:?}"),
+        FieldValue::F64(number) => format!("{number:?}"),
+        FieldValue::Decimal { scale, digits } => format!("{{{scale},{digits}}}"),
+        FieldValue::LongString(bytes) | FieldValue::Bytes(bytes) => binary(bytes),
+        FieldValue::Timestamp(seconds) => seconds.to_string(),
+        FieldValue::Void => "undefined".into(),
+        FieldValue::Array(values) => {
+            let item = |value: &FieldValue| format!("{{{},{}}}", value.type_name(), term(value));
+            list(values.iter().map(item).collect())
+        }
+        FieldValue::Table(table) => {
+            let item = |(key, value): (&str, &FieldValue)| {
+                format!("{{{},{},{}}}", binary(key.as_bytes()), value.type_name(), term(value))
+            };
+            list(table.iter().map(item).collect())
+        }
+        number => number.as_i64().unwrap_or_default().to_string(),
+    }
+}
+
 /// What is said of a frame's payload: `type 3, all octets = <<"x">>`.
 pub(crate) fn frame(kind: u8, payload: &[u8]) -> String {
     match payload.get(..SNIPPET_BYTES) {
@@ -44,7 +71,9 @@ pub(crate) fn frame(kind: u8, payload: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{binary, frame, octets};
+    use warren_amqp::{FieldTable, FieldValue};
+
+    use super::{binary, frame, octets, term};
 
     #[test]
     fn octets_are_shown_as_erlang_shows_them() {
@@ -55,5 +84,15 @@ mod tests {
         assert_eq!(frame(3, b"x"), "type 3, all octets = <<\"x\">>");
         assert_eq!(frame(3, &[b'x'; 16]), "type 3, all octets = <<\"xxxxxxxxxxxxxxxx\">>");
         assert_eq!(frame(3, &[b'x'; 17]), "type 3, first 16 octets = <<\"xxxxxxxxxxxxxxxx\">>");
+    }
+
+    #[test]
+    fn values_are_shown_as_erlang_shows_them() {
+        let table = FieldTable::new().with("a", 1).with("b", FieldValue::Array(vec!["x".into()]));
+        let shown = "[{<<\"a\">>,signedint,1},{<<\"b\">>,array,[{longstr,<<\"x\">>}]}]";
+        assert_eq!(term(&table.into()), shown);
+        assert_eq!(term(&FieldValue::Void), "undefined");
+        assert_eq!(term(&1.5f64.into()), "1.5");
+        assert_eq!(term(&true.into()), "true");
     }
 }

@@ -12,7 +12,7 @@ use warren_amqp::{FieldTable, RawProperties};
 
 use crate::channel::ChannelKey;
 use crate::connection::ConnectionKey;
-use crate::exchange::{Binding, ExchangeKey};
+use crate::exchange::Incoming;
 use crate::message::{Content, Entry, Message};
 pub(crate) use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
@@ -79,7 +79,7 @@ pub(crate) struct Queue {
     /// The last routing that chose it, to be chosen once only.
     pub(crate) routed: u64,
     /// Bindings that lead here.
-    pub(crate) bindings: Vec<(ExchangeKey, Rc<Binding>)>,
+    pub(crate) bindings: Incoming,
     /// The store has been told that messages up to this one may have been delivered.
     pub(crate) delivered: u64,
 }
@@ -108,7 +108,7 @@ impl Queue {
             has_priorities: false,
             dirty: false,
             routed: 0,
-            bindings: Vec::new(),
+            bindings: Incoming::default(),
             delivered: 0,
         }
     }

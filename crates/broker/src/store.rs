@@ -102,6 +102,8 @@ pub(crate) struct ExchangeDefinition {
     pub(crate) internal: bool,
     /// Encoded, without the table's length.
     pub(crate) arguments: Vec<u8>,
+    /// The number under which the log knows the messages that wait there, as if it were a queue's; 0: none do.
+    pub(crate) schedule: u64,
 }
 
 /// A durable queue.
@@ -136,6 +138,7 @@ pub(crate) enum Definition {
     DeleteExchange {
         vhost: String,
         name: String,
+        schedule: u64,
     },
     PutQueue(QueueDefinition),
     DeleteQueue(u64),

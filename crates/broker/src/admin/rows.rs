@@ -140,6 +140,10 @@ impl Engine {
                 "arguments": table::from_table(&exchange.arguments),
                 "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
             }));
+            // RabbitMQ's plugin has this for exchanges of its type alone.
+            if let (Some(delays), Some(row)) = (exchange.delays(), rows.last_mut()) {
+                row["messages_delayed"] = delays.schedule.len().into();
+            }
         }
         sorted(rows, "name")
     }

@@ -1,5 +1,7 @@
 //! A message that comes in pieces: method, header, body frames.
 
+use std::rc::Rc;
+
 use compact_str::CompactString;
 use warren_amqp::constants::CLASS_BASIC;
 use warren_amqp::method::basic;
@@ -19,7 +21,7 @@ const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 /// A publish of which more is to come.
 pub(super) struct Incoming {
     vhost: VhostKey,
-    exchange: Option<ExchangeKey>,
+    exchange: Option<(ExchangeKey, Rc<str>)>,
     routing_key: CompactString,
     mandatory: bool,
     immediate: bool,
@@ -42,12 +44,14 @@ impl Incoming {
     ) -> Result<Self, Exception> {
         let name = publish.exchange;
         let exchange = engine.check_publish(channel, name, publish.routing_key)?;
-        if let Some(exchange) = exchange.and_then(|key| engine.exchanges.get(key))
+        let found = exchange.and_then(|key| Some((key, engine.exchanges.get(key)?)));
+        if let Some((_, exchange)) = found
             && exchange.internal
         {
             let what = resource("internal exchange", name, &exchange.vhost);
             return Err(Exception::refused(format!("cannot publish to {what}")));
         }
+        let exchange = found.map(|(key, exchange)| (key, exchange.name.clone()));
         let vhost =
             engine.channels.get(channel).map_or(VhostKey::nothing(), |channel| channel.vhost);
         Ok(Self {
@@ -153,6 +157,10 @@ impl SessionState {
             return Ok(());
         };
         let key = *key;
+        let exchange = match exchange {
+            Some((exchange, name)) => Some(engine.find_again(key, exchange, &name)?),
+            None => None,
+        };
         let content = Content::new(body.bytes, body.properties_bytes);
         let more_keys = Vec::new();
         // First, for the publish can end the channel.

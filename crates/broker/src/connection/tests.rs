@@ -3,6 +3,7 @@
 mod alarms;
 mod consuming;
 mod errors;
+mod exchanges;
 mod handshake;
 mod limits;
 mod messages;

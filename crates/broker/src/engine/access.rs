@@ -263,6 +263,25 @@ impl Engine {
         Ok(exchange)
     }
 
+    /// The exchange of a publish whose content has come: it may have gone since the method came, or there is another.
+    #[inline]
+    pub(crate) fn find_again(
+        &self,
+        channel: ChannelKey,
+        key: ExchangeKey,
+        name: &str,
+    ) -> Result<ExchangeKey, Exception> {
+        match self.exchanges.get(key) {
+            Some(_) => Ok(key),
+            None => {
+                let connection = self.channels.get(channel).map(|channel| channel.connection);
+                let connection = connection.and_then(|key| self.connections.get(key));
+                let vhost = connection.map_or_else(VhostRef::nowhere, |found| found.vhost.clone());
+                self.find_exchange(&vhost, name)
+            }
+        }
+    }
+
     /// Whether a user may publish in the name of others.
     pub(super) fn may_impersonate(&self, user: &str) -> bool {
         self.tenancy.users.get(user).is_some_and(|account| account.has_tag("impersonator"))

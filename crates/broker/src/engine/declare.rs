@@ -9,7 +9,7 @@ pub(super) use queue::stored;
 
 use std::rc::Rc;
 
-use warren_amqp::{FieldTable, FieldValue};
+use warren_amqp::FieldTable;
 
 use crate::exception::Exception;
 use crate::queue::settings;
@@ -34,22 +34,6 @@ fn refuse_reserved(kind: &str, name: &str) -> Result<(), Exception> {
 
 fn bool_text(value: bool) -> &'static str {
     if value { "true" } else { "false" }
-}
-
-/// Refuses what would have to change behaviour and does not: to ignore an argument would be to lie.
-pub(super) fn check_arguments<'a>(
-    arguments: &'a FieldTable,
-    kind: &str,
-    mut known: impl FnMut(&'a str, &'a FieldValue) -> Result<bool, Exception>,
-) -> Result<(), Exception> {
-    for (key, value) in arguments.iter() {
-        if !known(key, value)? && (key.starts_with("x-") || key == ALTERNATE) {
-            return Err(Exception::not_implemented(format!(
-                "{kind} argument '{key}' is not available"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn check_equivalent_argument(

@@ -14,7 +14,7 @@ use super::replies::REPLY_TO;
 use crate::channel::{ChannelKey, Mode, Publish, REFUSED};
 use crate::erlang;
 use crate::exception::Exception;
-use crate::exchange::{Destination, ExchangeKey};
+use crate::exchange::{Destination, ExchangeKey, Passage, Routed};
 use crate::message::{Content, Message};
 use crate::queue::settings::Overflow;
 use crate::queue::{Queue, QueueKey};
@@ -94,7 +94,11 @@ impl Engine {
         if self.traced {
             self.trace_publish(channel, &publish);
         }
+        let kept = self.kept;
         if self.targets.is_empty() {
+            if let Some(waits_for) = kept {
+                return (waits_for, false);
+            }
             // An answer reaches a channel and no queue: to its publisher it is not routed, as in RabbitMQ.
             if publish.exchange.is_none() && !self.reply_channels.is_empty() {
                 self.reply(&publish);
@@ -108,16 +112,27 @@ impl Engine {
             self.give_back(channel, &publish, ReplyCode::NO_CONSUMERS, "NO_CONSUMERS");
             return (0, false);
         }
-        self.enter_queues(publish)
+        let (waits_for, refused) = self.enter_queues(publish);
+        (waits_for.max(kept.unwrap_or(0)), refused)
+    }
+
+    /// What a message says where it was published.
+    pub(super) fn exchange_name(&self, publish: &Publish) -> Rc<str> {
+        match publish.exchange.and_then(|key| self.exchanges.get(key)) {
+            Some(exchange) => exchange.name.clone(),
+            None => self.default_name.clone(),
+        }
     }
 
     /// Appends a message to the queues of `self.targets`.
     pub(super) fn enter_queues(&mut self, publish: Publish) -> (u64, bool) {
+        let exchange = self.exchange_name(&publish);
+        self.enter_queues_as(publish, exchange)
+    }
+
+    /// The same, for a message that was published somewhere else.
+    pub(super) fn enter_queues_as(&mut self, publish: Publish, exchange: Rc<str>) -> (u64, bool) {
         self.last_message_id += 1;
-        let exchange = match publish.exchange.and_then(|key| self.exchanges.get(key)) {
-            Some(exchange) => exchange.name.clone(),
-            None => self.default_name.clone(),
-        };
         let mut message = Message {
             id: self.last_message_id,
             exchange,
@@ -225,14 +240,17 @@ impl Engine {
     pub(super) fn route(&mut self, publish: &Publish) {
         self.last_routing += 1;
         self.targets.clear();
+        self.kept = None;
         let Some(exchange) = publish.exchange else {
             // The default exchange: a key is a queue's name.
             let Some(vhost) = self.vhosts.get(publish.vhost) else { return };
             self.targets.extend(vhost.queues.get(&publish.routing_key));
-            for key in &publish.more_keys {
-                let queue = vhost.queues.get(key);
-                if let Some(queue) = queue.filter(|queue| !self.targets.contains(*queue)) {
-                    self.targets.push(*queue);
+            for key in publish.more_keys.iter().filter_map(|key| vhost.queues.get(key)) {
+                if let Some(queue) = self.queues.get_mut(*key)
+                    && std::mem::replace(&mut queue.routed, self.last_routing) != self.last_routing
+                    && self.targets.first() != Some(key)
+                {
+                    self.targets.push(*key);
                 }
             }
             return;
@@ -243,6 +261,9 @@ impl Engine {
             self.route_at(key, publish, &mut ahead);
         }
         self.ahead = ahead;
+        if !self.delaying.is_empty() {
+            self.delay(publish);
+        }
     }
 
     fn route_at(&mut self, key: ExchangeKey, publish: &Publish, further: &mut Vec<ExchangeKey>) {
@@ -251,28 +272,36 @@ impl Engine {
             // By another way already, or in a circle.
             return;
         }
-        let Some(exchange) = self.exchanges.get(key) else { return };
+        if let Some(extras) = &mut exchange.extras {
+            match extras.pass(publish, self.released == Some(key), self.now_ms) {
+                Passage::Goes => {}
+                Passage::Duplicate => {
+                    self.kept = self.kept.or(Some(0));
+                    return;
+                }
+                Passage::Waits(delay_ms) => return self.delaying.push((key, delay_ms)),
+            }
+        }
         let (queues, targets, routing) = (&mut self.queues, &mut self.targets, self.last_routing);
         let mut matched = false;
-        for routing_key in std::iter::once(&publish.routing_key).chain(&publish.more_keys) {
-            exchange.route(
-                routing_key,
-                || RawProperties::new(publish.content.properties()).headers(),
-                |destination| {
-                    matched = true;
-                    match destination {
-                        Destination::Exchange(key) => further.push(key),
-                        Destination::Queue(key) => {
-                            if let Some(queue) = queues.get_mut(key)
-                                && std::mem::replace(&mut queue.routed, routing) != routing
-                            {
-                                targets.push(key);
-                            }
-                        }
+        let message = Routed {
+            routing_key: &publish.routing_key,
+            more_keys: &publish.more_keys,
+            properties: publish.content.properties(),
+        };
+        exchange.route(message, |destination| {
+            matched = true;
+            match destination {
+                Destination::Exchange(key) => further.push(key),
+                Destination::Queue(key) => {
+                    if let Some(queue) = queues.get_mut(key)
+                        && std::mem::replace(&mut queue.routed, routing) != routing
+                    {
+                        targets.push(key);
                     }
-                },
-            );
-        }
+                }
+            }
+        });
         if !matched && let Some(alternate) = &exchange.alternate {
             let vhost = self.vhosts.get(publish.vhost);
             further.extend(vhost.and_then(|vhost| vhost.exchanges.get(alternate.as_str())));
@@ -332,7 +361,7 @@ fn parse_expiration(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// When it is no array.
-fn carbon_copies(
+pub(super) fn carbon_copies(
     headers: RawTable<'_>,
     name: &str,
     keys: &mut Vec<CompactString>,
@@ -361,7 +390,7 @@ fn carbon_copies(
 }
 
 /// Nobody who receives a message learns who else does.
-fn without_bcc(content: &Content) -> Result<Content, Exception> {
+pub(super) fn without_bcc(content: &Content) -> Result<Content, Exception> {
     let mut properties = RawProperties::new(content.properties()).to_properties()?;
     if let Some(headers) = &mut properties.headers {
         headers.remove("BCC");

@@ -8,7 +8,7 @@ use warren_amqp::value::RawTable;
 
 use super::Engine;
 use super::declare::is_predeclared;
-use crate::exchange::{Destination, Exchange, Kind};
+use crate::exchange::{Destination, Exchange, ExchangeKey, Kind};
 use crate::message::Message;
 use crate::queue::{Queue, QueueKey};
 use crate::store::{BindingDefinition, Recovered, Store};
@@ -16,10 +16,19 @@ use crate::stream::Stream;
 use crate::stream::settings::StreamSettings;
 use crate::vhost::VhostRef;
 
+/// Where messages are, by the numbers that the log knows.
+#[derive(Default)]
+struct Places {
+    queues: FxHashMap<u64, QueueKey>,
+    /// Exchanges at which messages wait.
+    schedules: FxHashMap<u64, ExchangeKey>,
+}
+
 impl Engine {
     /// Fills a new engine with what was found on disk, and lets it write there from now on.
     pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
         self.open_vhosts();
+        let mut places = Places::default();
         for definition in recovered.exchanges {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
                 continue;
@@ -36,11 +45,23 @@ impl Engine {
                 continue;
             }
             let arguments = table(&definition.arguments);
-            let mut exchange = Exchange::new(&vhost, &definition.name, kind);
+            let mut exchange = match Exchange::new(&vhost, &definition.name, kind, arguments) {
+                Ok(exchange) => exchange,
+                Err(error) => {
+                    let name = definition.name;
+                    tracing::error!(name, error = error.text, "an exchange of the store cannot be");
+                    continue;
+                }
+            };
             exchange.auto_delete = definition.auto_delete;
             exchange.internal = definition.internal;
-            exchange.arguments = arguments;
-            self.insert_exchange(exchange);
+            if let Some(delays) = exchange.delays_mut() {
+                delays.id = definition.schedule;
+            }
+            let key = self.insert_exchange(exchange);
+            if definition.schedule != 0 {
+                places.schedules.insert(definition.schedule, key);
+            }
         }
         for record in &recovered.tenancy {
             if let Err(error) = self.tenancy.put(record) {
@@ -48,7 +69,6 @@ impl Engine {
             }
         }
         self.refresh_tracing();
-        let mut queues = FxHashMap::default();
         for definition in recovered.queues {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
                 continue;
@@ -63,7 +83,7 @@ impl Engine {
             }
             let key = self.insert_queue(queue);
             self.refresh_queue(key);
-            queues.insert(definition.id, key);
+            places.queues.insert(definition.id, key);
         }
         for binding in recovered.bindings {
             self.recover_binding(&binding);
@@ -71,7 +91,7 @@ impl Engine {
         // Set only now: what is recovered is not to be written again.
         self.last_queue_id = recovered.last_queue_id;
         self.last_message_id = recovered.last_message_id;
-        self.recover_messages(recovered.messages, &queues);
+        self.recover_messages(recovered.messages, &places);
         self.store = Some(store);
         self.apply_policies();
     }
@@ -105,11 +125,7 @@ impl Engine {
         }
     }
 
-    fn recover_messages(
-        &mut self,
-        messages: Vec<crate::store::RecoveredMessage>,
-        queues: &FxHashMap<u64, QueueKey>,
-    ) {
+    fn recover_messages(&mut self, messages: Vec<crate::store::RecoveredMessage>, places: &Places) {
         for recovered in messages {
             let message = Rc::new(Message {
                 id: recovered.id,
@@ -120,8 +136,12 @@ impl Engine {
                 stored: true,
             });
             for place in recovered.queues {
-                let queue = queues.get(&place.queue).and_then(|key| self.queues.get_mut(*key));
-                if let Some(queue) = queue {
+                if let Some(key) = places.schedules.get(&place.queue) {
+                    self.await_due(*key, message.clone());
+                    continue;
+                }
+                let queue = places.queues.get(&place.queue);
+                if let Some(queue) = queue.and_then(|key| self.queues.get_mut(*key)) {
                     if place.redelivered {
                         queue.delivered = queue.delivered.max(message.id);
                     }

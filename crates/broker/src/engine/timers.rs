@@ -49,6 +49,7 @@ impl Timers {
 impl Engine {
     /// Does what is due.
     pub(crate) fn run_timers(&mut self) {
+        self.release_due();
         while let Some(timer) = self.timers.pop(self.now_ms) {
             match timer {
                 Timer::Head(key) => {
@@ -66,7 +67,9 @@ impl Engine {
 
     /// Milliseconds until something is due.
     pub(crate) fn next_timer(&self) -> Option<u64> {
-        Some(self.timers.next_ms()?.saturating_sub(self.now_ms))
+        let delayed = self.delayed.first().map(|(due_ms, _)| *due_ms);
+        let next_ms = self.timers.next_ms().into_iter().chain(delayed).min()?;
+        Some(next_ms.saturating_sub(self.now_ms))
     }
 
     /// Lets the head of a queue expire on time.

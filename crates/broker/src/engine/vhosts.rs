@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use warren_amqp::ReplyCode;
+use warren_amqp::{FieldTable, ReplyCode};
 
 use super::Engine;
 use crate::exception::Exception;
@@ -27,7 +27,10 @@ impl Engine {
             self.vhost_names.insert(name.clone(), key);
             let vhost = VhostRef { key, name };
             for (name, kind) in PREDECLARED {
-                let mut exchange = Exchange::new(&vhost, name, *kind);
+                // None of these types needs an argument.
+                let Ok(mut exchange) = Exchange::new(&vhost, name, *kind, FieldTable::new()) else {
+                    continue;
+                };
                 exchange.internal = *name == TRACE;
                 self.insert_exchange(exchange);
             }

@@ -12,7 +12,7 @@ use super::{
 
 /// Each leads from one format to the next. The format of a file is how many it has seen, kept in SQLite's
 /// `user_version`; 0 is a new file. What has been released is never changed: a change is another migration.
-const MIGRATIONS: &[&str] = &[SCHEMA, tenancy::SCHEMA, VHOSTS];
+const MIGRATIONS: &[&str] = &[SCHEMA, tenancy::SCHEMA, VHOSTS, SCHEDULES];
 const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 const SCHEMA: &str = "
@@ -69,6 +69,9 @@ const VHOSTS: &str = "
     DROP TABLE old_bindings;
 ";
 
+/// Format 4: the log keeps delayed messages under numbers of exchanges.
+const SCHEDULES: &str = "ALTER TABLE exchanges ADD COLUMN schedule INTEGER NOT NULL DEFAULT 0;";
+
 pub(super) struct Definitions {
     connection: Connection,
 }
@@ -116,7 +119,7 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), StoreError> {
 
 fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<()> {
     let mut exchanges = connection.prepare(
-        "SELECT name, kind, auto_delete, internal, arguments, vhost FROM exchanges
+        "SELECT name, kind, auto_delete, internal, arguments, vhost, schedule FROM exchanges
          ORDER BY vhost, name",
     )?;
     recovered.exchanges = exchanges
@@ -128,6 +131,7 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
                 internal: row.get(3)?,
                 arguments: row.get(4)?,
                 vhost: row.get(5)?,
+                schedule: row.get::<_, i64>(6)? as u64,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -172,19 +176,26 @@ fn read(connection: &Connection, recovered: &mut Recovered) -> rusqlite::Result<
 
 fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result<()> {
     match change {
-        Definition::PutExchange(exchange) => transaction.execute(
-            "INSERT OR REPLACE INTO exchanges (vhost, name, kind, auto_delete, internal, arguments)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                exchange.vhost,
-                exchange.name,
-                exchange.kind,
-                exchange.auto_delete,
-                exchange.internal,
-                exchange.arguments
-            ],
-        )?,
-        Definition::DeleteExchange { vhost, name } => {
+        Definition::PutExchange(exchange) => {
+            if exchange.schedule != 0 {
+                use_number(transaction, exchange.schedule)?;
+            }
+            transaction.execute(
+                "INSERT OR REPLACE INTO exchanges
+                 (vhost, name, kind, auto_delete, internal, arguments, schedule)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    exchange.vhost,
+                    exchange.name,
+                    exchange.kind,
+                    exchange.auto_delete,
+                    exchange.internal,
+                    exchange.arguments,
+                    exchange.schedule as i64
+                ],
+            )?
+        }
+        Definition::DeleteExchange { vhost, name, .. } => {
             transaction.execute(
                 "DELETE FROM bindings
                  WHERE vhost = ?1 AND (source = ?2 OR (destination = ?2 AND to_queue = 0))",
@@ -219,6 +230,20 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
             binding_params(binding),
         )?,
     };
+    Ok(())
+}
+
+/// Sees to it that no queue gets this number any more.
+fn use_number(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'queues', 0
+         WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'queues')",
+        [],
+    )?;
+    transaction.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'queues'",
+        [number as i64],
+    )?;
     Ok(())
 }
 

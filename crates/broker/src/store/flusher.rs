@@ -191,6 +191,7 @@ impl Writer {
         self.defined = self.unsynced.len();
         self.deleted.extend(changes.iter().filter_map(|change| match change {
             Definition::DeleteQueue(queue) => Some(*queue),
+            Definition::DeleteExchange { schedule, .. } if *schedule != 0 => Some(*schedule),
             _ => None,
         }));
         Ok(())

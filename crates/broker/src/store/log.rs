@@ -69,7 +69,10 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn open(folder: &Path, recovered: &mut Recovered) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
-        let queues: FxHashSet<u64> = recovered.queues.iter().map(|queue| queue.id).collect();
+        let schedules = recovered.exchanges.iter().map(|exchange| exchange.schedule);
+        let queues = recovered.queues.iter().map(|queue| queue.id);
+        let queues: FxHashSet<u64> =
+            queues.chain(schedules.filter(|number| *number != 0)).collect();
         let mut scan = Scan { queues, ..Scan::default() };
         let paths = segment_paths(folder)?;
         let mut segments = VecDeque::new();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use warren_amqp::method::{basic, confirm, exchange, queue, tx};
-use warren_amqp::{BasicProperties, ReplyCode};
+use warren_amqp::{BasicProperties, FieldTable, ReplyCode};
 
 use super::{Client, Server};
 use crate::store::Store;
@@ -161,4 +161,72 @@ fn when_the_disk_refuses_publishers_hear_it() {
     // A commit cannot be refused but by the end of the connection.
     let text = ReplyCode::INTERNAL_ERROR.text("the store cannot write");
     other.expect_close(541, &text, (0, 0));
+}
+
+#[test]
+fn what_waits_at_an_exchange_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    declare_durable(&server, &mut client, &news);
+    let arguments = || FieldTable::new().with("x-delayed-type", "fanout");
+    for name in ["x", "y"] {
+        let kind = "x-delayed-message";
+        let arguments = arguments();
+        client.send(
+            1,
+            &exchange::Declare {
+                exchange: name,
+                kind,
+                durable: true,
+                arguments,
+                ..Default::default()
+            },
+        );
+        server.sync(&news);
+        client.expect(1, &exchange::DeclareOk {});
+        client.send(1, &queue::Bind { queue: "q", exchange: name, ..Default::default() });
+        server.sync(&news);
+        client.expect(1, &queue::BindOk {});
+    }
+    client.send(1, &confirm::Select { no_wait: true });
+    for (name, body, delay) in [("x", "second", 200), ("x", "first", 100), ("y", "gone", 100)] {
+        client.publish_at(name, "", FieldTable::new().with("x-delay", delay), body);
+    }
+    client.silent();
+    server.sync(&news);
+    client.expect(1, &basic::Ack { delivery_tag: 3, multiple: true });
+    client.send(1, &exchange::Delete { exchange: "y", ..Default::default() });
+    server.sync(&news);
+    client.expect(1, &exchange::DeleteOk {});
+    server.close();
+
+    let (mut server, _news) = open(folder.path());
+    let mut client = server.connect();
+    // Numbers of exchanges are not given to others: these get new ones.
+    client.send(
+        1,
+        &queue::Declare { queue: "r", durable: true, no_wait: true, ..Default::default() },
+    );
+    assert_eq!(client.get("q"), None);
+    server.pass_ms(100);
+    assert_eq!(client.get("q").as_deref(), Some("first"));
+    assert_eq!(client.get("q"), None);
+    server.turn();
+    server.close();
+
+    // What came is not to come again.
+    let (mut server, _news) = open(folder.path());
+    let mut client = server.connect();
+    assert_eq!(client.get("r"), None);
+    server.pass_ms(1000);
+    assert_eq!(client.get("q").as_deref(), Some("second"));
+    assert_eq!(client.get("q"), None);
+    server.turn();
+    server.close();
+    let (mut server, _news) = open(folder.path());
+    let mut client = server.connect();
+    server.pass_ms(1000);
+    assert_eq!(client.get("q"), None);
+    server.close();
 }

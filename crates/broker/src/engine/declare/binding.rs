@@ -6,9 +6,10 @@ use warren_amqp::FieldTable;
 
 use super::super::Engine;
 use super::{stored, table_bytes};
+use crate::channel::Publish;
 use crate::connection::ConnectionKey;
 use crate::exception::Exception;
-use crate::exchange::{Binding, Destination, ExchangeKey};
+use crate::exchange::{Binding, Destination, ExchangeKey, Incoming};
 use crate::store::{self, Definition};
 
 impl Engine {
@@ -25,24 +26,27 @@ impl Engine {
             routing_key: routing_key.into(),
             arguments: table_bytes(arguments),
         });
-        let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(false) };
-        if !exchange.bind(&binding)? {
+        let name = match destination {
+            Destination::Queue(key) => self.queues.get(key).map(|queue| queue.name.clone()),
+            Destination::Exchange(key) => {
+                self.exchanges.get(key).map(|exchange| exchange.name.as_ref().into())
+            }
+        };
+        let Some((exchange, name)) = self.exchanges.get_mut(key).zip(name) else {
+            return Ok(false);
+        };
+        if !exchange.bind(&binding, &name)? {
             return Ok(false);
         }
-        match destination {
-            Destination::Queue(queue) => {
-                if let Some(queue) = self.queues.get_mut(queue) {
-                    queue.bindings.push((key, binding.clone()));
-                }
-            }
-            Destination::Exchange(exchange) => {
-                if let Some(exchange) = self.exchanges.get_mut(exchange) {
-                    exchange.incoming.push((key, binding.clone()));
-                }
-            }
+        let history = exchange.history();
+        if let Some(incoming) = self.incoming(destination) {
+            incoming.insert((key, binding.clone()));
         }
         if let Some(definition) = self.durable_binding(key, &binding) {
             self.define(Definition::PutBinding(definition));
+        }
+        for publish in history {
+            self.hand_on(destination, publish);
         }
         Ok(true)
     }
@@ -67,36 +71,59 @@ impl Engine {
         if let Destination::Queue(queue) = destination {
             self.check_owner(queue, connection)?;
         }
-        self.forget_at_destination(key, &binding);
-        self.unbind_source(key, &binding);
+        self.unbind_source(key, &binding)
+            .into_iter()
+            .for_each(|unused| self.remove_exchange(unused));
         Ok(())
     }
 
-    /// Takes a binding away at its source; an exchange that is to go with its last binding goes.
-    pub(super) fn unbind_source(&mut self, source: ExchangeKey, binding: &Binding) {
+    /// Takes a binding away. The exchange it led from, if it is to go with its last binding.
+    #[must_use]
+    pub(super) fn unbind_source(
+        &mut self,
+        source: ExchangeKey,
+        binding: &Binding,
+    ) -> Option<ExchangeKey> {
         let definition = self.durable_binding(source, binding);
-        let Some(exchange) = self.exchanges.get_mut(source) else { return };
-        if !exchange.unbind(binding) {
-            return;
-        }
+        let exchange = self.exchanges.get_mut(source)?;
+        let binding = exchange.unbind(binding)?;
         let unused = exchange.auto_delete && !exchange.has_bindings();
         if let Some(definition) = definition {
             self.define(Definition::DeleteBinding(definition));
         }
-        if unused {
-            self.remove_exchange(source);
+        self.forget_at_destination(source, &binding);
+        unused.then_some(source)
+    }
+
+    pub(super) fn forget_at_destination(&mut self, source: ExchangeKey, binding: &Rc<Binding>) {
+        if let Some(incoming) = self.incoming(binding.destination) {
+            incoming.remove(&(source, binding.clone()));
         }
     }
 
-    pub(super) fn forget_at_destination(&mut self, source: ExchangeKey, binding: &Binding) {
-        let list = match binding.destination {
+    fn incoming(&mut self, destination: Destination) -> Option<&mut Incoming> {
+        match destination {
             Destination::Queue(key) => self.queues.get_mut(key).map(|queue| &mut queue.bindings),
             Destination::Exchange(key) => {
                 self.exchanges.get_mut(key).map(|exchange| &mut exchange.incoming)
             }
-        };
-        if let Some(list) = list {
-            list.retain(|(key, other)| *key != source || **other != *binding);
+        }
+    }
+
+    /// Gives a message that an exchange has kept to a new destination.
+    fn hand_on(&mut self, destination: Destination, publish: Publish) {
+        match destination {
+            Destination::Queue(key) => {
+                self.targets.clear();
+                self.targets.push(key);
+            }
+            Destination::Exchange(key) => {
+                let there = Publish { exchange: Some(key), ..publish.clone() };
+                self.route(&there);
+            }
+        }
+        if !self.targets.is_empty() {
+            self.enter_queues(publish);
         }
     }
 

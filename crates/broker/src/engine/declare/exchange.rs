@@ -1,12 +1,10 @@
 //! Exchanges come and go.
 
-use warren_amqp::ReplyCode;
 use warren_amqp::method::exchange;
 
 use super::super::Engine;
 use super::{
-    ALTERNATE, bool_text, check_arguments, check_equivalent_argument, refuse_default,
-    refuse_reserved, table_bytes,
+    ALTERNATE, bool_text, check_equivalent_argument, refuse_default, refuse_reserved, table_bytes,
 };
 use crate::exception::{Exception, resource};
 use crate::exchange::{Exchange, ExchangeKey, Kind, PREDECLARED};
@@ -25,16 +23,12 @@ impl Engine {
             refuse_default(name)?;
             return self.find_exchange(vhost, name).map(drop);
         }
-        let Some(kind) = Kind::parse(declare.kind) else {
-            let text = format!("unknown exchange type '{}'", declare.kind);
-            return Err(Exception::new(ReplyCode::COMMAND_INVALID, text));
-        };
+        let kind = Kind::find(declare.kind)?;
         refuse_default(name)?;
         if let Some(key) = self.exchange_key(vhost.key, name) {
             return self.check_equivalent_exchange(key, declare, kind.name());
         }
         refuse_reserved("exchange", name)?;
-        check_arguments(&declare.arguments, "exchange", |key, _| Ok(key == ALTERNATE))?;
         if let Some(value) = declare.arguments.get(ALTERNATE)
             && value.as_str().is_none()
         {
@@ -45,11 +39,18 @@ impl Engine {
             );
             return Err(Exception::precondition(text));
         }
-        let mut exchange = Exchange::new(vhost, name, kind);
+        let mut exchange = Exchange::new(vhost, name, kind, declare.arguments.clone())?;
         exchange.durable = declare.durable;
         exchange.auto_delete = declare.auto_delete;
         exchange.internal = declare.internal;
-        exchange.arguments = declare.arguments.clone();
+        let mut schedule = 0;
+        if exchange.durable
+            && let Some(delays) = exchange.delays_mut()
+        {
+            self.last_queue_id += 1;
+            delays.id = self.last_queue_id;
+            schedule = delays.id;
+        }
         if exchange.durable {
             self.define(Definition::PutExchange(store::ExchangeDefinition {
                 vhost: vhost.name.as_ref().into(),
@@ -58,6 +59,7 @@ impl Engine {
                 auto_delete: exchange.auto_delete,
                 internal: exchange.internal,
                 arguments: table_bytes(&exchange.arguments).to_vec(),
+                schedule,
             }));
         }
         let key = self.insert_exchange(exchange);
@@ -124,22 +126,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Removes an exchange with its bindings, and others that go with their last bindings.
     pub(crate) fn remove_exchange(&mut self, key: ExchangeKey) {
-        let Some(exchange) = self.exchanges.remove(key) else { return };
-        if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
-            vhost.exchanges.remove(&exchange.name);
-        }
-        if exchange.durable {
-            self.define(Definition::DeleteExchange {
-                vhost: exchange.vhost.name.as_ref().into(),
-                name: exchange.name.as_ref().into(),
-            });
-        }
-        for binding in exchange.bindings() {
-            self.forget_at_destination(key, binding);
-        }
-        for (source, binding) in exchange.incoming {
-            self.unbind_source(source, &binding);
+        let mut unused = vec![key];
+        // One after the other: chains of exchanges are as long as clients make them.
+        while let Some(key) = unused.pop() {
+            let Some(exchange) = self.exchanges.remove(key) else { continue };
+            if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
+                vhost.exchanges.remove(&exchange.name);
+            }
+            let delays = exchange.delays();
+            self.forget_delayed(key, delays.and_then(|delays| delays.alarm_ms));
+            if exchange.durable {
+                self.define(Definition::DeleteExchange {
+                    vhost: exchange.vhost.name.as_ref().into(),
+                    name: exchange.name.as_ref().into(),
+                    schedule: delays.map_or(0, |delays| delays.id),
+                });
+            }
+            for binding in exchange.bindings() {
+                self.forget_at_destination(key, binding);
+            }
+            let incoming = exchange.incoming.iter();
+            unused.extend(
+                incoming.filter_map(|(source, binding)| self.unbind_source(*source, binding)),
+            );
         }
     }
 

@@ -248,7 +248,8 @@ impl Engine {
             store.stream(Job::Delete { stream: queue.id });
         }
         for (source, binding) in &queue.bindings {
-            self.unbind_source(*source, binding);
+            let unused = self.unbind_source(*source, binding);
+            unused.into_iter().for_each(|unused| self.remove_exchange(unused));
         }
         for consumer in queue.consumers {
             self.cancel_by_server(consumer);
