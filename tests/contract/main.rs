@@ -36,8 +36,9 @@
 //! |---|---|
 //! | `< METHOD FIELDS` | the next method of that name has these fields; `-expiration`: not that property; `exactly`: no other properties |
 //! | `<< METHOD FIELDS` | and it is the very next on the channel |
-//! | `! CODE TEXT` | the channel is closed because of the last method sent, or because of `!(60.40)` |
-//! | `!! CODE TEXT` | the connection is, and ends |
+//! | `wait METHOD FIELDS` | one of the next methods of that name has; those before are read over |
+//! | `! CODE [TEXT]` | the channel is closed because of the last method sent, or because of `!(60.40)` |
+//! | `!! CODE [TEXT]` | the connection is, and ends |
 //! | `nothing [QUEUE]` | two round trips (asking for the queue) bring nothing else |
 //! | `count QUEUE MESSAGES [CONSUMERS]` | as soon as it has that many |
 //! | `get QUEUE FIELDS`, `get QUEUE empty` | a message is taken as soon as there is one; there is none now |

@@ -111,6 +111,7 @@ impl Run<'_> {
             "publish" => self.publish(&target, arguments),
             "get" => self.get(&target, arguments),
             "take" => self.take(&target, arguments),
+            "wait" => self.wait(&target, arguments),
             "unroutable" => self.unroutable(&target, arguments),
             "missing" | "exists" => self.existence(&target, word == "exists", arguments),
             _ => {
@@ -240,6 +241,14 @@ impl Run<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Reads over methods of this name until one is as expected.
+    fn wait(&mut self, target: &Target, rest: &[String]) -> Result<(), String> {
+        self.until(|run| match run.expect(target, rest, false) {
+            Err(error) if error.starts_with("another ") => Ok(Err(error)),
+            other => other.map(Ok),
+        })
     }
 
     fn check_content(&mut self, got: &Received, words: &[String]) -> Result<(), String> {
@@ -648,9 +657,9 @@ fn tables(fields: [(String, Value); 4]) -> Vec<(String, Value)> {
 
 /// Reply code, text and method of a close are as expected.
 fn check_close(got: &Received, wanted: &str, ids: (u16, u16)) -> Result<(), String> {
-    let (code, text) = wanted.split_once(' ').unwrap_or((wanted, "..."));
+    let (code, text) = wanted.split_once(' ').unwrap_or((wanted, ""));
     let code: u16 = code.parse().map_err(|_| format!("{code} is no reply code"))?;
-    let text = ReplyCode(code).text(text);
+    let text = if text.is_empty() { "...".into() } else { ReplyCode(code).text(text) };
     let right = got.number("code") == i64::from(code)
         && glob(&text, &got.text("text"))
         && got.number("class") == i64::from(ids.0)
