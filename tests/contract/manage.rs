@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::support::{Server, warren};
 
@@ -82,7 +83,11 @@ impl Broker {
         })
     }
 
+    /// One at a time: RabbitMQ notes which virtual hosts are traced in one list, which it reads, changes and
+    /// writes back, so that of two changes at once it may lose one.
     fn request(&self, verb: &str, path: &str, body: &str) -> Result<u16, String> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |error: std::io::Error| format!("{}: {error}", self.api);
         let mut stream = TcpStream::connect(&self.api).map_err(failed)?;
         // guest:guest

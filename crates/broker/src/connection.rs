@@ -24,7 +24,7 @@ use warren_amqp::constants::{
 };
 use warren_amqp::frame::{self, Frame, FrameReader};
 use warren_amqp::method::{EncodeMethod, channel, connection, method_name};
-use warren_amqp::{DecodeError, Method, ReplyCode};
+use warren_amqp::{DecodeError, Fault, Method, ReplyCode};
 use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
 
 use crate::channel::ChannelKey;
@@ -440,7 +440,9 @@ impl SessionState {
         let (class_id, method_id) = method_ids(payload);
         let method = Method::decode(payload).map_err(|error| {
             tracing::warn!(%error, "a method cannot be decoded");
-            (undecodable(&error, payload), class_id, method_id)
+            let exception = undecodable(&error, payload);
+            let (class_id, method_id) = exception.ids.unwrap_or((class_id, method_id));
+            (exception, class_id, method_id)
         })?;
         let result = if channel == 0 {
             self.connection_method(engine, method)
@@ -510,6 +512,9 @@ impl SessionState {
 /// A method that is none, in RabbitMQ's words: the octets after its numbers.
 fn undecodable(error: &DecodeError, payload: &[u8]) -> Exception {
     match error.reply_code() {
+        _ if error.fault == Fault::NotUtf8 => {
+            Exception::hard(ReplyCode::FRAME_ERROR, "Malformed UTF-8 in shortstr").at(0, 0)
+        }
         ReplyCode::FRAME_ERROR => {
             let fields = erlang::octets(payload.get(4..).unwrap_or_default());
             Exception::hard(ReplyCode::FRAME_ERROR, format!("cannot decode {fields}"))

@@ -25,6 +25,7 @@ mod trace;
 mod vhosts;
 
 pub(crate) use declare::refuse_default;
+pub(crate) use trace::NODE;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};

@@ -7,7 +7,7 @@ use warren_amqp::{FieldTable, Method, ReplyCode};
 use warren_reactor::Transport;
 
 use super::{SessionState, Stage};
-use crate::engine::Engine;
+use crate::engine::{Engine, NODE};
 use crate::exception::Exception;
 use crate::limits::Limits;
 
@@ -196,8 +196,10 @@ fn server_properties() -> FieldTable {
         "basic.nack",
         "consumer_cancel_notify",
         "connection.blocked",
+        "consumer_priorities",
         "authentication_failure_close",
         "per_consumer_qos",
+        "direct_reply_to",
     ];
     let capabilities = capabilities
         .into_iter()
@@ -209,6 +211,7 @@ fn server_properties() -> FieldTable {
         .with("copyright", "Copyright (c) The Warren contributors")
         .with("information", "Licensed under Apache-2.0 or MIT")
         .with("capabilities", capabilities)
+        .with("cluster_name", NODE)
 }
 
 /// RFC 4616: an identity to act for, the user, the password, between zeros. Nobody acts for another here.

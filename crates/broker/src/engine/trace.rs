@@ -18,7 +18,7 @@ use crate::message::{Content, Entry};
 use crate::queue::QueueKey;
 
 /// What this server is called where RabbitMQ names the node of a cluster.
-pub(super) const NODE: &str = "warren@localhost";
+pub(crate) const NODE: &str = "warren@localhost";
 
 /// What is told of a message.
 struct Tap {

@@ -311,6 +311,8 @@ fn what_is_no_frame_or_no_method() {
     check(b"\x08\0\x01\0\0\0\0\xce", 505, heartbeat, (0, 0));
     let short = "FRAME_ERROR - cannot decode <<0,0>>";
     check(b"\x01\0\x01\0\0\0\x06\0\x3c\0\x46\0\0\xce", 501, short, (60, 70));
+    let no_text = "FRAME_ERROR - Malformed UTF-8 in shortstr";
+    check(b"\x01\0\x01\0\0\0\x09\0\x3c\0\x46\0\0\x01\xff\0\xce", 501, no_text, (0, 0));
     let on_channel_0 = "UNEXPECTED_FRAME - type 3, all octets = <<\"x\">>";
     check(b"\x03\0\0\0\0\0\x01x\xce", 505, on_channel_0, (0, 0));
     let stray = "UNEXPECTED_FRAME - expected method frame, got non method frame instead";
