@@ -262,6 +262,7 @@ mod tests {
                 routing_key: "".into(),
                 content: Content::new(vec![0, 0], 2),
                 expires_ms: u64::MAX,
+                published_ms: 0,
                 stored: false,
             });
             let entry = Entry {

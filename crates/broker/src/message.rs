@@ -17,6 +17,8 @@ pub(crate) struct Message {
     pub(crate) content: Content,
     /// When it expires, in milliseconds since 1970; `u64::MAX`: never.
     pub(crate) expires_ms: u64,
+    /// When it came in, in milliseconds since 1970; 0: none of its queues asks, having no time to live of its own.
+    pub(crate) published_ms: u64,
     /// Whether it was written to the store, for its durable queues.
     pub(crate) stored: bool,
 }

@@ -113,9 +113,9 @@ impl Queue {
         }
     }
 
-    /// Appends a message that came in at `now_ms`.
-    pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool, now_ms: u64) {
-        self.push_counted(message, redelivered, 0, now_ms);
+    /// Appends a message.
+    pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool) {
+        self.push_counted(message, redelivered, 0);
     }
 
     /// Appends a message that has come back so many times.
@@ -124,26 +124,16 @@ impl Queue {
         message: Rc<Message>,
         redelivered: bool,
         delivery_count: u32,
-        now_ms: u64,
     ) {
         let position = self.next_position;
         self.next_position += 1;
-        let entry = self.entry(message, position, redelivered, now_ms);
+        let entry = self.entry(message, position, redelivered);
         self.ready.push(Entry { delivery_count, ..entry });
     }
 
     /// A message as this queue sees it.
-    pub(crate) fn entry(
-        &self,
-        message: Rc<Message>,
-        position: u64,
-        redelivered: bool,
-        now_ms: u64,
-    ) -> Entry {
-        let mut expires_ms = message.expires_ms;
-        if let Some(ttl_ms) = self.settings.message_ttl_ms {
-            expires_ms = expires_ms.min(now_ms.saturating_add(ttl_ms));
-        }
+    pub(crate) fn entry(&self, message: Rc<Message>, position: u64, redelivered: bool) -> Entry {
+        let expires_ms = self.expires_ms(&message);
         let priority = match self.settings.priority_max {
             0 => 0,
             max => {
@@ -152,6 +142,17 @@ impl Queue {
             }
         };
         Entry { message, position, redelivered, priority, delivery_count: 0, expires_ms }
+    }
+
+    /// When a message expires here.
+    fn expires_ms(&self, message: &Message) -> u64 {
+        match self.settings.message_ttl_ms {
+            // Not of the time to live that the queue has got since.
+            Some(ttl_ms) if message.published_ms != 0 => {
+                message.expires_ms.min(message.published_ms.saturating_add(ttl_ms))
+            }
+            _ => message.expires_ms,
+        }
     }
 
     /// Takes a message out if its time was over at `limit_ms` and nothing stands before it.
@@ -224,6 +225,7 @@ mod tests {
             routing_key: "".into(),
             content,
             expires_ms: u64::MAX,
+            published_ms: 0,
             stored: false,
         })
     }
@@ -232,7 +234,7 @@ mod tests {
     fn what_is_put_back_goes_to_its_old_place() {
         let mut queue = Queue::new(1, &VhostRef::nowhere(), "q");
         for id in 0..6 {
-            queue.push(message(id), false, 0);
+            queue.push(message(id), false);
         }
         let mut taken: Vec<_> = (0..4).map(|_| queue.pop().unwrap()).collect();
         queue.put_back(taken.remove(2));

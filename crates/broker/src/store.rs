@@ -8,7 +8,8 @@
 //!   confirms <------------- "batch n is on disk" --+
 //! ```
 //! The hub never waits for the disk. Definitions are committed before the messages of the same batch, so no message
-//! on disk belongs to a queue that is not. The format is described in `docs/store-format.md`.
+//! on disk belongs to a queue that is not; and the end of a queue after the messages of the batches before it, so that
+//! what has gone on to another queue is there when the first one is not. The format is described in `docs/store-format.md`.
 
 mod definitions;
 mod flusher;
@@ -149,10 +150,23 @@ pub(crate) enum Definition {
     Delete(RecordKey),
 }
 
+impl Definition {
+    /// Messages go with it.
+    fn ends_messages(&self) -> bool {
+        match self {
+            Self::DeleteQueue(_) => true,
+            Self::DeleteExchange { schedule, .. } => *schedule != 0,
+            _ => false,
+        }
+    }
+}
+
 /// A message that was on disk.
 pub(crate) struct RecoveredMessage {
     pub(crate) id: u64,
     pub(crate) expires_ms: u64,
+    /// 0: not known.
+    pub(crate) published_ms: u64,
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
     pub(crate) content: Content,
@@ -168,6 +182,14 @@ pub(crate) struct RecoveredPlace {
     pub(crate) redelivered: bool,
     /// How often it came back.
     pub(crate) delivery_count: u32,
+    /// Until when it waits, in milliseconds since 1970; 0: it does not.
+    pub(crate) due_ms: u64,
+}
+
+impl RecoveredPlace {
+    fn new(queue: u64) -> Self {
+        Self { queue, redelivered: false, delivery_count: 0, due_ms: 0 }
+    }
 }
 
 /// Everything that was on disk.
@@ -235,6 +257,10 @@ impl Store {
 
     /// Changes the definitions. The batch with which the change will be on disk.
     pub(crate) fn define(&mut self, definition: Definition) -> u64 {
+        if definition.ends_messages() && !self.batch.records.is_empty() {
+            // They may be the copies of what goes with it: those are to be on disk first.
+            self.commit();
+        }
         self.batch.definitions.push(definition);
         self.batch.number
     }
@@ -256,9 +282,10 @@ impl Store {
         record::encode(&mut self.batch.records, &LogRecord::Delivered { queue, message });
     }
 
-    /// A message has come back to a queue for the `count`th time.
-    pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32) {
-        record::encode(&mut self.batch.records, &LogRecord::Counted { queue, message, count });
+    /// A message has come back to a queue for the `count`th time, where it waits until `due_ms`, if that is not 0.
+    pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32, due_ms: u64) {
+        let counted = LogRecord::Counted { queue, message, count, due_ms };
+        record::encode(&mut self.batch.records, &counted);
     }
 
     /// What is to be in common of a new stream.

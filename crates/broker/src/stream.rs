@@ -137,6 +137,7 @@ impl Stream {
             routing_key: "".into(),
             content: Content::new(NO_PROPERTIES.to_vec(), NO_PROPERTIES.len()),
             expires_ms: u64::MAX,
+            published_ms: 0,
             stored: false,
         });
         let delivered = Entry {

@@ -61,6 +61,12 @@ pub(crate) struct Letter {
     stays: Option<Vec<QueueKey>>,
 }
 
+impl Letter {
+    pub(super) fn is_of(&self, queue: QueueKey) -> bool {
+        self.queue == queue
+    }
+}
+
 /// The letters of a queue that nobody takes.
 #[derive(Default)]
 pub(crate) struct Staying {

@@ -33,6 +33,7 @@ impl Engine {
                 routing_key: publish.routing_key.clone(),
                 content,
                 expires_ms: due_ms,
+                published_ms: 0,
                 stored: false,
             };
             let Some(delays) = self.exchanges.get(key).and_then(|exchange| exchange.delays())

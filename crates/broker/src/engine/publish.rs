@@ -133,16 +133,20 @@ impl Engine {
     /// The same, for a message that was published somewhere else.
     pub(super) fn enter_queues_as(&mut self, publish: Publish, exchange: Rc<str>) -> (u64, bool) {
         self.last_message_id += 1;
+        let (mut limited, mut timed) = (false, false);
+        for queue in self.targets.iter().filter_map(|key| self.queues.get(*key)) {
+            limited |= queue.limited;
+            timed |= queue.settings.message_ttl_ms.is_some();
+        }
         let mut message = Message {
             id: self.last_message_id,
             exchange,
             routing_key: publish.routing_key,
             expires_ms: self.expires_ms(&publish.content),
+            published_ms: if timed { self.now_ms } else { 0 },
             content: publish.content,
             stored: false,
         };
-        let limited =
-            self.targets.iter().any(|key| self.queues.get(*key).is_some_and(|queue| queue.limited));
         let refused = limited && self.refuse(&message);
         let mut waits_for = self.store_message(&mut message);
         let message = Rc::new(message);
@@ -153,7 +157,7 @@ impl Engine {
                     waits_for = waits_for.max(self.append_to_stream(key, &message));
                     continue;
                 }
-                queue.push(message.clone(), false, self.now_ms);
+                queue.push(message.clone(), false);
             }
             self.mark(key);
         }
@@ -190,7 +194,7 @@ impl Engine {
                 return true;
             }
             if queue.settings.overflow == Overflow::RejectPublishDlx {
-                let entry = queue.entry(Rc::new(message.clone()), 0, false, self.now_ms);
+                let entry = queue.entry(Rc::new(message.clone()), 0, false);
                 self.post(*key, entry, Reason::MaxLength, true);
             }
             false

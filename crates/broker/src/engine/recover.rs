@@ -133,6 +133,11 @@ impl Engine {
                 routing_key: recovered.routing_key.into(),
                 content: recovered.content,
                 expires_ms: recovered.expires_ms,
+                published_ms: match recovered.published_ms {
+                    // No queue had a time to live then: what one has now begins now.
+                    0 => self.now_ms,
+                    published_ms => published_ms,
+                },
                 stored: true,
             });
             for place in recovered.queues {
@@ -146,7 +151,7 @@ impl Engine {
                         queue.delivered = queue.delivered.max(message.id);
                     }
                     let (redelivered, count) = (place.redelivered, place.delivery_count);
-                    queue.push_counted(message.clone(), redelivered, count, self.now_ms);
+                    queue.push_counted(message.clone(), redelivered, count);
                 }
             }
         }

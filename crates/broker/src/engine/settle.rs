@@ -98,7 +98,7 @@ impl Engine {
                     && let Some(store) = &mut self.store
                 {
                     let (message, count) = (unacked.entry.message.id, unacked.entry.delivery_count);
-                    store.counted(queue.id, message, count);
+                    store.counted(queue.id, message, count, 0);
                 }
                 queue.put_back(unacked.entry);
             }

@@ -158,6 +158,7 @@ mod tests {
             routing_key: "k".into(),
             content,
             expires_ms: due_ms,
+            published_ms: 0,
             stored: false,
         };
         Entry {

@@ -293,6 +293,7 @@ mod tests {
             routing_key: "".into(),
             content,
             expires_ms: u64::MAX,
+            published_ms: 0,
             stored: false,
         });
         Entry {

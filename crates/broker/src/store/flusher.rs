@@ -162,33 +162,49 @@ impl Writer {
 
     /// Writes what has come, and what could not be written before.
     pub(super) fn write(&mut self, batches: Vec<Batch>) -> Result<(), String> {
-        for mut batch in batches {
-            self.jobs.append(&mut batch.streams);
+        for batch in batches {
             self.bytes += batch.records.len();
             self.awaited |= batch.publishes;
             self.unsynced.push(batch);
         }
-        self.define().map_err(|error| format!("definitions: {error}"))?;
-        // First: in the log may stand that a message has left a queue, which went on to a stream.
-        self.streams.write(self.jobs.drain(..))?;
-        self.append().map_err(|error| {
-            self.written = 0;
-            format!("message log: {error}")
-        })?;
-        for queue in self.deleted.drain(..) {
-            self.log.drop_queue(queue);
+        loop {
+            let end = self.next_end();
+            self.define(end).map_err(|error| format!("definitions: {error}"))?;
+            // First: in the log may stand that a message has left a queue, which went on to a stream.
+            self.streams.write(self.jobs.drain(..))?;
+            let all = end == self.unsynced.len();
+            self.append(end, !all).map_err(|error| {
+                self.written = 0;
+                format!("message log: {error}")
+            })?;
+            for queue in self.deleted.drain(..) {
+                self.log.drop_queue(queue);
+            }
+            if all {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
-    fn define(&mut self) -> rusqlite::Result<()> {
-        let fresh = &self.unsynced[self.defined..];
+    /// Up to where batches may go together: before the next that ends a queue everything is to be on disk.
+    fn next_end(&self) -> usize {
+        let ends = |batch: &Batch| batch.definitions.iter().any(Definition::ends_messages);
+        let first = self.defined.max(1);
+        let next = self.unsynced.iter().skip(first).position(ends);
+        next.map_or(self.unsynced.len(), |next| first + next)
+    }
+
+    fn define(&mut self, end: usize) -> rusqlite::Result<()> {
+        let fresh = &mut self.unsynced[self.defined..end];
         let changes: Vec<Definition> =
             fresh.iter().flat_map(|batch| batch.definitions.iter().cloned()).collect();
         if !changes.is_empty() {
             self.definitions.apply(&changes)?;
         }
-        self.defined = self.unsynced.len();
+        for batch in fresh {
+            self.jobs.append(&mut batch.streams);
+        }
+        self.defined = end;
         self.deleted.extend(changes.iter().filter_map(|change| match change {
             Definition::DeleteQueue(queue) => Some(*queue),
             Definition::DeleteExchange { schedule, .. } if *schedule != 0 => Some(*schedule),
@@ -197,18 +213,21 @@ impl Writer {
         Ok(())
     }
 
-    fn append(&mut self) -> io::Result<()> {
+    /// Writes the records up to the batch `end`, and syncs them if somebody waits for that.
+    fn append(&mut self, end: usize, awaited: bool) -> io::Result<()> {
         if self.written == 0 {
             self.log.cut_unsynced()?;
         }
-        for batch in &self.unsynced[self.written..] {
+        for batch in &self.unsynced[self.written..end] {
             self.log.append(&batch.records)?;
             self.written += 1;
         }
-        if self.awaited || UNSYNCED_BYTES_MAX <= self.bytes {
+        if awaited || self.awaited || UNSYNCED_BYTES_MAX <= self.bytes {
             self.log.sync()?;
-            self.unsynced.clear();
-            (self.defined, self.written, self.bytes, self.awaited) = (0, 0, 0, false);
+            self.unsynced.drain(..end);
+            (self.defined, self.written) = (0, 0);
+            self.bytes = self.unsynced.iter().map(|batch| batch.records.len()).sum();
+            self.awaited = self.unsynced.iter().any(|batch| batch.publishes);
         }
         Ok(())
     }

@@ -21,8 +21,8 @@ use super::{Recovered, RecoveredMessage, RecoveredPlace, StoreError};
 use crate::message::Content;
 
 const MAGIC: [u8; 8] = *b"WRNMSGS\0";
-const FORMAT: u32 = 2;
-/// The oldest format that is read: it has no counts of deliveries.
+const FORMAT: u32 = 3;
+/// The oldest format that is read: it has no counts of deliveries. The second has no times of publishing.
 const FORMAT_MIN: u32 = 1;
 /// Magic, format, four octets of zero, and the last message id before this segment.
 const SEGMENT_HEADER_BYTES: usize = 24;
@@ -58,8 +58,8 @@ pub(super) struct Log {
     live: FxHashMap<u64, Live>,
     /// Per queue, the last message that may have been delivered.
     delivered: FxHashMap<u64, u64>,
-    /// Per queue and message, how often it came back; only for those that did.
-    counts: FxHashMap<(u64, u64), u32>,
+    /// Per queue and message, how often it came back, and until when it waits; only for those that did.
+    counts: FxHashMap<(u64, u64), (u32, u64)>,
     last_message_id: u64,
     /// How many bytes more the disk takes.
     #[cfg(test)]
@@ -114,7 +114,7 @@ impl Log {
                     let last = delivered.get(&place.queue);
                     place.redelivered = last.is_some_and(|last| message.id <= *last);
                     let count = counts.get(&(place.queue, message.id));
-                    place.delivery_count = count.copied().unwrap_or(0);
+                    (place.delivery_count, place.due_ms) = count.copied().unwrap_or_default();
                 }
                 message
             })
@@ -196,10 +196,10 @@ impl Log {
                     let last = self.delivered.entry(queue).or_default();
                     *last = message.max(*last);
                 }
-                Record::Counted { queue, message, count } => {
+                Record::Counted { queue, message, count, due_ms } => {
                     let live = self.live.get(&message);
                     if live.is_some_and(|live| live.queues.contains(&queue)) {
-                        self.counts.insert((queue, message), count);
+                        self.counts.insert((queue, message), (count, due_ms));
                     }
                 }
             }
@@ -320,6 +320,7 @@ impl Log {
                 Record::Publish {
                     message,
                     expires_ms,
+                    published_ms,
                     exchange,
                     routing_key,
                     properties,
@@ -335,8 +336,8 @@ impl Log {
             };
             let queues = live.queues.clone();
             for queue in &queues {
-                if let Some(count) = self.counts.get(&(*queue, message)) {
-                    let counted = Record::Counted { queue: *queue, message, count: *count };
+                if let Some((count, due_ms)) = self.counts.get(&(*queue, message)).copied() {
+                    let counted = Record::Counted { queue: *queue, message, count, due_ms };
                     record::encode(&mut records, &counted);
                 }
                 if let Some(last) = self.delivered.get(queue)
@@ -352,6 +353,7 @@ impl Log {
                 &Record::Publish {
                     message,
                     expires_ms,
+                    published_ms,
                     queues,
                     exchange,
                     routing_key,
@@ -412,7 +414,7 @@ struct Scan {
     /// By id, which is the order of publishing.
     messages: BTreeMap<u64, (RecoveredMessage, Live)>,
     delivered: FxHashMap<u64, u64>,
-    counts: FxHashMap<(u64, u64), u32>,
+    counts: FxHashMap<(u64, u64), (u32, u64)>,
     last_message_id: u64,
     /// Of the last segment.
     format: Option<u32>,
@@ -501,6 +503,7 @@ impl Scan {
             Record::Publish {
                 message: id,
                 expires_ms,
+                published_ms,
                 queues,
                 exchange,
                 routing_key,
@@ -511,7 +514,7 @@ impl Scan {
                 let queues: Vec<RecoveredPlace> = queues
                     .into_iter()
                     .filter(|queue| self.queues.contains(queue))
-                    .map(|queue| RecoveredPlace { queue, redelivered: false, delivery_count: 0 })
+                    .map(RecoveredPlace::new)
                     .collect();
                 if queues.is_empty() {
                     // A message that was written again stands for itself, not for its first record.
@@ -522,6 +525,7 @@ impl Scan {
                 let message = RecoveredMessage {
                     id,
                     expires_ms,
+                    published_ms,
                     exchange: exchange.into(),
                     routing_key: routing_key.into(),
                     content,
@@ -543,9 +547,9 @@ impl Scan {
                 let last = self.delivered.entry(queue).or_default();
                 *last = message.max(*last);
             }
-            Record::Counted { queue, message, count } => {
+            Record::Counted { queue, message, count, due_ms } => {
                 if self.queues.contains(&queue) {
-                    self.counts.insert((queue, message), count);
+                    self.counts.insert((queue, message), (count, due_ms));
                 }
             }
         }

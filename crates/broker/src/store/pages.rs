@@ -3,7 +3,7 @@
 //! ```text
 //!   unlinked file   | entry | entry | ... | gap to 4096 | entry | ...      one file for all queues
 //!   entry: position u64 | id u64 | expires u64 | message expires u64 | deliveries u32 | priority u8 | flags u8 |
-//!          exchange, routing key, properties, body: size u32, octets each
+//!          if flagged so, published u64 | exchange, routing key, properties, body: size u32, octets each
 //! ```
 //! A page is the overflow of memory and no promise: the log has what is durable, and the system forgets the file
 //! with the process. Transient messages are paged in the same way for that reason. Writing and reading go
@@ -29,6 +29,7 @@ const FILE_BYTES: u64 = 1 << 40;
 const NAME: &str = "pages.tmp";
 const REDELIVERED: u8 = 1;
 const STORED: u8 = 2;
+const DATED: u8 = 4;
 
 /// When entries leave memory.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +186,12 @@ fn encode(out: &mut Vec<u8>, entry: &Entry) {
     out.extend_from_slice(&entry.delivery_count.to_le_bytes());
     out.push(entry.priority);
     let redelivered = if entry.redelivered { REDELIVERED } else { 0 };
-    out.push(redelivered | if message.stored { STORED } else { 0 });
+    let stored = if message.stored { STORED } else { 0 };
+    let dated = if message.published_ms == 0 { 0 } else { DATED };
+    out.push(redelivered | stored | dated);
+    if dated != 0 {
+        out.extend_from_slice(&message.published_ms.to_le_bytes());
+    }
     let (exchange, key) = (message.exchange.as_bytes(), message.routing_key.as_bytes());
     for part in [exchange, key, message.content.properties(), message.content.body()] {
         out.extend_from_slice(&(part.len() as u32).to_le_bytes());
@@ -198,6 +204,7 @@ fn decode(reader: &mut Reader<'_>, exchange: &mut Rc<str>) -> Option<Entry> {
     let (position, id) = (reader.u64()?, reader.u64()?);
     let (expires_ms, message_expires_ms) = (reader.u64()?, reader.u64()?);
     let (delivery_count, priority, flags) = (reader.u32()?, reader.u8()?, reader.u8()?);
+    let published_ms = if flags & DATED == 0 { 0 } else { reader.u64()? };
     let mut part = || {
         let size = reader.u32()?;
         reader.take(size as usize)
@@ -213,6 +220,7 @@ fn decode(reader: &mut Reader<'_>, exchange: &mut Rc<str>) -> Option<Entry> {
         routing_key: key.into(),
         content: Content::new([properties, body].concat(), properties.len()),
         expires_ms: message_expires_ms,
+        published_ms,
         stored: flags & STORED != 0,
     });
     let redelivered = flags & REDELIVERED != 0;

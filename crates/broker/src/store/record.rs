@@ -8,6 +8,8 @@
 //! ack:       2 | queue u64 | id u64
 //! delivered: 3 | queue u64 | id u64
 //! counted:   4 | queue u64 | id u64 | count u32                                      since format 2
+//! dated:     5 | id u64 | expires_ms u64 | published_ms u64 | queue count u32 | ...   since format 3: a publish
+//! waits:     6 | queue u64 | id u64 | count u32 | due_ms u64                         since format 3
 //! ```
 
 use super::framing::{Framed, Reader, begin, end, put_octets, put_short_str, unframe};
@@ -18,6 +20,8 @@ const PUBLISH: u8 = 1;
 const ACK: u8 = 2;
 const DELIVERED: u8 = 3;
 const COUNTED: u8 = 4;
+const DATED: u8 = 5;
+const WAITS: u8 = 6;
 
 /// One record, borrowing from the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Record<'a> {
         message: u64,
         /// Milliseconds since 1970; `u64::MAX`: never.
         expires_ms: u64,
+        /// When it came in, in milliseconds since 1970; 0: none of its queues asks.
+        published_ms: u64,
         /// For which queues.
         queues: Vec<u64>,
         /// Where it was published.
@@ -61,6 +67,8 @@ pub enum Record<'a> {
         message: u64,
         /// Deliveries that came back.
         count: u32,
+        /// Until when it waits there, in milliseconds since 1970; 0: it does not.
+        due_ms: u64,
     },
 }
 
@@ -92,8 +100,9 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
 pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
     let mut reader = Reader(payload);
     let record = match reader.u8()? {
-        PUBLISH => {
+        kind @ (PUBLISH | DATED) => {
             let (message, expires_ms) = (reader.u64()?, reader.u64()?);
+            let published_ms = if kind == DATED { reader.u64()? } else { 0 };
             let count = reader.u32()? as usize;
             let queues = reader.take(count.checked_mul(8)?)?;
             let queues = queues
@@ -103,12 +112,23 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
             let (exchange, routing_key) = (reader.short_str()?, reader.short_str()?);
             let properties = reader.octets()?;
             let body = reader.take(reader.0.len())?;
-            Record::Publish { message, expires_ms, queues, exchange, routing_key, properties, body }
+            Record::Publish {
+                message,
+                expires_ms,
+                published_ms,
+                queues,
+                exchange,
+                routing_key,
+                properties,
+                body,
+            }
         }
         ACK => Record::Ack { queue: reader.u64()?, message: reader.u64()? },
         DELIVERED => Record::Delivered { queue: reader.u64()?, message: reader.u64()? },
-        COUNTED => {
-            Record::Counted { queue: reader.u64()?, message: reader.u64()?, count: reader.u32()? }
+        kind @ (COUNTED | WAITS) => {
+            let (queue, message, count) = (reader.u64()?, reader.u64()?, reader.u32()?);
+            let due_ms = if kind == WAITS { reader.u64()? } else { 0 };
+            Record::Counted { queue, message, count, due_ms }
         }
         _ => return None,
     };
@@ -122,15 +142,19 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
         Record::Publish {
             message,
             expires_ms,
+            published_ms,
             queues,
             exchange,
             routing_key,
             properties,
             body,
         } => {
-            out.push(PUBLISH);
+            out.push(if *published_ms == 0 { PUBLISH } else { DATED });
             out.extend_from_slice(&message.to_le_bytes());
             out.extend_from_slice(&expires_ms.to_le_bytes());
+            if *published_ms != 0 {
+                out.extend_from_slice(&published_ms.to_le_bytes());
+            }
             out.extend_from_slice(&(queues.len() as u32).to_le_bytes());
             for queue in queues {
                 out.extend_from_slice(&queue.to_le_bytes());
@@ -145,11 +169,14 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
             out.extend_from_slice(&queue.to_le_bytes());
             out.extend_from_slice(&message.to_le_bytes());
         }
-        Record::Counted { queue, message, count } => {
-            out.push(COUNTED);
+        Record::Counted { queue, message, count, due_ms } => {
+            out.push(if *due_ms == 0 { COUNTED } else { WAITS });
             out.extend_from_slice(&queue.to_le_bytes());
             out.extend_from_slice(&message.to_le_bytes());
             out.extend_from_slice(&count.to_le_bytes());
+            if *due_ms != 0 {
+                out.extend_from_slice(&due_ms.to_le_bytes());
+            }
         }
     }
     end(out, at);
@@ -161,6 +188,7 @@ pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64
         &Record::Publish {
             message: message.id,
             expires_ms: message.expires_ms,
+            published_ms: message.published_ms,
             queues: queues.to_vec(),
             exchange: &message.exchange,
             routing_key: &message.routing_key,

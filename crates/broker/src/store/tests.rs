@@ -35,6 +35,7 @@ fn message(id: u64, body: &[u8]) -> Message {
         routing_key: "a.b".into(),
         content: Content::new([&[0, 0], body].concat(), 2),
         expires_ms: u64::MAX,
+        published_ms: 0,
         stored: true,
     }
 }
@@ -56,7 +57,7 @@ fn only_segment(folder: &Path) -> std::path::PathBuf {
 
 /// A place in queue 1.
 fn place(redelivered: bool, delivery_count: u32) -> RecoveredPlace {
-    RecoveredPlace { queue: 1, redelivered, delivery_count }
+    RecoveredPlace { queue: 1, redelivered, delivery_count, due_ms: 0 }
 }
 
 #[test]
@@ -67,10 +68,10 @@ fn counts_of_deliveries_outlive_restarts_and_compaction() {
     let body = vec![b'x'; 1024 * 1024];
     store.publish(&message(1, &body), &[1]);
     store.publish(&message(2, &body), &[1]);
-    store.counted(1, 1, 1);
-    store.counted(1, 2, 5);
+    store.counted(1, 1, 1, 0);
+    store.counted(1, 2, 5, 0);
     store.commit();
-    store.counted(1, 1, 2);
+    store.counted(1, 1, 2, 0);
     store.ack(1, 2);
     store.close();
     let (mut store, recovered) = open(folder.path());
@@ -89,6 +90,33 @@ fn counts_of_deliveries_outlive_restarts_and_compaction() {
 }
 
 #[test]
+fn times_outlive_restarts_and_compaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    let body = vec![b'x'; 1024 * 1024];
+    store.publish(&Message { published_ms: 77, ..message(1, b"") }, &[1]);
+    store.publish(&message(2, b""), &[1]);
+    store.counted(1, 1, 3, 0);
+    store.counted(1, 1, 4, 99);
+    store.commit();
+    for id in 3..=80 {
+        store.publish(&message(id, &body), &[1]);
+        store.commit();
+        store.ack(1, id);
+    }
+    store.close();
+    assert!(!only_segment(folder.path()).exists(), "nothing was compacted");
+    let (store, recovered) = open(folder.path());
+    let times = |at: usize| {
+        let message = &recovered.messages[at];
+        (message.published_ms, message.queues[0].delivery_count, message.queues[0].due_ms)
+    };
+    assert_eq!((times(0), times(1)), ((77, 4, 99), (0, 0, 0)));
+    store.close();
+}
+
+#[test]
 fn a_segment_of_the_first_format_is_read_and_not_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _) = open(folder.path());
@@ -101,7 +129,7 @@ fn a_segment_of_the_first_format_is_read_and_not_written_to() {
     fs::write(&path, &bytes).unwrap();
     let (mut store, recovered) = open(folder.path());
     assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1])]));
-    store.counted(1, 1, 1);
+    store.counted(1, 1, 1, 0);
     store.publish(&message(2, b"new"), &[1]);
     store.close();
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -236,7 +264,7 @@ fn a_file_of_another_format_is_not_touched() {
     bytes[8] = 9;
     fs::write(&path, &bytes).unwrap();
     let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
-    assert!(error.to_string().contains("is of format 9; this server reads format 2"), "{error}");
+    assert!(error.to_string().contains("is of format 9; this server reads format 3"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -302,6 +330,48 @@ fn writing_goes_on_when_the_disk_has_room_again() {
         assert_eq!(recovered.damage, [""; 0]);
         store.close();
     }
+}
+
+/// What has gone on from a queue to another one is on disk before the queue's end is.
+#[test]
+fn a_queue_ends_after_the_messages_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recovered = Recovered::default();
+    let definitions =
+        Definitions::open(&folder.path().join("definitions.sqlite"), &mut recovered).unwrap();
+    let log = Log::open(&folder.path().join("messages"), &mut recovered).unwrap();
+    let streams = folder.path().join("streams");
+    let (streams, _) = stream::Writer::open(&streams, &[], &mut recovered.damage).unwrap();
+    let mut writer = Writer::new(log, streams, definitions);
+    let mut first = Batch::new(1);
+    first.definitions = vec![queue(1), queue(2)];
+    record::encode_publish(&mut first.records, &message(1, b"original"), &[1]);
+    first.publishes = true;
+    writer.write(vec![first]).unwrap();
+    let mut copied = Batch::new(2);
+    record::encode_publish(&mut copied.records, &message(2, b"copy"), &[2]);
+    record::encode(&mut copied.records, &Record::Ack { queue: 1, message: 1 });
+    let mut ended = Batch::new(3);
+    ended.definitions = vec![Definition::DeleteQueue(1), queue(3)];
+    record::encode_publish(&mut ended.records, &message(3, b"later"), &[3]);
+    // The disk is full in the middle of the copy: the process dies then.
+    writer.log.room = Some(5);
+    assert!(writer.write(vec![copied, ended]).is_err());
+    let read = |folder: &Path| {
+        let mut found = Recovered::default();
+        Definitions::open(&folder.join("definitions.sqlite"), &mut found).unwrap();
+        found.queues.iter().map(|queue| queue.id).collect::<Vec<_>>()
+    };
+    assert_eq!(read(folder.path()), [1, 2]);
+    // It has room again.
+    writer.log.room = None;
+    writer.write(Vec::new()).unwrap();
+    assert_eq!(read(folder.path()), [2, 3]);
+    writer.write(vec![Batch { publishes: true, ..Batch::new(4) }]).unwrap();
+    drop(writer);
+    let (store, recovered) = open(folder.path());
+    assert_eq!(contents(&recovered), BTreeMap::from([(2, vec![2]), (3, vec![3])]));
+    store.close();
 }
 
 #[derive(Clone, Debug)]
@@ -386,6 +456,7 @@ proptest! {
     #[test]
     fn records_come_back_as_they_were(
         ids in any::<(u64, u64, u64)>(),
+        published_ms in prop_oneof![Just(0), any::<u64>()],
         queues in prop::collection::vec(any::<u64>(), 0..5),
         texts in ("[a-z.]{0,255}", "\\PC{0,60}"),
         properties in prop::collection::vec(any::<u8>(), 0..50),
@@ -395,6 +466,7 @@ proptest! {
             Record::Publish {
                 message: ids.0,
                 expires_ms: ids.1,
+                published_ms,
                 queues,
                 exchange: &texts.0,
                 routing_key: &texts.1,
@@ -403,7 +475,8 @@ proptest! {
             },
             Record::Ack { queue: ids.0, message: ids.2 },
             Record::Delivered { queue: ids.1, message: ids.2 },
-            Record::Counted { queue: ids.1, message: ids.2, count: ids.0 as u32 },
+            Record::Counted { queue: ids.1, message: ids.2, count: ids.0 as u32, due_ms: 0 },
+            Record::Counted { queue: ids.1, message: ids.2, count: 1, due_ms: ids.0 | 1 },
         ];
         let mut bytes = Vec::new();
         for record in &records {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use warren_amqp::method::{basic, confirm, exchange, queue, tx};
 use warren_amqp::{BasicProperties, FieldTable, ReplyCode};
@@ -12,10 +12,15 @@ use crate::store::Store;
 
 /// A server on a folder, and the news of its store, which the test hands on when it likes.
 fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
+    open_at(folder, Server::new().now)
+}
+
+fn open_at(folder: &Path, now: SystemTime) -> (Server, Receiver<Result<u64, String>>) {
     let (sender, news) = mpsc::channel();
     let on_sync = move |outcome| drop(sender.send(outcome));
     let (store, recovered) = Store::open(folder, Box::new(on_sync)).unwrap();
-    let server = Server::new();
+    let server = Server { now, ..Server::new() };
+    server.engine.borrow_mut().set_now(now);
     server.engine.borrow_mut().recover_from(store, recovered);
     (server, news)
 }
@@ -115,6 +120,45 @@ fn what_was_durable_is_there_again() {
     client.send(1, &gone);
     let text = "NOT_FOUND - no exchange 'gone' in vhost '/'";
     client.expect_channel_close(404, text, exchange::Declare::default());
+    server.close();
+}
+
+#[test]
+fn a_time_to_live_goes_on_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut server, news) = open(folder.path());
+    let mut client = server.connect();
+    for (queue, ttl) in [("q", Some(1000)), ("forever", None)] {
+        let arguments =
+            ttl.map_or(FieldTable::new(), |ttl| FieldTable::new().with("x-message-ttl", ttl));
+        let declare = queue::Declare { queue, durable: true, arguments, ..Default::default() };
+        client.send(1, &declare);
+        server.sync(&news);
+        client.expect(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+        let bind = queue::Bind { queue, exchange: "amq.fanout", ..Default::default() };
+        client.send(1, &bind);
+        server.sync(&news);
+        client.expect(1, &queue::BindOk {});
+    }
+    let both = basic::Publish { exchange: "amq.fanout", ..Default::default() };
+    client.publish_with(&both, &BasicProperties::persistent(), b"old");
+    server.pass_ms(600);
+    client.publish_with(&both, &BasicProperties::persistent(), b"young");
+    server.turn();
+    let now = server.now;
+    server.close();
+
+    let (mut server, _news) = open_at(folder.path(), now + Duration::from_millis(200));
+    let mut client = server.connect();
+    assert_eq!(client.count("q"), 2);
+    server.pass_ms(200);
+    assert_eq!(client.count("q"), 1);
+    server.turn();
+    server.close();
+    // What was over while nobody looked is gone at once.
+    let (server, _news) = open_at(folder.path(), now + Duration::from_millis(1000));
+    let mut client = server.connect();
+    assert_eq!((client.count("q"), client.count("forever")), (0, 2));
     server.close();
 }
 
@@ -228,5 +272,37 @@ fn what_waits_at_an_exchange_is_there_again() {
     let mut client = server.connect();
     server.pass_ms(1000);
     assert_eq!(client.get("q"), None);
+    server.close();
+}
+
+#[test]
+fn a_dead_letter_outlives_the_end_of_its_queue_in_the_same_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    declare_durable(&server, &mut client, &news);
+    let queue = "source";
+    let arguments =
+        FieldTable::new().with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", "q");
+    client.send(1, &queue::Declare { queue, durable: true, arguments, ..Default::default() });
+    server.sync(&news);
+    client.expect(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+    let publish = basic::Publish { routing_key: queue, ..Default::default() };
+    client.publish_with(&publish, &BasicProperties::persistent(), b"letter");
+    client.send(1, &basic::Get { queue, no_ack: false });
+    client.skip::<basic::GetOk<'_>>();
+    client.content();
+    client.send(1, &basic::Reject { delivery_tag: 1, requeue: false });
+    client.send(1, &queue::Delete { queue, ..Default::default() });
+    // The copy is in a batch before the one with the end of the queue.
+    let synced = server.engine.borrow().synced();
+    server.turn();
+    while server.engine.borrow().synced() < synced + 3 {
+        server.sync(&news);
+    }
+    client.expect(1, &queue::DeleteOk { message_count: 0 });
+    server.close();
+    let (server, _news) = open(folder.path());
+    assert_eq!(server.connect().get("q").as_deref(), Some("letter"));
     server.close();
 }

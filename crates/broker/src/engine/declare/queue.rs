@@ -240,6 +240,8 @@ impl Engine {
             connection.exclusive_queues.retain(|other| *other != key);
         }
         if stored(&queue) {
+            // The copies of its dead letters go to disk before its end does.
+            while self.letters.iter().any(|letter| letter.is_of(key)) && self.send_letters() {}
             self.define(Definition::DeleteQueue(queue.id));
         }
         if queue.stream.is_some()
