@@ -76,6 +76,25 @@ fn users_are_made_changed_and_deleted_and_survive_the_server() {
 }
 
 #[test]
+fn a_virtual_host_has_a_type_for_its_queues() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let _server = Server::start(data);
+    ok(data, &["vhosts", "add", "a", "--default-queue-type", "quorum", "--description", "d"]);
+    ok(data, &["ctl", "add_vhost", "b", "--default-queue-type=stream", "--tags", "x,y"]);
+    fails(
+        data,
+        &["vhosts", "add", "c", "--default-queue-type", "heap"],
+        "Unsupported default queue type: heap",
+    );
+    let list = ok(data, &["vhosts", "list"]);
+    assert!(
+        list.contains("\na\td\t[]\tquorum\n") && list.contains("\nb\t\t[x, y]\tstream\n"),
+        "{list}"
+    );
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();

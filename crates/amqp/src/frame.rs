@@ -110,6 +110,8 @@ pub enum FrameError {
         channel: u16,
         /// What stood at its end.
         end: u8,
+        /// The first octets of its payload, at most [`SNIPPET_BYTES_MAX`](FrameError::SNIPPET_BYTES_MAX).
+        snippet: Vec<u8>,
     },
     /// A type octet that means nothing.
     #[error("unknown frame type {kind} on channel {channel}")]
@@ -118,6 +120,8 @@ pub enum FrameError {
         kind: u8,
         /// The channel.
         channel: u16,
+        /// The first octets of its payload, at most [`SNIPPET_BYTES_MAX`](FrameError::SNIPPET_BYTES_MAX).
+        snippet: Vec<u8>,
     },
     /// A content header too short for class, weight and size.
     #[error("content header of {payload_bytes} octets on channel {channel}; it takes at least 12")]
@@ -138,6 +142,10 @@ pub enum FrameError {
 }
 
 impl FrameError {
+    /// So much is told of a frame that cannot be used: one more than RabbitMQ shows, so that its text can say whether
+    /// that was all.
+    pub const SNIPPET_BYTES_MAX: usize = 17;
+
     /// The code with which the connection is to be closed.
     pub fn reply_code(&self) -> ReplyCode {
         match self {
@@ -269,9 +277,11 @@ fn frame_bytes(bytes: &[u8], frame_max: u32) -> Result<Option<usize>, FrameError
         return Ok(None);
     };
     let payload_bytes = u32::from_be_bytes([s0, s1, s2, s3]);
-    // First of all: a wrong type means that the size is one by chance.
-    if !matches!(kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY | FRAME_HEARTBEAT) {
-        return Err(FrameError::UnknownType { kind, channel: u16::from_be_bytes([c0, c1]) });
+    // A wrong type means that the size is one by chance, but with a limit that is soon clear. As RabbitMQ does, the
+    // frame is waited for, so that it can be shown.
+    if frame_max == 0 && !is_known(kind) {
+        let channel = u16::from_be_bytes([c0, c1]);
+        return Err(FrameError::UnknownType { kind, channel, snippet: Vec::new() });
     }
     if frame_max != 0 && frame_max < payload_bytes {
         return Err(FrameError::TooLarge {
@@ -290,10 +300,10 @@ fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let kind = bytes[0];
     let channel = u16::from_be_bytes([bytes[1], bytes[2]]);
     let end = bytes[bytes.len() - 1];
-    if end != FRAME_END {
-        return Err(FrameError::BadEnd { kind, channel, end });
-    }
     let payload = &bytes[HEADER_BYTES..bytes.len() - 1];
+    if end != FRAME_END {
+        return Err(FrameError::BadEnd { kind, channel, end, snippet: snippet(payload) });
+    }
     let payload_bytes = payload.len() as u32;
     match kind {
         FRAME_METHOD => Ok(Frame::Method { channel, payload }),
@@ -310,8 +320,16 @@ fn parse(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         FRAME_HEARTBEAT if channel == 0 && payload.is_empty() => Ok(Frame::Heartbeat),
         FRAME_HEARTBEAT => Err(FrameError::BadHeartbeat { channel, payload_bytes }),
-        _ => Err(FrameError::UnknownType { kind, channel }),
+        _ => Err(FrameError::UnknownType { kind, channel, snippet: snippet(payload) }),
     }
+}
+
+fn is_known(kind: u8) -> bool {
+    matches!(kind, FRAME_METHOD | FRAME_HEADER | FRAME_BODY | FRAME_HEARTBEAT)
+}
+
+fn snippet(payload: &[u8]) -> Vec<u8> {
+    payload[..payload.len().min(FrameError::SNIPPET_BYTES_MAX)].to_vec()
 }
 
 /// Appends a method frame.

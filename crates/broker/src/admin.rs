@@ -101,6 +101,9 @@ pub enum Request {
         description: String,
         #[serde(default)]
         tags: Vec<String>,
+        /// The type of queues that are declared without one: `classic`, `quorum` or `stream`.
+        #[serde(default)]
+        default_queue_type: Option<String>,
     },
     /// Takes a virtual host away, with all that is in it.
     DeleteVhost { name: String },
@@ -359,8 +362,12 @@ impl Engine {
             R::AddVhost { name, .. } if self.tenancy.vhosts.contains_key(&name) => {
                 Err(AdminError::Exists(format!("Virtual host '{name}' already exists")))
             }
-            R::AddVhost { name, description, tags } => {
-                let vhost = VhostRecord { tags, ..VhostRecord::new(&name, &description) };
+            R::AddVhost { name, description, tags, default_queue_type } => {
+                let vhost = VhostRecord {
+                    tags,
+                    default_queue_type,
+                    ..VhostRecord::new(&name, &description)
+                };
                 self.put(Record::Vhost(vhost))
             }
             R::DeleteVhost { name } => {

@@ -81,6 +81,12 @@ impl From<FrameError> for Exception {
                 "{}: {{frame_too_large,{payload_bytes},{payload_bytes_max}}}",
                 erlang::frame(*kind, &[])
             ),
+            FrameError::UnknownType { kind, snippet, .. } => {
+                format!("{}: unknown_frame", erlang::frame(*kind, snippet))
+            }
+            FrameError::BadEnd { kind, end, snippet, .. } => {
+                format!("{}: {{invalid_frame_end_marker,{end}}}", erlang::frame(*kind, snippet))
+            }
             FrameError::BadHeartbeat { payload_bytes: 0, .. } => {
                 erlang::frame(FRAME_HEARTBEAT, &[])
             }

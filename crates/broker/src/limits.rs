@@ -5,6 +5,10 @@
 pub struct Limits {
     /// Connections that may be open.
     pub connection_max: Option<u64>,
+    /// Channels of all connections together: RabbitMQ's `channel_max_per_node`.
+    pub channel_max_per_node: Option<u64>,
+    /// Queues of all virtual hosts together: RabbitMQ's `cluster_queue_limit`.
+    pub queue_max: Option<u64>,
     /// Channels of a connection; a client can ask for fewer. At least 1.
     pub channel_max: u16,
     /// Bytes of a frame; a client can ask for fewer. At least 4096.
@@ -26,6 +30,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connection_max: None,
+            channel_max_per_node: None,
+            queue_max: None,
             channel_max: warren_amqp::constants::DEFAULT_CHANNEL_MAX,
             frame_max: warren_amqp::constants::DEFAULT_FRAME_MAX,
             heartbeat_s: warren_amqp::constants::DEFAULT_HEARTBEAT_S,

@@ -105,6 +105,9 @@ pub(crate) enum Vhosts {
         description: String,
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<String>,
+        /// The type of queues that are declared without one: classic, quorum or stream
+        #[arg(long, value_name = "TYPE")]
+        default_queue_type: Option<String>,
     },
     /// Delete a virtual host, with all that is in it.
     Delete { name: String },
@@ -426,7 +429,9 @@ fn users(command: Users) -> Result<Request> {
 fn vhosts(command: Vhosts) -> Request {
     match command {
         Vhosts::List => Request::ListVhosts,
-        Vhosts::Add { name, description, tags } => Request::AddVhost { name, description, tags },
+        Vhosts::Add { name, description, tags, default_queue_type } => {
+            Request::AddVhost { name, description, tags, default_queue_type }
+        }
         Vhosts::Delete { name } => Request::DeleteVhost { name },
     }
 }

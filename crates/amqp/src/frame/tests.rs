@@ -115,8 +115,12 @@ fn bad_frames_are_named() {
         "frame of type 1 on channel 1 ends in 0x00 and not in 0xce",
         501,
     );
-    check(b"\x04\0\x01\0\0\0\x00", "unknown frame type 4 on channel 1", 501);
-    check(b"GET / HT", "unknown frame type 71 on channel 17748", 501);
+    check(b"\x04\0\x01\0\0\0\x00\xce", "unknown frame type 4 on channel 1", 501);
+    check(
+        b"GET / HT",
+        "frame of type 71 on channel 17748 announces 539959368 octets of payload; the limit agreed is 4088",
+        501,
+    );
     check(
         b"\x02\0\x01\0\0\0\x02\0\x3c\xce",
         "content header of 2 octets on channel 1; it takes at least 12",
@@ -127,6 +131,22 @@ fn bad_frames_are_named() {
         "heartbeat of 0 octets on channel 1; it is empty, on channel 0",
         505,
     );
+}
+
+#[test]
+fn what_cannot_be_used_is_told_by_its_first_octets() {
+    let snippet = |bytes: &[u8]| match read(&mut FrameReader::new(4096), bytes).unwrap_err() {
+        FrameError::BadEnd { snippet, .. } | FrameError::UnknownType { snippet, .. } => snippet,
+        other => panic!("{other}"),
+    };
+    assert_eq!(snippet(b"\x07\0\x01\0\0\0\x03abc\xce"), b"abc");
+    assert_eq!(snippet(b"\x03\0\x01\0\0\0\x03abc\x00"), b"abc");
+    let mut out = Vec::new();
+    write_frame(&mut out, 7, 1, &[b'x'; 100]);
+    assert_eq!(snippet(&out).len(), FrameError::SNIPPET_BYTES_MAX);
+    // Without a limit there is no end to wait for.
+    let mut endless = FrameReader::new(0);
+    assert!(matches!(read(&mut endless, b"HTTP/1.1"), Err(FrameError::UnknownType { .. })));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use warren_amqp::ReplyCode;
 
-use super::Engine;
+use super::{Engine, NODE};
 use crate::auth::password::PasswordHash;
 use crate::auth::{Access, Hashing};
 use crate::channel::ChannelKey;
@@ -160,8 +160,16 @@ impl Engine {
         refused(format!("access to vhost '{vhost}' refused for user '{user}'"))
     }
 
-    /// Whether a user may open one more channel.
+    /// Whether the server and the user may have one more channel.
     pub(crate) fn check_channels(&self, connection: ConnectionKey) -> Result<(), Exception> {
+        if let Some(limit) = self.limits.channel_max_per_node
+            && limit <= self.channels.len() as u64
+        {
+            let text = format!(
+                "number of channels opened on node '{NODE}' has reached the maximum allowed limit of ({limit})"
+            );
+            return Err(Exception::hard(ReplyCode::NOT_ALLOWED, text).at(0, 0));
+        }
         let Some(user) = self.connections.get(connection).map(|connection| &connection.user) else {
             return Ok(());
         };
@@ -293,14 +301,23 @@ impl Engine {
             .is_some_and(|account| !account.topics.is_empty())
     }
 
-    /// Whether the virtual host takes one more queue.
+    /// Whether the virtual host and the server take one more queue.
     pub(super) fn check_queue_limit(&self, vhost: &VhostRef, name: &str) -> Result<(), Exception> {
         let queues = self.vhosts.get(vhost.key).map_or(0, |vhost| vhost.queues.len());
         let vhost = &vhost.name;
-        match self.tenancy.vhost_limit(vhost, "max-queues") {
-            Some(limit) if limit <= queues as u64 => Err(Exception::precondition(format!(
+        if let Some(limit) = self.tenancy.vhost_limit(vhost, "max-queues")
+            && limit <= queues as u64
+        {
+            return Err(Exception::precondition(format!(
                 "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({limit}) is reached"
-            ))),
+            )));
+        }
+        match self.limits.queue_max {
+            Some(limit) if limit <= self.queues.len() as u64 => {
+                Err(Exception::precondition(format!(
+                    "cannot declare queue '{name}': queue limit in cluster ({limit}) is reached"
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use crate::client::print;
 pub(super) type Columns = &'static [&'static str];
 
 pub(super) const USERS: Columns = &["user", "tags"];
-pub(super) const VHOSTS: Columns = &["name", "description", "tags"];
+pub(super) const VHOSTS: Columns = &["name", "description", "tags", "default_queue_type"];
 pub(super) const PERMISSIONS: Columns = &["vhost", "user", "configure", "write", "read"];
 pub(super) const TOPIC_PERMISSIONS: Columns = &["vhost", "user", "exchange", "write", "read"];
 pub(super) const POLICIES: Columns =

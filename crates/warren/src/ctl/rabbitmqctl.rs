@@ -27,6 +27,10 @@ struct Options {
     vhost: Option<String>,
     priority: i64,
     apply_to: Option<String>,
+    description: Option<String>,
+    /// Separated by commas.
+    tags: Option<String>,
+    default_queue_type: Option<String>,
     json: bool,
     no_headers: bool,
     if_empty: bool,
@@ -105,6 +109,9 @@ fn split(all: Vec<String>) -> Result<(Vec<String>, Options)> {
                     text.parse().map_err(|_| anyhow!("{text} priority must be a number"))?;
             }
             "--apply-to" => options.apply_to = Some(value()?),
+            "--description" => options.description = Some(value()?),
+            "--tags" => options.tags = Some(value()?),
+            "--default-queue-type" => options.default_queue_type = Some(value()?),
             "--formatter" => options.json = value()? == "json",
             // Our node is the one whose socket it is, and it answers at once.
             "-n" | "--node" | "-t" | "--timeout" => drop(value()?),
@@ -206,7 +213,13 @@ fn translate(
             done(R::SetUserLimits { name: text(name), limits: object(&which)? })
         }
         ("add_vhost", [name]) => {
-            done(R::AddVhost { name: text(name), description: String::new(), tags: Vec::new() })
+            let tags = options.tags.iter().flat_map(|tags| tags.split(','));
+            done(R::AddVhost {
+                name: text(name),
+                description: options.description.clone().unwrap_or_default(),
+                tags: tags.map(|tag| text(tag.trim())).collect(),
+                default_queue_type: options.default_queue_type.clone(),
+            })
         }
         ("delete_vhost", [name]) => done(R::DeleteVhost { name: text(name) }),
         ("trace_on", []) => done(R::TraceOn { vhost: vhost() }),

@@ -10,6 +10,12 @@ pub(crate) struct LimitSettings {
     /// Connections that may be open [default: any number]
     #[arg(long, value_name = "COUNT", env = "WARREN_CONNECTION_MAX")]
     connection_max: Option<u64>,
+    /// Channels of all connections together [default: any number]
+    #[arg(long, value_name = "COUNT", env = "WARREN_CHANNEL_MAX_PER_NODE")]
+    channel_max_per_node: Option<u64>,
+    /// Queues of all virtual hosts together [default: any number]
+    #[arg(long, value_name = "COUNT", env = "WARREN_CLUSTER_QUEUE_LIMIT")]
+    cluster_queue_limit: Option<u64>,
     /// Channels of a connection [default: 2047]
     #[arg(long, value_name = "COUNT", env = "WARREN_CHANNEL_MAX", value_parser = clap::value_parser!(u16).range(1..))]
     channel_max: Option<u16>,
@@ -67,6 +73,8 @@ impl LimitSettings {
         let message_size = self.max_message_size.or(file.max_message_size);
         let limits = Limits {
             connection_max: self.connection_max.or(file.connection_max),
+            channel_max_per_node: self.channel_max_per_node.or(file.channel_max_per_node),
+            queue_max: self.cluster_queue_limit.or(file.cluster_queue_limit),
             channel_max: self.channel_max.or(file.channel_max).unwrap_or(usual.channel_max),
             frame_max: self.frame_max.or(file.frame_max).unwrap_or(usual.frame_max),
             heartbeat_s: self.heartbeat.or(file.heartbeat).unwrap_or(usual.heartbeat_s),

@@ -1,6 +1,6 @@
 //! What a server allows a client, where it is told so.
 
-use warren_amqp::method::{basic, connection};
+use warren_amqp::method::{basic, channel, connection, queue};
 use warren_amqp::{BasicProperties, frame};
 use warren_reactor::PeerAddr;
 use warren_reactor::testing::End;
@@ -47,6 +47,35 @@ fn connections_are_counted_when_they_open() {
     first.open_channel(2);
     first.wire.lose();
     server.connect();
+}
+
+#[test]
+fn channels_of_all_connections_are_counted() {
+    let server = server(Limits { channel_max_per_node: Some(3), ..Limits::default() });
+    let mut first = server.connect();
+    let mut second = server.connect();
+    second.open_channel(2);
+    second.send(3, &channel::Open {});
+    let text = "NOT_ALLOWED - number of channels opened on node 'warren@localhost' has reached the maximum allowed limit of (3)";
+    second.expect_close(530, text, (0, 0));
+    // Its channels have gone with it.
+    first.open_channel(2);
+    first.open_channel(3);
+}
+
+#[test]
+fn queues_of_all_virtual_hosts_are_counted() {
+    let server = server(Limits { queue_max: Some(2), ..Limits::default() });
+    let mut client = server.connect();
+    client.declare("a");
+    client.declare("b");
+    // What is there already is no new one.
+    client.declare("b");
+    let declare = queue::Declare { queue: "c", ..Default::default() };
+    client.send(1, &declare);
+    let text =
+        "PRECONDITION_FAILED - cannot declare queue 'c': queue limit in cluster (2) is reached";
+    client.expect_channel_close(406, text, declare);
 }
 
 #[test]
