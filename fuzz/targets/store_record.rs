@@ -11,7 +11,13 @@ fuzz_target!(|data: &[u8]| {
         match decode(rest) {
             Decoded::Record(record, size) => {
                 let mut bytes = Vec::new();
-                encode(&mut bytes, &record);
+                encode(&mut bytes, &record, false);
+                assert_eq!(bytes, &rest[..size]);
+                rest = &rest[size..];
+            }
+            Decoded::Grouped(record, size) => {
+                let mut bytes = Vec::new();
+                encode(&mut bytes, &record, true);
                 assert_eq!(bytes, &rest[..size]);
                 rest = &rest[size..];
             }

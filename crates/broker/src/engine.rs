@@ -202,6 +202,18 @@ impl Engine {
         }
     }
 
+    /// Lets the store keep what `work` does whole, or not at all.
+    fn at_once<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        if let Some(store) = &mut self.store {
+            store.begin_group();
+        }
+        let done = work(self);
+        if let Some(store) = &mut self.store {
+            store.end_group();
+        }
+        done
+    }
+
     /// The batch that the answer to the method being handled has to wait for; 0: none.
     pub(crate) fn take_defined(&mut self) -> u64 {
         std::mem::take(&mut self.defined_in)

@@ -213,9 +213,20 @@ pub(crate) struct Recovered {
 /// Told on the store's thread: all batches up to this one are on disk, or the disk refuses.
 pub(crate) type OnSync = Box<dyn Fn(Result<u64, String>) + Send>;
 
+/// Records that count together or not at all.
+#[derive(Default)]
+struct Group {
+    /// Groups within groups are part of the outermost; 0: none is open.
+    depth: usize,
+    count: u32,
+    /// Where the first begins in the batch.
+    begins: usize,
+}
+
 /// The hub's side of the store.
 pub(crate) struct Store {
     batch: Batch,
+    group: Group,
     mailbox: Mailbox,
     thread: Option<thread::JoinHandle<()>>,
     /// Where streams are.
@@ -252,12 +263,13 @@ impl Store {
         let thread = flusher::start(log, streams, definitions, mailbox.clone(), on_sync)
             .map_err(StoreError::io("start a thread for", &folder))?;
         let (batch, thread) = (Batch::new(1), Some(thread));
-        Ok((Self { batch, mailbox, thread, streams: folder, _lock: lock }, recovered))
+        let group = Group::default();
+        Ok((Self { batch, group, mailbox, thread, streams: folder, _lock: lock }, recovered))
     }
 
     /// Changes the definitions. The batch with which the change will be on disk.
     pub(crate) fn define(&mut self, definition: Definition) -> u64 {
-        if definition.ends_messages() && !self.batch.records.is_empty() {
+        if definition.ends_messages() && !self.batch.records.is_empty() && self.group.depth == 0 {
             // They may be the copies of what goes with it: those are to be on disk first.
             self.commit();
         }
@@ -265,27 +277,63 @@ impl Store {
         self.batch.number
     }
 
+    /// What is written up to the next [`end_group`](Self::end_group) is whole after a crash, or not there at all.
+    /// Both are called in the same turn.
+    pub(crate) fn begin_group(&mut self) {
+        if self.group.depth == 0 {
+            self.group = Group { depth: 0, count: 0, begins: self.batch.records.len() };
+        }
+        self.group.depth += 1;
+    }
+
+    pub(crate) fn end_group(&mut self) {
+        debug_assert!(0 < self.group.depth);
+        self.group.depth -= 1;
+        if self.group.depth != 0 {
+            return;
+        }
+        let count = self.group.count;
+        match count {
+            0 => {}
+            // Each record is whole or not there.
+            1 => record::ungroup(&mut self.batch.records, self.group.begins),
+            _ => record::encode(&mut self.batch.records, &LogRecord::End { count }, false),
+        }
+    }
+
+    /// Whether the next record is one of a group.
+    fn grouped(&mut self) -> bool {
+        self.group.count = self.group.count.wrapping_add(1);
+        self.group.depth != 0
+    }
+
+    fn record(&mut self, record: &LogRecord<'_>) {
+        let grouped = self.grouped();
+        record::encode(&mut self.batch.records, record, grouped);
+    }
+
     /// Writes a message for some of its queues. The batch with which it will be on disk.
     pub(crate) fn publish(&mut self, message: &Message, queues: &[u64]) -> u64 {
-        record::encode_publish(&mut self.batch.records, message, queues);
+        let grouped = self.grouped();
+        record::encode_publish(&mut self.batch.records, message, queues, grouped);
         self.batch.publishes = true;
         self.batch.number
     }
 
     /// A message has left a queue.
     pub(crate) fn ack(&mut self, queue: u64, message: u64) {
-        record::encode(&mut self.batch.records, &LogRecord::Ack { queue, message });
+        self.record(&LogRecord::Ack { queue, message });
     }
 
     /// Messages of a queue up to this one may have been delivered.
     pub(crate) fn delivered(&mut self, queue: u64, message: u64) {
-        record::encode(&mut self.batch.records, &LogRecord::Delivered { queue, message });
+        self.record(&LogRecord::Delivered { queue, message });
     }
 
     /// A message has come back to a queue for the `count`th time, where it waits until `due_ms`, if that is not 0.
     pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32, due_ms: u64) {
         let counted = LogRecord::Counted { queue, message, count, due_ms };
-        record::encode(&mut self.batch.records, &counted);
+        self.record(&counted);
     }
 
     /// What is to be in common of a new stream.
@@ -307,6 +355,7 @@ impl Store {
 
     /// Hands what has gathered to the store's thread.
     pub(crate) fn commit(&mut self) {
+        debug_assert_eq!(self.group.depth, 0);
         if !self.batch.is_empty() {
             let next = Batch::new(self.batch.number + 1);
             self.mailbox.send(std::mem::replace(&mut self.batch, next));

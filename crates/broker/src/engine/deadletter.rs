@@ -118,23 +118,27 @@ impl Engine {
     /// Sends what was gathered. True when there is more.
     pub(super) fn send_letters(&mut self) -> bool {
         for _ in 0..LETTERS_PER_TURN {
-            let Some(mut letter) = self.letters.pop_front() else { return false };
-            let is_taken = self.send_letter(&mut letter);
-            if letter.stays.is_some() {
-                if !is_taken {
-                    self.keep(letter);
-                    continue;
-                }
-                self.count_staying(&letter, false);
-                // Perhaps the others are taken now, too.
-                let next = self.staying.get_mut(&letter.queue);
-                self.letters.extend(next.and_then(|staying| staying.letters.pop_front()));
-            }
-            if !letter.refused {
-                self.forget(letter.queue, &letter.entry);
-            }
+            let Some(letter) = self.letters.pop_front() else { return false };
+            // After a crash the copies are there, or the original.
+            self.at_once(|engine| engine.send_or_keep(letter));
         }
         !self.letters.is_empty()
+    }
+
+    fn send_or_keep(&mut self, mut letter: Letter) {
+        let is_taken = self.send_letter(&mut letter);
+        if letter.stays.is_some() {
+            if !is_taken {
+                return self.keep(letter);
+            }
+            self.count_staying(&letter, false);
+            // Perhaps the others are taken now, too.
+            let next = self.staying.get_mut(&letter.queue);
+            self.letters.extend(next.and_then(|staying| staying.letters.pop_front()));
+        }
+        if !letter.refused {
+            self.forget(letter.queue, &letter.entry);
+        }
     }
 
     /// Whether somebody has taken it, and nobody has refused it.

@@ -96,12 +96,14 @@ impl Engine {
             let entry = delays.schedule.pop_due(self.now_ms);
             self.wake_at_first(key);
             if let Some(entry) = entry {
-                self.route_delayed(key, &entry.message);
-                if let Some(store) = &mut self.store
-                    && entry.message.stored
-                {
-                    store.ack(id, entry.message.id);
-                }
+                self.at_once(|engine| {
+                    engine.route_delayed(key, &entry.message);
+                    if let Some(store) = &mut engine.store
+                        && entry.message.stored
+                    {
+                        store.ack(id, entry.message.id);
+                    }
+                });
             }
         }
     }

@@ -152,14 +152,17 @@ impl Engine {
     /// Does what the transaction has gathered. `commit-ok` is sent once it is on disk.
     pub(crate) fn commit(&mut self, key: ChannelKey) -> Result<(), Exception> {
         let (publishes, verdicts) = self.take_tx(key)?;
-        let mut waits_for = 0;
-        for publish in publishes {
-            // What a full queue refuses is lost without a word, as in RabbitMQ.
-            waits_for = waits_for.max(self.publish_now(key, publish).0);
-        }
-        for (tag, unacked, verdict) in verdicts {
-            self.apply(vec![(tag, unacked)], verdict);
-        }
+        let waits_for = self.at_once(|engine| {
+            let mut waits_for = 0;
+            for publish in publishes {
+                // What a full queue refuses is lost without a word, as in RabbitMQ.
+                waits_for = waits_for.max(engine.publish_now(key, publish).0);
+            }
+            for (tag, unacked, verdict) in verdicts {
+                engine.apply(vec![(tag, unacked)], verdict);
+            }
+            waits_for
+        });
         self.mark_consumed(key);
         if let Some(Mode::Tx(tx)) = self.channels.get_mut(key).map(|channel| &mut channel.mode) {
             tx.committing = Some(waits_for);

@@ -22,7 +22,7 @@ use crate::message::Content;
 
 const MAGIC: [u8; 8] = *b"WRNMSGS\0";
 const FORMAT: u32 = 3;
-/// The oldest format that is read: it has no counts of deliveries. The second has no times of publishing.
+/// The oldest format that is read: it has no counts of deliveries. 2 has no times of publishing and no groups.
 const FORMAT_MIN: u32 = 1;
 /// Magic, format, four octets of zero, and the last message id before this segment.
 const SEGMENT_HEADER_BYTES: usize = 24;
@@ -184,7 +184,9 @@ impl Log {
         let Some(segment) = self.segments.back() else { return };
         let (number, mut offset) = (segment.number, segment.bytes - records.len() as u64);
         let mut rest = records;
-        while let Decoded::Record(record, bytes) = record::decode(rest) {
+        while let Decoded::Record(record, bytes) | Decoded::Grouped(record, bytes) =
+            record::decode(rest)
+        {
             match record {
                 Record::Publish { message, queues, .. } => {
                     self.last_message_id = self.last_message_id.max(message);
@@ -202,6 +204,7 @@ impl Log {
                         self.counts.insert((queue, message), (count, due_ms));
                     }
                 }
+                Record::End { .. } => {}
             }
             offset += bytes as u64;
             rest = &rest[bytes..];
@@ -316,36 +319,35 @@ impl Log {
             let Some(live) = self.live.get(&id) else { continue };
             bytes.resize(live.record_bytes as usize, 0);
             file.read_exact_at(&mut bytes, live.offset)?;
-            let Decoded::Record(
-                Record::Publish {
-                    message,
-                    expires_ms,
-                    published_ms,
-                    exchange,
-                    routing_key,
-                    properties,
-                    body,
-                    ..
-                },
-                _,
-            ) = record::decode(&bytes)
+            let decoded = record::decode(&bytes);
+            let (Decoded::Record(publish, _) | Decoded::Grouped(publish, _)) = decoded else {
+                return Err(unreadable(id, number));
+            };
+            let Record::Publish {
+                message,
+                expires_ms,
+                published_ms,
+                exchange,
+                routing_key,
+                properties,
+                body,
+                ..
+            } = publish
             else {
-                return Err(io::Error::other(format!(
-                    "message {id} in segment {number} is damaged"
-                )));
+                return Err(unreadable(id, number));
             };
             let queues = live.queues.clone();
             for queue in &queues {
                 if let Some((count, due_ms)) = self.counts.get(&(*queue, message)).copied() {
                     let counted = Record::Counted { queue: *queue, message, count, due_ms };
-                    record::encode(&mut records, &counted);
+                    record::encode(&mut records, &counted, false);
                 }
                 if let Some(last) = self.delivered.get(queue)
                     && message <= *last
                 {
                     // Its old record goes with the old segment.
                     let delivered = Record::Delivered { queue: *queue, message: *last };
-                    record::encode(&mut records, &delivered);
+                    record::encode(&mut records, &delivered, false);
                 }
             }
             record::encode(
@@ -360,6 +362,7 @@ impl Log {
                     properties,
                     body,
                 },
+                false,
             );
         }
         // Noted only when it is safe: until then the old place counts.
@@ -368,6 +371,10 @@ impl Log {
         self.note(&records);
         Ok(())
     }
+}
+
+fn unreadable(message: u64, segment: u64) -> io::Error {
+    io::Error::other(format!("message {message} in segment {segment} is damaged"))
 }
 
 fn segment_paths(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
@@ -442,26 +449,45 @@ impl Scan {
         let mut offset = SEGMENT_HEADER_BYTES;
         // Where the records end that are followed by damage only.
         let mut good = offset;
+        // Records of a group whose end has not been read.
+        let mut group: Vec<(Record<'_>, Live)> = Vec::new();
         while offset < bytes.len() {
-            match record::decode(&bytes[offset..]) {
-                Decoded::Record(record, size) => {
-                    if good < offset {
-                        damage.push(damaged(path, good, offset));
-                    }
-                    let record_bytes = size as u32;
-                    let place = Live {
-                        segment: number,
-                        offset: offset as u64,
-                        record_bytes,
-                        queues: Vec::new(),
-                    };
-                    self.record(record, place);
+            let (record, size, grouped) = match record::decode(&bytes[offset..]) {
+                Decoded::Record(record, size) => (record, size, false),
+                Decoded::Grouped(record, size) => (record, size, true),
+                Decoded::Damaged(size) => {
                     offset += size;
-                    good = offset;
+                    continue;
                 }
-                Decoded::Damaged(size) => offset += size,
                 Decoded::Unfinished => break,
+            };
+            if good < offset {
+                damage.push(damaged(path, good, offset));
             }
+            let place = Live {
+                segment: number,
+                offset: offset as u64,
+                record_bytes: size as u32,
+                queues: Vec::new(),
+            };
+            offset += size;
+            good = offset;
+            if grouped {
+                group.push((record, place));
+            } else if let Record::End { count } = record {
+                if last {
+                    drop_torn(&mut group, count as usize, place.offset, path, damage);
+                }
+                group.drain(..).for_each(|(record, place)| self.record(record, place));
+            } else {
+                self.record(record, place);
+            }
+        }
+        match group.first() {
+            // Its end was not written: nothing of it counts.
+            Some((_, place)) if last => good = place.offset as usize,
+            // The end was written, for a segment that has a successor is whole, and is damaged now.
+            _ => group.drain(..).for_each(|(record, place)| self.record(record, place)),
         }
         if good < bytes.len() {
             if last {
@@ -552,7 +578,34 @@ impl Scan {
                     self.counts.insert((queue, message), (count, due_ms));
                 }
             }
+            Record::End { .. } => {}
         }
+    }
+}
+
+/// Leaves a group of `count` records that ends at `end` whole, or empty. In the last segment of a machine that
+/// stopped a part of it may never have been written.
+fn drop_torn(
+    group: &mut Vec<(Record<'_>, Live)>,
+    count: usize,
+    end: u64,
+    path: &Path,
+    damage: &mut Vec<String>,
+) {
+    let mut begins = end;
+    let whole = group.iter().rev().take(count).take_while(|(_, place)| {
+        let follows = place.offset + u64::from(place.record_bytes) == begins;
+        begins = if follows { place.offset } else { begins };
+        follows
+    });
+    let whole = whole.count();
+    let gone = if whole == count { group.len() - count } else { group.len() };
+    if 0 < gone {
+        damage.push(format!(
+            "{}: {gone} records before byte {end} are of a transaction that was not written whole, and do not count",
+            path.display()
+        ));
+        group.drain(..gone);
     }
 }
 

@@ -10,7 +10,10 @@
 //! counted:   4 | queue u64 | id u64 | count u32                                      since format 2
 //! dated:     5 | id u64 | expires_ms u64 | published_ms u64 | queue count u32 | ...   since format 3: a publish
 //! waits:     6 | queue u64 | id u64 | count u32 | due_ms u64                         since format 3
+//! end:       7 | count u32                                                           since format 3
 //! ```
+//! A kind with the highest bit set: the record belongs to a group, which counts as a whole or not at all. The *end*
+//! behind it says of how many records it is.
 
 use super::framing::{Framed, Reader, begin, end, put_octets, put_short_str, unframe};
 pub use super::framing::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
@@ -22,6 +25,9 @@ const DELIVERED: u8 = 3;
 const COUNTED: u8 = 4;
 const DATED: u8 = 5;
 const WAITS: u8 = 6;
+const END: u8 = 7;
+/// Set in the kind of a record of a group.
+const GROUPED: u8 = 0x80;
 
 /// One record, borrowing from the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,11 @@ pub enum Record<'a> {
         /// Until when it waits there, in milliseconds since 1970; 0: it does not.
         due_ms: u64,
     },
+    /// So many records before this one count together or not at all.
+    End {
+        /// How many.
+        count: u32,
+    },
 }
 
 /// What stands at the start of some bytes of the log.
@@ -77,6 +88,8 @@ pub enum Record<'a> {
 pub enum Decoded<'a> {
     /// A record, and how many bytes it takes.
     Record(Record<'a>, usize),
+    /// The same of a record that counts only with the whole of its group.
+    Grouped(Record<'a>, usize),
     /// Bytes that end within the record.
     Unfinished,
     /// A record whose checksum or content is wrong, and how many bytes it says it takes.
@@ -91,6 +104,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
         Framed::Damaged(total) => return Decoded::Damaged(total),
     };
     match decode_payload(payload) {
+        Some(record) if payload[0] & GROUPED != 0 => Decoded::Grouped(record, total),
         Some(record) => Decoded::Record(record, total),
         None => Decoded::Damaged(total),
     }
@@ -99,7 +113,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
 /// Reads a payload whose checksum is right.
 pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
     let mut reader = Reader(payload);
-    let record = match reader.u8()? {
+    let record = match reader.u8()? & !GROUPED {
         kind @ (PUBLISH | DATED) => {
             let (message, expires_ms) = (reader.u64()?, reader.u64()?);
             let published_ms = if kind == DATED { reader.u64()? } else { 0 };
@@ -130,13 +144,14 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
             let due_ms = if kind == WAITS { reader.u64()? } else { 0 };
             Record::Counted { queue, message, count, due_ms }
         }
+        END => Record::End { count: reader.u32()? },
         _ => return None,
     };
     reader.0.is_empty().then_some(record)
 }
 
-/// Appends a record.
-pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
+/// Appends a record; one of a group, perhaps.
+pub fn encode(out: &mut Vec<u8>, record: &Record<'_>, grouped: bool) {
     let at = begin(out);
     match record {
         Record::Publish {
@@ -178,11 +193,24 @@ pub fn encode(out: &mut Vec<u8>, record: &Record<'_>) {
                 out.extend_from_slice(&due_ms.to_le_bytes());
             }
         }
+        Record::End { count } => {
+            out.push(END);
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+    }
+    if grouped {
+        out[at] |= GROUPED;
     }
     end(out, at);
 }
 
-pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64]) {
+/// Takes the record that begins at `at` and goes to the end out of its group.
+pub(super) fn ungroup(out: &mut [u8], at: usize) {
+    out[at + HEADER_BYTES] &= !GROUPED;
+    end(out, at + HEADER_BYTES);
+}
+
+pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64], grouped: bool) {
     encode(
         out,
         &Record::Publish {
@@ -195,5 +223,6 @@ pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64
             properties: message.content.properties(),
             body: message.content.body(),
         },
+        grouped,
     );
 }

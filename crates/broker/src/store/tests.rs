@@ -222,7 +222,7 @@ fn a_torn_end_is_cut_wherever_it_was_torn() {
     let path = only_segment(folder.path());
     let whole = fs::read(&path).unwrap();
     let mut torn = Vec::new();
-    record::encode_publish(&mut torn, &message(2, b"torn"), &[1]);
+    record::encode_publish(&mut torn, &message(2, b"torn"), &[1], false);
     for cut in 1..torn.len() {
         fs::write(&path, [&whole[..], &torn[..cut]].concat()).unwrap();
         let (mut store, recovered) = open(folder.path());
@@ -234,6 +234,76 @@ fn a_torn_end_is_cut_wherever_it_was_torn() {
         assert_eq!(contents(&recovered), BTreeMap::from([(1, vec![1, 3])]), "after a cut at {cut}");
         store.close();
     }
+}
+
+/// A transaction over three queues with an acknowledgement in it, cut off or damaged at every byte.
+#[test]
+fn a_transaction_is_whole_or_not_there_wherever_it_was_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    for id in 1..=3 {
+        store.define(queue(id));
+    }
+    store.publish(&message(1, b"before"), &[1, 2]);
+    store.commit();
+    store.close();
+    let path = only_segment(folder.path());
+    let before = fs::read(&path).unwrap();
+    let (mut store, _) = open(folder.path());
+    store.begin_group();
+    store.publish(&message(2, b"one"), &[1]);
+    store.publish(&message(3, b"two"), &[2, 3]);
+    store.begin_group();
+    store.ack(1, 1);
+    store.end_group();
+    store.end_group();
+    store.close();
+    let whole = fs::read(&path).unwrap();
+    let nothing = BTreeMap::from([(1, vec![1]), (2, vec![1])]);
+    let all = BTreeMap::from([(1, vec![2]), (2, vec![1, 3]), (3, vec![3])]);
+    for cut in before.len()..=whole.len() {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let (store, recovered) = open(folder.path());
+        let want = if cut < whole.len() { &nothing } else { &all };
+        assert_eq!(contents(&recovered), *want, "cut at {cut}");
+        store.close();
+    }
+    for at in before.len()..whole.len() {
+        let mut torn = whole.clone();
+        torn[at] ^= 0x40;
+        fs::write(&path, &torn).unwrap();
+        let (mut store, recovered) = open(folder.path());
+        assert_eq!(contents(&recovered), nothing, "damaged at {at}");
+        assert!(!recovered.damage.is_empty());
+        // What comes after it is not mistaken for its end.
+        store.begin_group();
+        store.publish(&message(4, b"four"), &[1]);
+        store.publish(&message(5, b"five"), &[1]);
+        store.end_group();
+        store.close();
+        let (store, recovered) = open(folder.path());
+        let want = BTreeMap::from([(1, vec![1, 4, 5]), (2, vec![1])]);
+        assert_eq!(contents(&recovered), want, "after damage at {at}");
+        store.close();
+    }
+}
+
+#[test]
+fn a_group_of_one_record_needs_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.begin_group();
+    store.end_group();
+    store.begin_group();
+    store.publish(&message(1, b"x"), &[1]);
+    store.end_group();
+    store.close();
+    let bytes = fs::read(only_segment(folder.path())).unwrap();
+    assert!(
+        matches!(record::decode(&bytes[24..]), Decoded::Record(_, size) if 24 + size == bytes.len())
+    );
+    assert_eq!(contents(&open(folder.path()).1), BTreeMap::from([(1, vec![1])]));
 }
 
 #[test]
@@ -297,13 +367,13 @@ fn dead_segments_go_and_survivors_move_to_the_end() {
 fn writing_goes_on_when_the_disk_has_room_again() {
     let publish = |number, id| {
         let mut batch = Batch::new(number);
-        record::encode_publish(&mut batch.records, &message(id, b"a body"), &[1]);
+        record::encode_publish(&mut batch.records, &message(id, b"a body"), &[1], false);
         batch.publishes = true;
         batch
     };
     let ack = |number, id| {
         let mut batch = Batch::new(number);
-        record::encode(&mut batch.records, &Record::Ack { queue: 1, message: id });
+        record::encode(&mut batch.records, &Record::Ack { queue: 1, message: id }, false);
         batch
     };
     for room in 0..publish(1, 1).records.len() * 2 {
@@ -345,15 +415,15 @@ fn a_queue_ends_after_the_messages_before_it() {
     let mut writer = Writer::new(log, streams, definitions);
     let mut first = Batch::new(1);
     first.definitions = vec![queue(1), queue(2)];
-    record::encode_publish(&mut first.records, &message(1, b"original"), &[1]);
+    record::encode_publish(&mut first.records, &message(1, b"original"), &[1], false);
     first.publishes = true;
     writer.write(vec![first]).unwrap();
     let mut copied = Batch::new(2);
-    record::encode_publish(&mut copied.records, &message(2, b"copy"), &[2]);
-    record::encode(&mut copied.records, &Record::Ack { queue: 1, message: 1 });
+    record::encode_publish(&mut copied.records, &message(2, b"copy"), &[2], false);
+    record::encode(&mut copied.records, &Record::Ack { queue: 1, message: 1 }, false);
     let mut ended = Batch::new(3);
     ended.definitions = vec![Definition::DeleteQueue(1), queue(3)];
-    record::encode_publish(&mut ended.records, &message(3, b"later"), &[3]);
+    record::encode_publish(&mut ended.records, &message(3, b"later"), &[3], false);
     // The disk is full in the middle of the copy: the process dies then.
     writer.log.room = Some(5);
     assert!(writer.write(vec![copied, ended]).is_err());
@@ -477,14 +547,19 @@ proptest! {
             Record::Delivered { queue: ids.1, message: ids.2 },
             Record::Counted { queue: ids.1, message: ids.2, count: ids.0 as u32, due_ms: 0 },
             Record::Counted { queue: ids.1, message: ids.2, count: 1, due_ms: ids.0 | 1 },
+            Record::End { count: ids.1 as u32 },
         ];
         let mut bytes = Vec::new();
         for record in &records {
-            record::encode(&mut bytes, record);
+            record::encode(&mut bytes, record, false);
+            record::encode(&mut bytes, record, true);
         }
         let mut rest = &bytes[..];
         for record in &records {
             let Decoded::Record(read, size) = record::decode(rest) else { panic!("not a record") };
+            prop_assert_eq!(&read, record);
+            rest = &rest[size..];
+            let Decoded::Grouped(read, size) = record::decode(rest) else { panic!("no group") };
             prop_assert_eq!(&read, record);
             rest = &rest[size..];
         }
