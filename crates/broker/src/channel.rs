@@ -264,6 +264,7 @@ mod tests {
                 expires_ms: u64::MAX,
                 published_ms: 0,
                 stored: false,
+                deduplicated: false,
             });
             let entry = Entry {
                 message,

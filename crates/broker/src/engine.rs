@@ -43,7 +43,7 @@ use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
 use crate::limits::Limits;
-use crate::queue::{Consumer, Levels, Queue, QueueKey};
+use crate::queue::{Consumer, Duplicates, Levels, Queue, QueueKey};
 use crate::store::pages::Pages;
 use crate::store::{Definition, Store};
 use crate::table::Table;
@@ -149,6 +149,9 @@ impl Engine {
         queue.ready = Levels::new(self.pages.clone());
         if queue.stream.is_none() && streams::is_stream(&queue.arguments) {
             queue.stream = Some(self.new_stream(&queue));
+        }
+        if queue.stream.is_none() {
+            queue.duplicates = Duplicates::new(&queue.arguments);
         }
         let (vhost, name) = (queue.vhost.key, queue.name.clone());
         let key = self.queues.insert(queue);

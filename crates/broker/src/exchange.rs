@@ -2,7 +2,7 @@
 //!
 //! Each type is a [`Router`] in a file of its own; [`Exchange`] keeps what all of them share.
 
-mod deduplication;
+pub(crate) mod deduplication;
 pub(crate) mod delayed;
 mod destinations;
 mod direct;

@@ -21,6 +21,8 @@ pub(crate) struct Message {
     pub(crate) published_ms: u64,
     /// Whether it was written to the store, for its durable queues.
     pub(crate) stored: bool,
+    /// Some queue knows it by the value that it must not hold twice.
+    pub(crate) deduplicated: bool,
 }
 
 /// Properties and body, in one piece of memory: copied once, out of the read buffer.

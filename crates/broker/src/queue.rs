@@ -1,5 +1,6 @@
 //! Queues: messages in order, and the consumers that share them.
 
+mod duplicates;
 mod levels;
 mod ready;
 pub(crate) mod settings;
@@ -14,6 +15,7 @@ use crate::channel::ChannelKey;
 use crate::connection::ConnectionKey;
 use crate::exchange::Incoming;
 use crate::message::{Content, Entry, Message};
+pub(crate) use crate::queue::duplicates::Duplicates;
 pub(crate) use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
 use crate::stream::Stream;
@@ -56,8 +58,10 @@ pub(crate) struct Queue {
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) arguments: FieldTable,
     pub(crate) settings: Settings,
-    /// [`Settings::is_limited`].
+    /// What comes in may be refused or dropped, or push others out.
     pub(crate) limited: bool,
+    /// It holds equal messages once.
+    pub(crate) duplicates: Option<Box<Duplicates>>,
     /// When it was used last, in milliseconds since 1970; kept only if it expires unused.
     pub(crate) used_ms: u64,
     pub(crate) unused_timer: bool,
@@ -96,6 +100,7 @@ impl Queue {
             arguments: FieldTable::new(),
             settings: Settings::default(),
             limited: false,
+            duplicates: None,
             used_ms: 0,
             unused_timer: false,
             head_timer_ms: u64::MAX,
@@ -152,6 +157,15 @@ impl Queue {
                 message.expires_ms.min(message.published_ms.saturating_add(ttl_ms))
             }
             _ => message.expires_ms,
+        }
+    }
+
+    /// A message leaves by whatever way: an equal one may come.
+    pub(crate) fn release(&mut self, message: &Message) {
+        if message.deduplicated
+            && let Some(duplicates) = &mut self.duplicates
+        {
+            duplicates.forget(message);
         }
     }
 
@@ -227,6 +241,7 @@ mod tests {
             expires_ms: u64::MAX,
             published_ms: 0,
             stored: false,
+            deduplicated: false,
         })
     }
 

@@ -139,6 +139,7 @@ impl Stream {
             expires_ms: u64::MAX,
             published_ms: 0,
             stored: false,
+            deduplicated: false,
         });
         let delivered = Entry {
             message,

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod consuming;
+mod deduplication;
 mod errors;
 mod exchanges;
 mod handshake;

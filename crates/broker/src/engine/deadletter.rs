@@ -91,10 +91,15 @@ impl Engine {
         reason: Reason,
         refused: bool,
     ) -> Option<Entry> {
-        let Some(settings) = self.queues.get(queue) else { return Some(entry) };
-        let (vhost, queue_name) = (settings.vhost.key, settings.name.clone());
-        let settings = &settings.settings;
-        let Some(exchange) = settings.dead_letter_exchange.clone() else { return Some(entry) };
+        let Some(source) = self.queues.get_mut(queue) else { return Some(entry) };
+        let (vhost, queue_name) = (source.vhost.key, source.name.clone());
+        let Some(exchange) = source.settings.dead_letter_exchange.clone() else {
+            return Some(entry);
+        };
+        if !refused {
+            source.release(&entry.message);
+        }
+        let settings = &source.settings;
         let routing_key = settings.dead_letter_routing_key.clone();
         let stays = (settings.dead_letters_stay && !refused).then(Vec::new);
         let letter = Letter {

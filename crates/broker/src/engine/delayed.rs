@@ -35,6 +35,7 @@ impl Engine {
                 expires_ms: due_ms,
                 published_ms: 0,
                 stored: false,
+                deduplicated: false,
             };
             let Some(delays) = self.exchanges.get(key).and_then(|exchange| exchange.delays())
             else {

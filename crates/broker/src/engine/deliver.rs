@@ -417,12 +417,17 @@ impl Engine {
 
     /// A message is done with in one queue.
     pub(super) fn forget(&mut self, key: QueueKey, entry: &Entry) {
-        if entry.message.stored
-            && let Some(store) = &mut self.store
-            && let Some(queue) = self.queues.get(key)
+        let message = &*entry.message;
+        if !message.stored && !message.deduplicated {
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.release(message);
+        if message.stored
             && stored(queue)
+            && let Some(store) = &mut self.store
         {
-            store.ack(queue.id, entry.message.id);
+            store.ack(queue.id, message.id);
         }
     }
 }

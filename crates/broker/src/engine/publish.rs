@@ -146,8 +146,9 @@ impl Engine {
             published_ms: if timed { self.now_ms } else { 0 },
             content: publish.content,
             stored: false,
+            deduplicated: false,
         };
-        let refused = limited && self.refuse(&message);
+        let refused = limited && self.refuse(&mut message);
         let mut waits_for = self.store_message(&mut message);
         let message = Rc::new(message);
         for index in 0..self.targets.len() {
@@ -183,16 +184,18 @@ impl Engine {
         full
     }
 
-    /// Takes the queues that are full off `self.targets`. True if there are some.
-    fn refuse(&mut self, message: &Message) -> bool {
+    /// Takes the queues that are full off `self.targets`, and those that hold an equal message already. True if
+    /// there are some that are full.
+    fn refuse(&mut self, message: &mut Message) -> bool {
         let mut targets = std::mem::take(&mut self.targets);
-        let before = targets.len();
+        let mut refused = false;
         targets.retain(|key| {
             self.expire(*key);
-            let Some(queue) = self.queues.get(*key) else { return true };
+            let Some(queue) = self.queues.get_mut(*key) else { return true };
             if !queue.refuses(&message.content) {
-                return true;
+                return queue.duplicates.is_none() || self.remember(*key, message);
             }
+            refused = true;
             if queue.settings.overflow == Overflow::RejectPublishDlx {
                 let entry = queue.entry(Rc::new(message.clone()), 0, false);
                 self.post(*key, entry, Reason::MaxLength, true);
@@ -200,7 +203,24 @@ impl Engine {
             false
         });
         self.targets = targets;
-        self.targets.len() < before
+        refused
+    }
+
+    /// Lets a queue know a message by its value; false if it holds an equal one.
+    fn remember(&mut self, key: QueueKey, message: &mut Message) -> bool {
+        let Some(queue) = self.queues.get_mut(key) else { return true };
+        let Some(duplicates) = &mut queue.duplicates else { return true };
+        match duplicates.check(message.content.properties(), self.now_ms) {
+            Ok(Some(fresh)) => {
+                if duplicates.remember(&fresh, message.id, self.now_ms) {
+                    message.published_ms = self.now_ms;
+                }
+                message.deduplicated = true;
+                true
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     /// Drops the heads of a queue that is too long; what consumers would take they take first.

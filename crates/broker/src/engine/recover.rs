@@ -11,7 +11,7 @@ use super::declare::is_predeclared;
 use crate::exchange::{Destination, Exchange, ExchangeKey, Kind};
 use crate::message::Message;
 use crate::queue::{Queue, QueueKey};
-use crate::store::{BindingDefinition, Recovered, Store};
+use crate::store::{BindingDefinition, Recovered, RecoveredPlace, Store};
 use crate::stream::Stream;
 use crate::stream::settings::StreamSettings;
 use crate::vhost::VhostRef;
@@ -127,6 +127,9 @@ impl Engine {
 
     fn recover_messages(&mut self, messages: Vec<crate::store::RecoveredMessage>, places: &Places) {
         for recovered in messages {
+            let queue = |place: &RecoveredPlace| self.queues.get(*places.queues.get(&place.queue)?);
+            let deduplicated =
+                recovered.queues.iter().filter_map(queue).any(|queue| queue.duplicates.is_some());
             let message = Rc::new(Message {
                 id: recovered.id,
                 exchange: recovered.exchange.as_str().into(),
@@ -139,6 +142,7 @@ impl Engine {
                     published_ms => published_ms,
                 },
                 stored: true,
+                deduplicated,
             });
             for place in recovered.queues {
                 if let Some(key) = places.schedules.get(&place.queue) {
@@ -149,6 +153,9 @@ impl Engine {
                 if let Some(queue) = queue.and_then(|key| self.queues.get_mut(*key)) {
                     if place.redelivered {
                         queue.delivered = queue.delivered.max(message.id);
+                    }
+                    if let Some(duplicates) = &mut queue.duplicates {
+                        duplicates.recover(&message);
                     }
                     let (redelivered, count) = (place.redelivered, place.delivery_count);
                     queue.push_counted(message.clone(), redelivered, count);

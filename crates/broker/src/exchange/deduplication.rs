@@ -15,8 +15,8 @@ use crate::erlang;
 use crate::exception::Exception;
 
 const CACHE_SIZE: u64 = 128;
-const CACHE_TTL: &str = "x-cache-ttl";
-const HEADER: &str = "x-deduplication-header";
+pub(crate) const CACHE_TTL: &str = "x-cache-ttl";
+pub(crate) const HEADER: &str = "x-deduplication-header";
 
 pub(crate) struct Deduplication {
     header: CompactString,
@@ -88,7 +88,8 @@ impl Deduplication {
     }
 }
 
-fn milliseconds(value: RawValue<'_>) -> Option<u64> {
+/// What a message's own `x-cache-ttl` says.
+pub(crate) fn milliseconds(value: RawValue<'_>) -> Option<u64> {
     value.to_value().ok()?.as_i64().filter(|ms| 0 < *ms).map(|ms| ms as u64)
 }
 

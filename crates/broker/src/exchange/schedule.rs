@@ -160,6 +160,7 @@ mod tests {
             expires_ms: due_ms,
             published_ms: 0,
             stored: false,
+            deduplicated: false,
         };
         Entry {
             message: Rc::new(message),

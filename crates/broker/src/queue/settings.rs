@@ -161,6 +161,10 @@ const RULES: &[(&str, Rule)] = &[
     ("x-queue-version", Rule::Version),
     ("x-single-active-consumer", Rule::Bool),
     ("x-consumer-timeout", Rule::Time { zero: true }),
+    ("x-message-deduplication", Rule::Bool),
+    ("x-deduplication-header", Rule::Text),
+    ("x-cache-size", Rule::Positive),
+    ("x-cache-ttl", Rule::Time { zero: false }),
     ("x-delivery-limit", Rule::Limit),
     ("x-max-age", Rule::Age),
     ("x-stream-max-segment-size-bytes", Rule::Whole),
@@ -205,6 +209,7 @@ const NOT_STREAM: &[&str] = &[
     "x-queue-version",
     "x-single-active-consumer",
     "x-delivery-limit",
+    "x-message-deduplication",
     "x-quorum-initial-group-size",
     "x-queue-master-locator",
 ];
@@ -233,9 +238,7 @@ pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<()
                 && !value.as_str().is_some_and(|text| harmless.contains(&text))
         })
     };
-    for (key, harmless) in
-        [("x-message-deduplication", &[][..]), ("x-delayed-retry-type", &["disabled"][..])]
-    {
+    for (key, harmless) in [("x-delayed-retry-type", &["disabled"][..])] {
         if asks(key, harmless) {
             let text = format!("queue argument '{key}' is not available");
             return Err(Exception::not_implemented(text));

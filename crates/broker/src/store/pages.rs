@@ -30,6 +30,7 @@ const NAME: &str = "pages.tmp";
 const REDELIVERED: u8 = 1;
 const STORED: u8 = 2;
 const DATED: u8 = 4;
+const DEDUPLICATED: u8 = 8;
 
 /// When entries leave memory.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +189,8 @@ fn encode(out: &mut Vec<u8>, entry: &Entry) {
     let redelivered = if entry.redelivered { REDELIVERED } else { 0 };
     let stored = if message.stored { STORED } else { 0 };
     let dated = if message.published_ms == 0 { 0 } else { DATED };
-    out.push(redelivered | stored | dated);
+    let deduplicated = if message.deduplicated { DEDUPLICATED } else { 0 };
+    out.push(redelivered | stored | dated | deduplicated);
     if dated != 0 {
         out.extend_from_slice(&message.published_ms.to_le_bytes());
     }
@@ -222,6 +224,7 @@ fn decode(reader: &mut Reader<'_>, exchange: &mut Rc<str>) -> Option<Entry> {
         expires_ms: message_expires_ms,
         published_ms,
         stored: flags & STORED != 0,
+        deduplicated: flags & DEDUPLICATED != 0,
     });
     let redelivered = flags & REDELIVERED != 0;
     Some(Entry { message, position, redelivered, priority, delivery_count, expires_ms })

@@ -37,6 +37,7 @@ fn message(id: u64, body: &[u8]) -> Message {
         expires_ms: u64::MAX,
         published_ms: 0,
         stored: true,
+        deduplicated: false,
     }
 }
 

@@ -253,8 +253,8 @@ fn modes_that_do_not_mix() {
 
 #[test]
 fn arguments_that_are_not_acted_upon_are_refused() {
-    let arguments = FieldTable::new().with("x-message-deduplication", true);
-    let text = "NOT_IMPLEMENTED - queue argument 'x-message-deduplication' is not available";
+    let arguments = FieldTable::new().with("x-delayed-retry-type", "all");
+    let text = "NOT_IMPLEMENTED - queue argument 'x-delayed-retry-type' is not available";
     check_hard(1, queue::Declare { arguments, ..declare("q") }, 540, text);
 }
 

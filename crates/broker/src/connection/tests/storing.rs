@@ -11,7 +11,7 @@ use super::{Client, Server};
 use crate::store::Store;
 
 /// A server on a folder, and the news of its store, which the test hands on when it likes.
-fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
+pub(super) fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
     open_at(folder, Server::new().now)
 }
 

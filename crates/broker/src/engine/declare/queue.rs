@@ -179,7 +179,7 @@ impl Engine {
         let policy = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name).definition();
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.settings = Settings::new(&kind, &queue.arguments, &policy);
-        queue.limited = queue.settings.is_limited();
+        queue.limited = queue.settings.is_limited() || queue.duplicates.is_some();
         self.configure_stream(key, &policy);
         self.touch(key);
         self.drop_surplus(key);
@@ -264,12 +264,10 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
         let count = queue.len() as u32;
         let entries = queue.ready.drain();
-        let (id, durable) = (queue.id, stored(queue));
-        if let Some(store) = &mut self.store
-            && durable
-        {
-            for entry in entries.filter(|entry| entry.message.stored) {
-                store.ack(id, entry.message.id);
+        // Dropped unread if nobody is to hear of them.
+        if stored(queue) || queue.duplicates.is_some() {
+            for entry in entries {
+                self.forget(key, &entry);
             }
         }
         count
