@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Program, Server, warren};
+use support::{Program, Server, readme_commands, warren};
 use warren::amqp::client::Connection;
 use warren::hub::run;
 
@@ -222,4 +222,20 @@ fn a_folder_whose_path_is_too_long_for_a_socket_still_serves() {
     assert!(program.line().starts_with("listening "));
     program.expect(&["ready"]);
     ok(&data, &["users", "list", "--control", socket.to_str().unwrap()]);
+}
+
+#[test]
+fn the_readmes_tenant_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let _server = Server::start(folder.path());
+    let mut outputs = Vec::new();
+    for words in readme_commands("warren vhosts add") {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        outputs.push(ok(folder.path(), &words));
+    }
+    let connections = outputs.pop().unwrap();
+    let policies = outputs.pop().unwrap();
+    assert!(outputs.iter().all(String::is_empty), "{outputs:?}");
+    assert!(policies.contains("short") && policies.contains("reject-publish"), "{policies}");
+    assert_eq!(connections.lines().count(), 1, "nobody but the titles: {connections}");
 }

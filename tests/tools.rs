@@ -4,7 +4,7 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use support::{Broker, Program, warren};
+use support::{Broker, Program, readme_commands, warren};
 use warren::amqp::client::{Connection, QueueOptions};
 use warren::hub::run;
 
@@ -97,27 +97,12 @@ fn what_goes_wrong_is_one_clear_line() {
     assert!(error.contains("cannot connect to 127.0.0.1:1"), "{error}");
 }
 
-/// The words of a command line; quotes keep some together.
-fn words(line: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    for (index, part) in line.split('"').enumerate() {
-        if index % 2 == 1 {
-            words.push(part);
-        } else {
-            words.extend(part.split_whitespace());
-        }
-    }
-    words
-}
-
 #[test]
 fn the_commands_of_the_readme_work() {
     let tools = Tools::new("tasks");
-    let readme = include_str!("../README.md");
-    let block = readme.split("```sh\n").find(|block| block.starts_with("warren publish")).unwrap();
     let mut outputs = Vec::new();
-    for line in block.split("```").next().unwrap().lines() {
-        let words = words(line.strip_prefix("warren ").unwrap());
+    for words in readme_commands("warren publish") {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         if words[0] == "consume" {
             // It waits for more, for ever.
             let consumer = Program::start(&mut tools.command(&words));

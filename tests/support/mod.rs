@@ -136,3 +136,28 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// The words of the commands after `warren` in that block of the README that begins so. Quotes keep some together.
+pub(crate) fn readme_commands(beginning: &str) -> Vec<Vec<String>> {
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```sh\n").find(|block| block.starts_with(beginning)).unwrap();
+    let lines = block.split("```").next().unwrap().lines();
+    lines.map(|line| words(line.strip_prefix("warren ").unwrap())).collect()
+}
+
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for letter in line.chars() {
+        match (letter, quote) {
+            (' ', None) => words.extend(word.take()),
+            ('"' | '\'', None) => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (_, Some(end)) if letter == end => quote = None,
+            _ => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
