@@ -1,7 +1,9 @@
 //! Side-by-side measurements against the peers: what the programs of this package share.
 //!
-//! `cargo xtask bench` with `broker`, `runtime`, `reactor` or `models` starts the servers and runs the programs.
+//! `cargo xtask bench` with `broker`, `features`, `runtime`, `reactor` or `models` starts the servers and runs the
+//! programs.
 
+pub mod features;
 pub mod harness;
 pub mod load;
 pub mod machine;

@@ -111,6 +111,14 @@ impl ProcessGroup {
         self.sum("smaps_rollup", "Pss:")
     }
 
+    /// Shows what is known of each file that its processes have open.
+    pub fn open_files(self, mut each: impl FnMut(&fs::Metadata)) {
+        for (process, _) in self.processes() {
+            let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+            files.filter_map(|file| fs::metadata(file.path()).ok()).for_each(|file| each(&file));
+        }
+    }
+
     fn sum(self, file: &str, name: &str) -> f64 {
         self.processes().map(|(path, _)| bytes_in(&path.join(file), name)).sum()
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds what is measured, starts the servers, runs the programs of `benches/`.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::install::{install, install_gevent, install_go, install_reactors, python, run};
 use crate::servers::Server;
@@ -12,6 +12,7 @@ use crate::tally::Tally;
 pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
     let result = match name {
         "broker" => broker(arguments),
+        "features" => features(arguments),
         "reactor" => reactor(arguments),
         "models" => models(arguments),
         _ => runtime(arguments),
@@ -30,12 +31,60 @@ fn broker(arguments: &[String]) -> Result<(), String> {
     let mut program = Command::new(release().join("broker"));
     program.args(arguments);
     install()?;
-    let (warren, rabbitmq) = (Server::warren(&release().join("warren"))?, Server::rabbitmq()?);
-    for (server, prefix) in [(&warren, "WARREN"), (&rabbitmq, "RABBITMQ")] {
+    let servers = both()?;
+    run(tell(&mut program, &servers))
+}
+
+/// Each part has servers of its own. What it prints is the report, which a full run leaves where it is kept.
+fn features(arguments: &[String]) -> Result<(), String> {
+    build(&["-p", "warren", "-p", "warren-benches", "--bin", "warren", "--bin", "features"])?;
+    install()?;
+    let program = || Command::new(release().join("features"));
+    let listed = text_of(program().arg("--list").args(arguments))?;
+    let parts: Vec<&str> = listed.lines().collect();
+    let flags = arguments.iter().filter(|argument| !parts.contains(&argument.as_str()));
+    let flags: Vec<_> = flags.collect();
+    let mut report = text_of(program().arg("--head").args(&flags))?;
+    print!("{report}");
+    for part in parts {
+        let servers = both()?;
+        let mut measure = program();
+        let text = text_of(tell(&mut measure, &servers).args(&flags).arg(part))?;
+        print!("{text}");
+        report += &text;
+    }
+    if arguments.is_empty() {
+        let path = root().join("docs/benchmarks/features.md");
+        std::fs::write(&path, report.trim_end().to_owned() + "\n")
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn both() -> Result<[Server; 2], String> {
+    Ok([Server::warren(&release().join("warren"))?, Server::rabbitmq()?])
+}
+
+/// Tells a program of the servers.
+fn tell<'p>(program: &'p mut Command, servers: &[Server; 2]) -> &'p mut Command {
+    for (server, prefix) in servers.iter().zip(["WARREN", "RABBITMQ"]) {
         program.env(format!("{prefix}_URL"), &server.url);
         program.env(format!("{prefix}_PID"), server.pid().to_string());
+        program.env(format!("{prefix}_DATA"), server.folder());
     }
-    run(&mut program)
+    program
+}
+
+/// What a program prints.
+fn text_of(program: &mut Command) -> Result<String, String> {
+    let output = program.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("{program:?}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(text),
+        false => Err(format!("{text}{program:?}: {}", output.status)),
+    }
 }
 
 fn runtime(arguments: &[String]) -> Result<(), String> {

@@ -66,8 +66,8 @@ enum Task {
     },
     /// Measure against the peers, in release builds, and print tables.
     Bench {
-        /// `broker`, `runtime`, `reactor` or `models`.
-        #[arg(value_parser = ["broker", "runtime", "reactor", "models"])]
+        /// `broker`, `features`, `runtime`, `reactor` or `models`.
+        #[arg(value_parser = ["broker", "features", "runtime", "reactor", "models"])]
         name: String,
         /// For the program.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -188,6 +188,11 @@ impl Server {
         self.child.id()
     }
 
+    /// Where all is that it writes.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
             // It may have ended by itself.

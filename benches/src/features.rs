@@ -1,0 +1,255 @@
+//! What the features of a broker cost, in Warren and in RabbitMQ, with the same load in the same run.
+//!
+//! `cargo xtask bench features` starts both anew for each [`PARTS`] and runs it: what one has left behind in the
+//! memory of a server does not count as another's. Rates are what a shared machine gave; the server's processor time
+//! per operation says more, and is told beside them.
+
+mod backlog;
+mod definitions;
+mod delayed;
+mod fanout;
+mod flow;
+mod idle;
+mod letters;
+mod levels;
+mod routing;
+mod streams;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use warren_amqp::method::queue;
+
+use crate::load::Client;
+use crate::machine::{ProcessGroup, description};
+use crate::table::thousands;
+
+/// One of the two.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// Where it listens.
+    pub url: String,
+    /// Its processes.
+    pub group: ProcessGroup,
+    /// Where it keeps what it keeps.
+    pub data: PathBuf,
+    /// RabbitMQ, which some sizes are too large for, and which lacks some features.
+    pub is_rabbitmq: bool,
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// How long one rate is measured.
+    pub time: Duration,
+    /// Sizes are divided by it.
+    pub divisor: usize,
+}
+
+impl Effort {
+    /// Just enough to see that all works.
+    pub const QUICK: Self = Self { time: Duration::from_millis(50), divisor: 1000 };
+}
+
+/// Sizes of one measurement.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    warren: usize,
+    rabbitmq: usize,
+}
+
+impl Sizes {
+    const fn same(size: usize) -> Self {
+        Self { warren: size, rabbitmq: size }
+    }
+
+    fn of(self, side: &Side, effort: Effort) -> usize {
+        let size = if side.is_rabbitmq { self.rabbitmq } else { self.warren };
+        (size / effort.divisor).max(1)
+    }
+
+    /// For a title: `10,000 queues (RabbitMQ: 1,000)`.
+    fn told(self, what: &str, effort: Effort) -> String {
+        let shown = |size: usize| thousands((size / effort.divisor).max(1) as f64);
+        match self.warren == self.rabbitmq {
+            true => format!("{} {what}", shown(self.warren)),
+            false => format!("{} {what} (RabbitMQ: {})", shown(self.warren), shown(self.rabbitmq)),
+        }
+    }
+}
+
+/// Both sides, and what is said of them.
+pub struct Bench {
+    /// Warren, then RabbitMQ if it is there.
+    pub sides: Vec<Side>,
+    /// How much is done.
+    pub effort: Effort,
+}
+
+/// A part's name, and what it does.
+pub type Part = (&'static str, fn(&Bench) -> io::Result<()>);
+
+/// Each wants servers that have done nothing yet.
+pub const PARTS: &[Part] = &[
+    ("connections", idle::connections),
+    ("queues", idle::queues),
+    ("definitions", definitions::run),
+    ("routing", routing::run),
+    ("fanout", fanout::run),
+    ("backlog", backlog::run),
+    ("levels", levels::run),
+    ("letters", letters::run),
+    ("streams", streams::run),
+    ("delayed", delayed::run),
+];
+
+/// What a report begins with.
+pub fn heading(effort: Effort) -> String {
+    let quick = match effort.divisor {
+        1 => String::new(),
+        divisor => format!("Sizes are divided by {divisor}, so the figures mean nothing. "),
+    };
+    format!(
+        "# The broker's features beside RabbitMQ's\n\n\
+         Written by\n\n```sh\ncargo xtask bench features\n```\n\n\
+         {quick}{}. RabbitMQ is Debian's 3.10.8. Release builds; servers and load generator share the machine, and each part has \
+         servers that were started for it. A rate is measured for {:.1} s. Rates depend on what else the machine did; the server's \
+         processor time for each operation, user and system, hardly does. Ratios above 1 are in Warren's favour.\n",
+        description(),
+        effort.time.as_secs_f64(),
+    )
+}
+
+impl Bench {
+    /// The same on each side.
+    fn each<T>(&self, mut measure: impl FnMut(&Side) -> io::Result<T>) -> io::Result<Vec<T>> {
+        self.sides.iter().map(&mut measure).collect()
+    }
+
+    /// A table of rates and of what they cost.
+    fn rates(&self, of_what: &str, per_what: &str, rows: &[(String, Vec<Rate>)]) {
+        println!(
+            "| {of_what} | Warren | RabbitMQ | ratio | Warren, µs of CPU per {per_what} | RabbitMQ | ratio |\n\
+             |---|---:|---:|---:|---:|---:|---:|"
+        );
+        for (what, rates) in rows {
+            let rate = |at: usize| rates.get(at).map(|rate| rate.per_second);
+            let cpu = |at: usize| rates.get(at).map(|rate| rate.cpu_us);
+            println!(
+                "| {what} | {} | {} |",
+                compared(rate(0), rate(1), true, thousands),
+                compared(cpu(0), cpu(1), false, digits)
+            );
+        }
+        println!();
+    }
+
+    /// A table of figures of which less is better.
+    fn figures(&self, heading: &str, rows: &[(String, Vec<f64>)]) {
+        println!("| {heading} | Warren | RabbitMQ | ratio |\n|---|---:|---:|---:|");
+        for (what, values) in rows {
+            let value = |at: usize| values.get(at).copied();
+            println!("| {what} | {} |", compared(value(0), value(1), false, digits));
+        }
+        println!();
+    }
+}
+
+/// `ours | theirs | ratio`, the ratio such that more is better for us; dashes where there is nothing.
+fn compared(
+    ours: Option<f64>,
+    theirs: Option<f64>,
+    more_is_better: bool,
+    show: impl Fn(f64) -> String,
+) -> String {
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".into(), &show);
+    let ratio = ours.zip(theirs).map(|(ours, theirs)| match more_is_better {
+        true => ours / theirs,
+        false => theirs / ours,
+    });
+    let ratio = ratio.filter(|ratio| ratio.is_finite());
+    let ratio = ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.1}"));
+    format!("{} | {} | {ratio}", shown(ours), shown(theirs))
+}
+
+/// Three digits or so.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        0.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => thousands(value),
+    }
+}
+
+/// How fast something was done, and what it cost the server.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    operations: u64,
+    per_second: f64,
+    /// Microseconds of processor time for one operation.
+    cpu_us: f64,
+}
+
+/// Measures from its start on.
+struct Stint<'s> {
+    side: &'s Side,
+    start: Instant,
+    processor: Duration,
+}
+
+impl<'s> Stint<'s> {
+    fn start(side: &'s Side) -> Self {
+        Self { side, processor: side.group.processor_time(), start: Instant::now() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn end(&self, operations: u64) -> Rate {
+        let took = self.start.elapsed().as_secs_f64();
+        let processor = self.side.group.processor_time().saturating_sub(self.processor);
+        Rate {
+            operations,
+            per_second: operations as f64 / took,
+            cpu_us: processor.as_secs_f64() * 1e6 / operations as f64,
+        }
+    }
+}
+
+/// Queues of these names, all alike.
+fn declare_queues(
+    client: &mut Client,
+    names: &[String],
+    like: &queue::Declare<'_>,
+) -> io::Result<()> {
+    definitions::calls(client, names.len(), |at| queue::Declare {
+        queue: &names[at],
+        ..like.clone()
+    })
+}
+
+fn delete_queues(client: &mut Client, names: &[String]) -> io::Result<()> {
+    definitions::calls(client, names.len(), |at| queue::Delete {
+        queue: &names[at],
+        ..queue::Delete::default()
+    })
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}-{number}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_a_dash() {
+        assert_eq!(compared(Some(2.0), Some(1.0), true, digits), "2.00 | 1.00 | 2.0");
+        assert_eq!(compared(Some(2.0), Some(1.0), false, digits), "2.00 | 1.00 | 0.5");
+        assert_eq!(compared(Some(20.0), None, true, digits), "20.0 | – | –");
+        assert_eq!(compared(Some(0.0), Some(1000.0), false, digits), "0.00 | 1,000 | –");
+    }
+}
