@@ -4,6 +4,8 @@
 //!
 #![doc = include_str!("../../../README.md")]
 
+pub mod perf;
+
 pub use warren_amqp as amqp;
 pub use warren_broker as broker;
 pub use warren_fiber as fiber;

@@ -30,6 +30,10 @@ enum Command {
     Queues(ctl::Queues),
     /// Do what rabbitmqctl does, with its commands and arguments: warren ctl add_user NAME PASSWORD
     Ctl(ctl::Rabbitmqctl),
+    /// Load any AMQP server and measure it, or prove that it loses nothing.
+    ///
+    /// Exit codes: 0; 1, it failed; 2, wrong arguments; 3, --verify found a fault; 4, messages were refused or returned.
+    Perf(Box<warren::perf::Options>),
     #[command(flatten)]
     Administer(ctl::Command),
 }
@@ -43,9 +47,16 @@ fn main() -> ExitCode {
         Command::Queues(queues) => queues.run(),
         Command::Ctl(ctl) => ctl.run(),
         Command::Administer(command) => command.run(),
+        Command::Perf(options) => {
+            return end(warren::perf::command(&options));
+        }
     };
+    end(outcome.map(|()| ExitCode::SUCCESS))
+}
+
+fn end(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line, causes included.
             eprintln!("warren: {error:#}");

@@ -1,0 +1,14 @@
+//! Time in nanoseconds, on the clock that all processes of a machine share.
+//!
+//! A message carries the time when it was to be sent; a consumer in another process takes the difference.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of a second.
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// Now.
+pub(super) fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.cast_unsigned() * SECOND + time.tv_nsec.cast_unsigned()
+}
