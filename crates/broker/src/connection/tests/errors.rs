@@ -305,7 +305,7 @@ fn what_is_no_frame_or_no_method() {
     }
     let too_large = "FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,200000,131064}";
     check(&frame::frame_header(1, 1, 200_000), 501, too_large, (0, 0));
-    let bad_end = "FRAME_ERROR - frame of type 8 on channel 0 ends in 0x00 and not in 0xce";
+    let bad_end = "FRAME_ERROR - type 8, all octets = <<>>: {invalid_frame_end_marker,0}";
     check(b"\x08\0\0\0\0\0\0\0", 501, bad_end, (0, 0));
     let heartbeat = "UNEXPECTED_FRAME - type 8, all octets = <<>>";
     check(b"\x08\0\x01\0\0\0\0\xce", 505, heartbeat, (0, 0));
