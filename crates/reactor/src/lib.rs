@@ -40,6 +40,7 @@
 //! | `inlineCallbacks` | a fiber |
 //! | `callLater`, `LoopingCall`, `Cooperator` | [`call_later`], [`LoopingCall`], [`Cooperator`] |
 //! | `callFromThread`, `deferToThread`, `blockingCallFromThread` | [`call_from_thread`], [`defer_to_thread`], [`ReactorHandle::blocking_call_from_thread`] |
+//! | `HAProxyWrappingFactory` | [`proxy_protocol`] |
 //! | `serverFromString`, `clientFromString`, `HostnameEndpoint` | [`endpoints`] |
 //! | `DatagramProtocol`, `listenUDP`, `listenMulticast` | [`DatagramProtocol`], [`listen_udp`], [`listen_multicast`] |
 //! | `ProcessProtocol`, `spawnProcess`, `getProcessOutput` | [`ProcessProtocol`], [`spawn_process`], [`get_process_output`] |
@@ -72,6 +73,7 @@ mod process;
 mod producer;
 mod protocol;
 pub mod protocols;
+pub mod proxy_protocol;
 mod reconnecting;
 pub mod service;
 mod socket;

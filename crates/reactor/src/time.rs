@@ -45,6 +45,11 @@ pub fn call_later(delay: Duration, callback: impl FnOnce() + 'static) -> Delayed
     call
 }
 
+/// Whether anything can be put off: a test that feeds bytes by hand may have no time at all.
+pub(crate) fn has_time() -> bool {
+    clock::installed().is_some() || warren_hub::is_running()
+}
+
 /// Calls `callback` in the next turn of the loop; by a test's clock, when that advances. A panic is logged.
 pub(crate) fn call_soon(callback: impl FnOnce() + 'static) {
     if clock::installed().is_some() {

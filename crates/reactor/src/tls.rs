@@ -78,8 +78,7 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use crate::connect::{ConnectOptions, Connector, connect_tcp_with};
 use crate::listen::{ListeningPort, listen_tcp};
 use crate::protocol::{ClientFactory, Factory, Reason};
-use crate::testing::clock;
-use crate::time::call_later;
+use crate::time::{call_later, has_time};
 use crate::transport::Transport;
 use session::TlsLayer;
 
@@ -167,8 +166,6 @@ impl Transport {
             return Err(io::Error::new(io::ErrorKind::NotConnected, text));
         }
         let mut start = options.start()?;
-        // A test that feeds bytes by hand may have no time at all.
-        let has_time = || warren_hub::is_running() || clock::installed().is_some();
         if let Some(timeout) = start.timeout.filter(|_| has_time()) {
             let transport = self.downgrade();
             start.layer.deadline = Some(call_later(timeout, move || {

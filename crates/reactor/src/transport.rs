@@ -18,7 +18,7 @@ mod settle;
 mod tests;
 mod watch;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -129,6 +129,8 @@ struct Inner {
     id: u64,
     peer: PeerAddr,
     host: PeerAddr,
+    /// The real ones, behind a proxy that has told them.
+    ends: OnceCell<Box<(PeerAddr, PeerAddr)>>,
     state: Cell<State>,
     reading: Cell<bool>,
     /// The peer will send no more.
@@ -408,14 +410,19 @@ impl Transport {
         WeakTransport(Rc::downgrade(&self.0))
     }
 
-    /// The other end.
+    /// The other end; behind a proxy that [tells](crate::proxy_protocol) it, the real one.
     pub fn peer(&self) -> &PeerAddr {
-        &self.0.peer
+        self.0.ends.get().map_or(&self.0.peer, |ends| &ends.0)
     }
 
-    /// Our end.
+    /// Our end, or the end that the peer has connected to.
     pub fn host(&self) -> &PeerAddr {
-        &self.0.host
+        self.0.ends.get().map_or(&self.0.host, |ends| &ends.1)
+    }
+
+    /// What a proxy has told, once.
+    pub(crate) fn set_ends(&self, peer: PeerAddr, host: PeerAddr) {
+        let _ = self.0.ends.set(Box::new((peer, host)));
     }
 
     /// A number no other transport of this thread has had.
@@ -475,7 +482,7 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
             .field("id", &self.0.id)
-            .field("peer", &self.0.peer)
+            .field("peer", self.peer())
             .field("buffered", &self.buffered())
             .field("closing", &self.is_closing())
             .finish_non_exhaustive()

@@ -1,6 +1,6 @@
 //! The medium's side of a transport. It calls the protocol, and only from the top of the loop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -29,6 +29,7 @@ impl Transport {
             id,
             peer,
             host,
+            ends: OnceCell::new(),
             state: Cell::new(State::Open),
             reading: Cell::new(true),
             read_ended: Cell::new(false),
