@@ -105,8 +105,13 @@ pub(crate) struct Channel {
     unacked: VecDeque<(u64, Option<Unacked>)>,
     /// How many of them are `None`.
     gaps: usize,
-    /// Those that are `Some` and came to a consumer.
+    /// Those that came to a consumer, and are settled in no more than a transaction.
     pub(crate) held: u32,
+}
+
+/// How many of these deliveries take up room of a channel: those that came to a consumer.
+pub(crate) fn count_held<'a>(unacked: impl Iterator<Item = &'a Unacked>) -> u32 {
+    unacked.map(|unacked| u32::from(unacked.consumer.is_some())).sum()
 }
 
 impl Channel {
@@ -201,8 +206,7 @@ impl Channel {
             .filter_map(|(tag, unacked)| Some((tag, unacked?)))
             .collect();
         self.gaps -= count - settled.len();
-        let held = settled.iter().filter(|(_, unacked)| unacked.consumer.is_some()).count();
-        self.held -= held as u32;
+        self.held -= count_held(settled.iter().map(|(_, unacked)| unacked));
         Some(settled)
     }
 

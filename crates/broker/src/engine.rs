@@ -288,6 +288,12 @@ impl Engine {
         self.failed
     }
 
+    /// Whether the store has still to say something of what it was given.
+    #[cfg(test)]
+    pub(crate) fn awaits_store(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| self.synced < store.handed_over())
+    }
+
     /// The last batch that is on disk.
     pub(crate) fn synced(&self) -> u64 {
         self.synced

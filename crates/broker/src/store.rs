@@ -362,6 +362,12 @@ impl Store {
         }
     }
 
+    /// The last batch that the store's thread was handed.
+    #[cfg(test)]
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.batch.number - 1
+    }
+
     /// Writes everything and ends the store's thread. Blocks.
     pub(crate) fn close(mut self) {
         self.commit();

@@ -154,17 +154,27 @@ impl Client {
         self.wire.feed(&bytes);
     }
 
-    fn publish_with(
+    fn publish_on(
         &mut self,
+        channel: u16,
         publish: &basic::Publish<'_>,
         properties: &BasicProperties,
         body: &[u8],
     ) {
         let (mut bytes, mut raw) = (Vec::new(), Vec::new());
         properties.encode(&mut raw);
-        frame::write_method(&mut bytes, 1, publish);
-        frame::write_content(&mut bytes, 1, 60, &raw, body, FRAME_MAX);
+        frame::write_method(&mut bytes, channel, publish);
+        frame::write_content(&mut bytes, channel, 60, &raw, body, FRAME_MAX);
         self.wire.feed(&bytes);
+    }
+
+    fn publish_with(
+        &mut self,
+        publish: &basic::Publish<'_>,
+        properties: &BasicProperties,
+        body: &[u8],
+    ) {
+        self.publish_on(1, publish, properties, body);
     }
 
     /// Publishes to a queue by its name, on channel 1.

@@ -125,10 +125,14 @@ impl Engine {
         if let Some(stream) = &mut queue.stream {
             stream.remove_cursor(key);
         }
+        let has_heir = queue.settings.single_active && !queue.consumers.is_empty();
         if queue.auto_delete && queue.consumers.is_empty() {
             self.remove_queue(consumer.queue);
         } else {
             self.touch(consumer.queue);
+        }
+        if has_heir {
+            self.mark(consumer.queue);
         }
     }
 
@@ -351,6 +355,10 @@ impl Engine {
         let Some(queue) = self.queues.get_mut(queue_key) else { return };
         let entry = queue.pop();
         let left = queue.len() as u32;
+        if queue.next_expiry_ms() != u64::MAX && !std::mem::replace(&mut queue.dirty, true) {
+            // What stood behind it may be over, or end before anything else looks.
+            self.dirty.push(queue_key);
+        }
         let counts = queue.settings.counts_deliveries;
         if self.traced
             && let Some(entry) = &entry

@@ -175,13 +175,20 @@ impl Engine {
     /// The targets that would refuse this.
     pub(super) fn full_targets(&mut self, content: &Content) -> Vec<QueueKey> {
         let targets = std::mem::take(&mut self.targets);
-        let is_full = |key: &QueueKey| {
-            self.expire(*key);
-            self.queues.get(*key).is_some_and(|queue| queue.limited && queue.refuses(content))
-        };
-        let full = targets.iter().copied().filter(is_full).collect();
+        let full = targets.iter().copied().filter(|key| self.is_full(*key, content)).collect();
         self.targets = targets;
         full
+    }
+
+    /// Whether a queue refuses a message; what consumers would take they take first.
+    fn is_full(&mut self, key: QueueKey, content: &Content) -> bool {
+        let refuses = |engine: &Self| {
+            engine.queues.get(key).is_some_and(|queue| queue.limited && queue.refuses(content))
+        };
+        if refuses(self) {
+            self.dispatch(key);
+        }
+        refuses(self)
     }
 
     /// Takes the queues that are full off `self.targets`, and those that hold an equal message already. True if
@@ -190,10 +197,14 @@ impl Engine {
         let mut targets = std::mem::take(&mut self.targets);
         let mut refused = false;
         targets.retain(|key| {
-            self.expire(*key);
+            let is_full = self.is_full(*key, &message.content);
             let Some(queue) = self.queues.get_mut(*key) else { return true };
-            if !queue.refuses(&message.content) {
-                return queue.duplicates.is_none() || self.remember(*key, message);
+            if !is_full && queue.duplicates.is_none() {
+                return true;
+            }
+            if !is_full {
+                self.expire(*key);
+                return self.remember(*key, message);
             }
             refused = true;
             if queue.settings.overflow == Overflow::RejectPublishDlx {

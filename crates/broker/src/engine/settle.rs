@@ -6,7 +6,9 @@ use warren_amqp::method::{basic, tx};
 use super::Engine;
 use super::deadletter::Reason;
 use super::declare::stored;
-use crate::channel::{Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict};
+use crate::channel::{
+    Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict, count_held,
+};
 use crate::connection::Connection;
 use crate::exception::Exception;
 
@@ -34,6 +36,8 @@ impl Engine {
             };
             let settled = settled.ok_or_else(unknown)?;
             if let Mode::Tx(tx) = &mut channel.mode {
+                // The channel has no more room than before until the commit.
+                channel.held += count_held(settled.iter().map(|(_, unacked)| unacked));
                 let verdicts = settled.into_iter().map(|(tag, unacked)| (tag, unacked, verdict));
                 tx.verdicts.extend(verdicts);
                 return Ok(());
@@ -77,6 +81,7 @@ impl Engine {
 
     /// Puts deliveries back where they were, to be delivered again. In the order of their tags.
     pub(super) fn requeue(&mut self, settled: Vec<(u64, Unacked)>) {
+        let mut given_up = Vec::new();
         // The last first: each then goes to the front.
         for (_, mut unacked) in settled.into_iter().rev() {
             self.release(&unacked);
@@ -90,7 +95,7 @@ impl Engine {
                 unacked.entry.delivery_count += 1;
                 let limit = queue.settings.delivery_limit;
                 if limit.is_some_and(|limit| limit < unacked.entry.delivery_count) {
-                    self.discard(unacked.queue, unacked.entry, Reason::DeliveryLimit);
+                    given_up.push((unacked.queue, unacked.entry));
                     continue;
                 }
                 if unacked.entry.message.stored
@@ -102,6 +107,9 @@ impl Engine {
                 }
                 queue.put_back(unacked.entry);
             }
+        }
+        for (queue, entry) in given_up.into_iter().rev() {
+            self.discard(queue, entry, Reason::DeliveryLimit);
         }
     }
 
@@ -187,8 +195,9 @@ impl Engine {
         &mut self,
         key: ChannelKey,
     ) -> Result<(Vec<crate::channel::Publish>, Vec<(u64, Unacked, Verdict)>), Exception> {
-        match self.channels.get_mut(key).map(|channel| &mut channel.mode) {
-            Some(Mode::Tx(tx)) => {
+        match self.channels.get_mut(key) {
+            Some(Channel { mode: Mode::Tx(tx), held, .. }) => {
+                *held -= count_held(tx.verdicts.iter().map(|(_, unacked, _)| unacked));
                 Ok((std::mem::take(&mut tx.publishes), std::mem::take(&mut tx.verdicts)))
             }
             _ => Err(Exception::precondition("channel is not transactional")),

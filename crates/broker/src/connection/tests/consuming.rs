@@ -77,6 +77,25 @@ fn the_next_single_active_consumer_is_the_preferred_one() {
 }
 
 #[test]
+fn the_next_single_active_consumer_gets_what_waits_already() {
+    let server = Server::new();
+    let mut client = server.connect();
+    let arguments = FieldTable::new().with("x-single-active-consumer", true);
+    client.send(1, &queue::Declare { queue: "q", arguments, ..Default::default() });
+    client.expect(1, &queue::DeclareOk { queue: "q", message_count: 0, consumer_count: 0 });
+    client.send(1, &basic::Qos { prefetch_count: 1, ..Default::default() });
+    client.expect(1, &basic::QosOk {});
+    client.consume(1, "q", "first");
+    client.consume(1, "q", "second");
+    client.publish("q", b"held");
+    client.publish("q", b"waits");
+    assert_eq!(client.delivery().0, "first");
+    client.silent();
+    client.send(1, &basic::Cancel { consumer_tag: "first", no_wait: true });
+    assert_eq!(client.delivery(), ("second".into(), 2, false, "waits".into()));
+}
+
+#[test]
 fn a_consumer_that_keeps_a_message_too_long_loses_its_channel() {
     let mut server = Server::new();
     let mut client = server.connect();

@@ -61,6 +61,42 @@ fn a_full_queue_may_refuse() {
 }
 
 #[test]
+fn a_full_queue_lets_its_consumers_take_first() {
+    let mut client = Server::new().connect();
+    let arguments = FieldTable::new().with("x-max-length", 1).with("x-overflow", "reject-publish");
+    declare_with(&mut client, "q", arguments);
+    client.consume(1, "q", "c");
+    client.send(1, &confirm::Select { no_wait: true });
+    // All in one turn, and one over at this very moment.
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish_with(&publish, &BasicProperties::new().with_expiration("0"), b"1");
+    client.publish("q", b"2");
+    client.publish("q", b"3");
+    for (tag, body) in [(1, "1"), (2, "2"), (3, "3")] {
+        assert_eq!(client.delivery(), ("c".into(), tag, false, body.into()));
+    }
+    client.expect(1, &basic::Ack { delivery_tag: 3, multiple: true });
+}
+
+#[test]
+fn what_stood_behind_a_message_that_was_fetched_expires_on_time() {
+    let mut server = Server::new();
+    let mut client = server.connect();
+    with_dead(&mut client, FieldTable::new());
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish("q", b"first");
+    client.publish_with(&publish, &BasicProperties::new().with_expiration("0"), b"over");
+    client.publish_with(&publish, &BasicProperties::new().with_expiration("50"), b"soon over");
+    assert_eq!(client.count("q"), 3);
+    assert_eq!(client.get("q").as_deref(), Some("first"));
+    // Nobody asks for it.
+    assert_eq!(client.get("dead").as_deref(), Some("over"));
+    server.pass_ms(50);
+    server.turn();
+    assert_eq!(client.get("dead").as_deref(), Some("soon over"));
+}
+
+#[test]
 fn messages_expire_in_queues_that_say_so() {
     let mut server = Server::new();
     let mut client = server.connect();
@@ -104,6 +140,22 @@ fn higher_priorities_come_first_and_are_dropped_first() {
     }
     let order: Vec<_> = std::iter::from_fn(|| client.get("q")).collect();
     assert_eq!(order, ["as high", "low", "lowest"]);
+}
+
+#[test]
+fn messages_that_are_given_up_together_keep_their_order() {
+    let mut client = Server::new().connect();
+    with_dead(&mut client, FieldTable::new().with("x-delivery-limit", 0));
+    for body in ["1", "2", "3"] {
+        client.publish("q", body.as_bytes());
+        client.send(1, &basic::Get { queue: "q", no_ack: false });
+        client.skip::<basic::GetOk<'_>>();
+        client.content();
+    }
+    client.send(1, &basic::Nack { delivery_tag: 3, multiple: true, requeue: true });
+    client.silent();
+    let order: Vec<_> = std::iter::from_fn(|| client.get("dead")).collect();
+    assert_eq!(order, ["1", "2", "3"]);
 }
 
 #[test]

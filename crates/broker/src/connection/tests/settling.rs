@@ -127,6 +127,28 @@ fn what_a_transaction_had_settled_comes_back_when_it_is_never_committed() {
 }
 
 #[test]
+fn what_a_transaction_settles_takes_up_room_until_its_commit() {
+    let (_server, mut client) = ready(3);
+    client.send(1, &tx::Select {});
+    client.expect(1, &tx::SelectOk {});
+    client.send(1, &basic::Qos { prefetch_count: 1, global: true, ..Default::default() });
+    client.expect(1, &basic::QosOk {});
+    client.consume(1, "q", "c");
+    assert_eq!(client.bodies(), ["0"]);
+    client.send(1, &basic::Ack { delivery_tag: 1, multiple: false });
+    client.publish("q", b"3");
+    client.silent();
+    client.send(1, &tx::Rollback {});
+    client.expect(1, &tx::RollbackOk {});
+    client.silent();
+    client.send(1, &basic::Ack { delivery_tag: 1, multiple: false });
+    client.send(1, &tx::Commit {});
+    assert_eq!(client.delivery().3, "1");
+    client.expect(1, &tx::CommitOk {});
+    client.silent();
+}
+
+#[test]
 fn one_delivery_never_settled_does_not_keep_the_places_of_the_others() {
     let (server, mut client) = ready(1);
     client.consume(1, "q", "c");

@@ -15,7 +15,8 @@ pub(super) fn open(folder: &Path) -> (Server, Receiver<Result<u64, String>>) {
     open_at(folder, Server::new().now)
 }
 
-fn open_at(folder: &Path, now: SystemTime) -> (Server, Receiver<Result<u64, String>>) {
+/// The same at a later time.
+pub(super) fn open_at(folder: &Path, now: SystemTime) -> (Server, Receiver<Result<u64, String>>) {
     let (sender, news) = mpsc::channel();
     let on_sync = move |outcome| drop(sender.send(outcome));
     let (store, recovered) = Store::open(folder, Box::new(on_sync)).unwrap();
