@@ -55,7 +55,7 @@
 //! `header class= size=` send what no client would. `close`, `drop` (the socket alone). `repeat N STEP`, where `%n`
 //! counts from 0.
 //!
-//! **Managing.** `user NAME PASSWORD TAGS`, `permission USER VHOST CONFIGURE WRITE READ`, `topic-permission USER VHOST
+//! **Managing.** `user NAME PASSWORD TAGS`, `password NAME PASSWORD`, `permission USER VHOST CONFIGURE WRITE READ`, `topic-permission USER VHOST
 //! EXCHANGE WRITE READ`, `vhost NAME` (guest may do all in it), `vhost-limit VHOST NAME VALUE`, `user-limit USER NAME
 //! VALUE`, `policy` and `operator-policy VHOST NAME PATTERN APPLY-TO PRIORITY JSON`, `trace on VHOST`, `delete
 //! KIND NAME`.

@@ -114,6 +114,10 @@ fn requests(words: &[&str]) -> Option<Vec<Request>> {
     let put = |path: String, body: String| Some(vec![("PUT", path, body)]);
     let delete = |path: String| Some(vec![("DELETE", path, String::new())]);
     match words {
+        ["password", name, password] => {
+            let body = format!("{{\"password\":\"{}\",\"tags\":\"\"}}", json(password));
+            put(format!("users/{}", escape(name)), body)
+        }
         ["user", name, password, tags @ ..] => put(
             format!("users/{}", escape(name)),
             format!("{{\"password\": \"{password}\", \"tags\": \"{}\"}}", tags.join(",")),
@@ -189,6 +193,7 @@ fn requests(words: &[&str]) -> Option<Vec<Request>> {
 /// What a step is for `warren ctl`.
 fn commands<'a>(words: &[&'a str]) -> Option<Vec<Vec<&'a str>>> {
     Some(match words {
+        ["password", name, password] => vec![vec!["change_password", name, password]],
         ["user", name, password, tags @ ..] => {
             let tags = [&["set_user_tags", *name], tags].concat();
             vec![vec!["add_user", name, password], tags]

@@ -11,6 +11,8 @@
 
 mod rows;
 
+pub(crate) use rows::{channel_pid, connection_pid};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use warren_amqp::ReplyCode;
@@ -18,7 +20,8 @@ use warren_amqp::ReplyCode;
 use crate::auth::Hashing;
 use crate::auth::password::PasswordHash;
 use crate::definitions::{Definitions, parameter_record};
-use crate::engine::Engine;
+use crate::engine::events::{CLI, CLI_DELETES};
+use crate::engine::{Actor, Engine};
 use crate::exception::Exception;
 use crate::tenancy::record::{
     GlobalParameter, Parameter, PermissionRecord, PolicyRecord, Record, RecordKey, TopicRecord,
@@ -279,6 +282,15 @@ impl Engine {
     /// Does what is asked. What it changes is on disk with the batch that
     /// [`take_defined`](Self::take_defined) names.
     pub(crate) fn administer(&mut self, request: Request) -> Answer {
+        let actor = match request {
+            Request::ImportDefinitions { .. } => Actor::Internal,
+            Request::DeleteQueue { .. } => CLI_DELETES,
+            _ => CLI,
+        };
+        self.acting(actor, |engine| engine.administer_users(request))
+    }
+
+    fn administer_users(&mut self, request: Request) -> Answer {
         use Request as R;
         match request {
             R::Status => Ok(self.status()),
@@ -345,10 +357,16 @@ impl Engine {
                         topics.map(|topics| topics.keys().cloned().collect()).unwrap_or_default()
                     }
                 };
-                for exchange in exchanges {
+                let mut told = self.noted();
+                for (done, exchange) in exchanges.into_iter().enumerate() {
                     let (user, vhost) = (user.clone(), vhost.clone());
                     self.delete_record(RecordKey::Topic { user, vhost, exchange });
+                    if done == 0 {
+                        // One event for all of them.
+                        told = self.noted();
+                    }
                 }
+                self.forget_notes(told);
                 DONE
             }
             request => self.administer_vhosts(request),
@@ -501,7 +519,8 @@ impl Engine {
                 DONE
             }
             R::CloseConnection { pid, reason } => {
-                let key = self.connections.keys().into_iter().find(|key| rows::pid(*key) == pid);
+                let key =
+                    self.connections.keys().into_iter().find(|key| connection_pid(*key) == pid);
                 let Some(key) = key else {
                     return Err(AdminError::NotFound(format!("There is no connection '{pid}'")));
                 };

@@ -89,6 +89,16 @@ pub(crate) enum Resource {
     Disk,
 }
 
+impl Resource {
+    /// RabbitMQ's name for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// The limits, and which of them are passed now.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
@@ -125,8 +135,8 @@ impl Alarms {
 
     /// The alarms that are on, by RabbitMQ's names.
     pub(crate) fn names(&self) -> Vec<&'static str> {
-        let names = [("memory", self.memory), ("disk", self.disk)];
-        names.into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
+        let all = [(Resource::Memory, self.memory), (Resource::Disk, self.disk)];
+        all.into_iter().filter_map(|(resource, on)| on.then_some(resource.name())).collect()
     }
 
     /// `low on memory`, as RabbitMQ says it.
@@ -173,6 +183,7 @@ impl Engine {
         if std::mem::replace(alarm, on) == on {
             return false;
         }
+        self.tell_alarm(resource, on);
         if !on {
             tracing::info!(?resource, "an alarm is over");
         }

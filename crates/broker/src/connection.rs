@@ -28,7 +28,7 @@ use warren_amqp::{DecodeError, Fault, Method, ReplyCode};
 use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
 
 use crate::channel::ChannelKey;
-use crate::engine::Engine;
+use crate::engine::{Actor, Engine};
 use crate::erlang;
 use crate::exception::Exception;
 use crate::message::Content;
@@ -60,6 +60,10 @@ pub(crate) struct Connection {
     /// The highest channel number agreed on.
     pub(crate) channel_max: u16,
     pub(crate) vhost: VhostRef,
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) connected_ms: u64,
+    /// What the client says of itself: the pairs of an encoded table.
+    pub(crate) client_properties: Box<[u8]>,
     /// Seconds; 0: none.
     pub(crate) heartbeat: u64,
     /// When something was read last, on the engine's clock.
@@ -267,12 +271,15 @@ impl Protocol for Session {
         transport.set_write_buffer_limits(WRITE_LIMITS);
         let mut engine = self.state.engine.borrow_mut();
         let (clock, handshake_s) = (engine.clock, engine.limits.handshake_s);
+        let connected_ms = engine.now_ms();
         self.state.key = Some(engine.connections.insert(Connection {
             transport: transport.clone(),
             user: String::new(),
             client_name: None,
             mechanism: "",
             vhost: VhostRef::nowhere(),
+            connected_ms,
+            client_properties: Box::default(),
             frame_max: FRAME_MAX_BEFORE_TUNING,
             channel_max: 0,
             heartbeat: 0,
@@ -292,6 +299,7 @@ impl Protocol for Session {
         let engine = self.state.engine.clone();
         let mut engine = engine.borrow_mut();
         let Some(key) = self.state.key else { return };
+        engine.set_actor(Actor::Client(key));
         let clock = engine.clock;
         if let Some(connection) = engine.connections.get_mut(key) {
             connection.read_at = clock;

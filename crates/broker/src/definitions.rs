@@ -204,8 +204,19 @@ impl Engine {
         // Their limits hold for what follows.
         let before = std::mem::replace(&mut self.tenancy, tenancy);
         let mut made = Made { vhosts: self.open_vhosts(), ..Made::default() };
+        let noted = self.noted();
+        self.tell_put(&records, &before);
+        for record in &records {
+            if let Record::Vhost(vhost) = record
+                && before.vhosts.contains_key(&vhost.name)
+            {
+                self.tell_vhost_updated(vhost);
+            }
+        }
         if let Err(error) = self.import_topology(definitions, vhost, &mut made) {
             self.unmake(made);
+            // Nothing has happened.
+            self.forget_notes(noted);
             self.tenancy = before;
             self.tenancy.revision += 2;
             return Err(error);

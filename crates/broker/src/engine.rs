@@ -15,6 +15,7 @@ mod deadletter;
 mod declare;
 mod delayed;
 mod deliver;
+pub(crate) mod events;
 mod publish;
 mod recover;
 pub(crate) mod replies;
@@ -25,6 +26,7 @@ mod trace;
 mod vhosts;
 
 pub(crate) use declare::refuse_default;
+pub(crate) use events::Actor;
 pub(crate) use trace::NODE;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -102,6 +104,7 @@ pub(crate) struct Engine {
     notes: Vec<Publish>,
     /// Some virtual host is traced.
     traced: bool,
+    events: events::Events,
     /// The exchanges that it still has to pass.
     ahead: Vec<ExchangeKey>,
     /// The durable ones among its queues, by the store's numbers.
@@ -237,6 +240,11 @@ impl Engine {
         self.owe(key);
     }
 
+    /// Milliseconds since 1970 at the start of this turn.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// Sets the time for what expires.
     pub(crate) fn set_now(&mut self, now: SystemTime) {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -252,6 +260,7 @@ impl Engine {
 
     /// The end of a turn. True when there is more to do at once.
     pub(crate) fn end_turn(&mut self) -> bool {
+        self.set_actor(Actor::Internal);
         self.tell_cancelled();
         self.send_notes();
         self.take_read();
@@ -320,6 +329,7 @@ impl Engine {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.channels.push(key);
         }
+        self.tell_channel_created(key);
         key
     }
 
@@ -340,6 +350,7 @@ impl Engine {
         for consumer in consumers {
             self.remove_consumer(consumer);
         }
+        self.tell_channel_closed(key);
         self.channels.remove(key);
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.channels.retain(|other| *other != key);
@@ -380,11 +391,13 @@ impl Engine {
 
     /// Closes a connection: its channels, then its exclusive queues.
     pub(crate) fn close_connection(&mut self, key: ConnectionKey) {
+        self.set_actor(Actor::Internal);
         self.close_channels(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         for queue in std::mem::take(&mut connection.exclusive_queues) {
             self.remove_queue(queue);
         }
+        self.tell_connection_closed(key);
         self.connections.remove(key);
     }
 

@@ -50,13 +50,15 @@ pub(crate) fn term(value: &FieldValue) -> String {
             list(values.iter().map(item).collect())
         }
         FieldValue::Table(table) => {
-            let item = |(key, value): (&str, &FieldValue)| {
-                format!("{{{},{},{}}}", binary(key.as_bytes()), value.type_name(), term(value))
-            };
-            list(table.iter().map(item).collect())
+            list(table.iter().map(|(key, value)| pair(key, value)).collect())
         }
         number => number.as_i64().unwrap_or_default().to_string(),
     }
+}
+
+/// A pair of a table: `{<<"x-max-length">>,signedint,3}`.
+pub(crate) fn pair(key: &str, value: &FieldValue) -> String {
+    format!("{{{},{},{}}}", binary(key.as_bytes()), value.type_name(), term(value))
 }
 
 /// What is said of a frame's payload: `type 3, all octets = <<"x">>`.

@@ -15,6 +15,7 @@ use crate::channel::ChannelKey;
 use crate::connection::ConnectionKey;
 use crate::exchange::Incoming;
 use crate::message::{Content, Entry, Message};
+use crate::policy::Target;
 pub(crate) use crate::queue::duplicates::Duplicates;
 pub(crate) use crate::queue::levels::Levels;
 use crate::queue::settings::{Overflow, Settings};
@@ -89,6 +90,15 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// What a policy must be for, to hold for it.
+    pub(crate) fn target(&self) -> Target {
+        match self.arguments.get("x-queue-type").and_then(|value| value.as_str()) {
+            Some("quorum") => Target::QuorumQueue,
+            Some("stream") => Target::Stream,
+            _ => Target::ClassicQueue,
+        }
+    }
+
     pub(crate) fn new(id: u64, vhost: &VhostRef, name: &str) -> Self {
         Self {
             id,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::channel::Mode;
+use crate::channel::{Channel, Mode};
 use crate::connection::ConnectionKey;
 use crate::definitions::{definition, json as table};
 use crate::engine::Engine;
@@ -11,8 +11,13 @@ use crate::tenancy::VHOST_LIMITS;
 use crate::tenancy::record::{Record, VhostRecord};
 
 /// A connection's name for people: never used again.
-pub(super) fn pid(key: ConnectionKey) -> String {
+pub(crate) fn connection_pid(key: ConnectionKey) -> String {
     format!("{key:?}").trim_start_matches('#').to_owned()
+}
+
+/// A channel's name for people.
+pub(crate) fn channel_pid(channel: &Channel) -> String {
+    format!("{}.{}", connection_pid(channel.connection), channel.number)
 }
 
 impl Engine {
@@ -103,16 +108,12 @@ impl Engine {
             let unacked = unacked.get(&key).copied().unwrap_or(0);
             let kind = queue.arguments.get("x-queue-type").and_then(|value| value.as_str());
             let kind = kind.unwrap_or("classic");
-            let target = match kind {
-                "quorum" => Target::QuorumQueue,
-                "stream" => Target::Stream,
-                _ => Target::ClassicQueue,
-            };
-            let policies = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name);
+            let (vhost, target) = (&queue.vhost.name, queue.target());
+            let policies = self.tenancy.policy_for(vhost, target, &queue.name);
             rows.push(json!({
                 "name": queue.name.as_str(), "vhost": &*queue.vhost.name, "type": kind, "durable": queue.durable,
                 "auto_delete": queue.auto_delete, "exclusive": queue.owner.is_some(),
-                "owner_pid": queue.owner.map(pid), "arguments": table::from_table(&queue.arguments),
+                "owner_pid": queue.owner.map(connection_pid), "arguments": table::from_table(&queue.arguments),
                 "messages": queue.len() + unacked, "messages_ready": queue.len(),
                 "messages_unacknowledged": unacked, "consumers": queue.consumers.len(), "state": "running",
                 "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
@@ -172,7 +173,7 @@ impl Engine {
             .iter()
             .map(|(key, connection)| {
                 json!({
-                    "pid": pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
+                    "pid": connection_pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
                     "user_provided_name": connection.client_name, "auth_mechanism": connection.mechanism,
                     "vhost": &*connection.vhost.name, "channels": connection.channels.len(),
                     "channel_max": connection.channel_max, "frame_max": connection.frame_max,
@@ -191,8 +192,8 @@ impl Engine {
                 let user = connection.map(|of| of.user.as_str());
                 let vhost = connection.map(|of| &*of.vhost.name);
                 json!({
-                    "pid": format!("{}.{}", pid(channel.connection), channel.number),
-                    "connection": pid(channel.connection), "number": channel.number, "user": user,
+                    "pid": channel_pid(channel),
+                    "connection": connection_pid(channel.connection), "number": channel.number, "user": user,
                     "vhost": vhost, "transactional": matches!(channel.mode, Mode::Tx(_)),
                     "confirm": matches!(channel.mode, Mode::Confirm(_)),
                     "consumer_count": channel.consumers.len(),
@@ -209,8 +210,7 @@ impl Engine {
             let vhost = queue.map(|queue| &*queue.vhost.name);
             let queue = queue.map(|queue| queue.name.as_str());
             let channel = self.channels.get(consumer.channel);
-            let channel =
-                channel.map(|channel| format!("{}.{}", pid(channel.connection), channel.number));
+            let channel = channel.map(channel_pid);
             json!({
                 "queue_name": queue, "vhost": vhost, "channel_pid": channel,
                 "consumer_tag": consumer.tag.as_str(), "ack_required": !consumer.no_ack,

@@ -103,6 +103,12 @@ impl SessionState {
         let blocked_notify = capable("connection.blocked");
         let client_name = start_ok.client_properties.get("connection_name");
         let client_name = client_name.and_then(|value| value.as_str()).map(str::to_owned);
+        let mut client_properties = Vec::new();
+        start_ok.client_properties.encode(&mut client_properties);
+        if let Some(connection) = self.connection(engine) {
+            connection.client_properties = client_properties[4..].into();
+            connection.client_name = client_name;
+        }
         let (mechanism, credentials) = match start_ok.mechanism {
             "PLAIN" => ("PLAIN", plain(start_ok.response)),
             "AMQPLAIN" => ("AMQPLAIN", amqplain(start_ok.response)),
@@ -111,35 +117,55 @@ impl SessionState {
                 return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
             }
         };
-        let refused = |why: &str| {
-            tracing::warn!(mechanism = start_ok.mechanism, why, "a login was refused");
-            Err(Exception::hard(
-                ReplyCode::ACCESS_REFUSED,
-                format!(
-                    "Login was refused using authentication mechanism {}. For details see the broker logfile.",
-                    start_ok.mechanism
-                ),
-            )
-            .at(0, 0))
+        let user = match self.authenticate(engine, credentials) {
+            Ok(user) => user,
+            Err((user, why)) => {
+                let mechanism = start_ok.mechanism;
+                tracing::warn!(mechanism, why, "a login was refused");
+                if let Some(key) = self.key {
+                    engine.tell_refused(key, mechanism, &user, &why);
+                }
+                let text = format!(
+                    "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+                );
+                return Err(Exception::hard(ReplyCode::ACCESS_REFUSED, text).at(0, 0));
+            }
         };
-        let Some((user, password)) = credentials else { return refused("malformed response") };
-        if let Err(why) = engine.tenancy.authenticate(&user, &password) {
-            return refused(&why);
-        }
         let Limits { channel_max, frame_max, heartbeat_s: heartbeat, .. } = engine.limits;
-        let local = engine.limits.loopback_users.contains(&user);
         let Some(connection) = self.connection(engine) else { return Ok(()) };
-        if local && !connection.transport.peer().is_loopback() {
-            return refused(&format!("user '{user}' can only connect via localhost"));
-        }
         connection.user = user;
-        connection.client_name = client_name;
         connection.mechanism = mechanism;
         connection.cancel_notify = cancel_notify;
         connection.blocked_notify = blocked_notify;
         connection.send(0, &connection::Tune { channel_max, frame_max, heartbeat });
         self.stage = Stage::Tune;
+        if let Some(key) = self.key {
+            engine.tell_login(key);
+        }
         Ok(())
+    }
+
+    /// Who has logged in; or who wanted to, and why not.
+    fn authenticate(
+        &self,
+        engine: &mut Engine,
+        credentials: Option<(String, String)>,
+    ) -> Result<String, (String, String)> {
+        let Some((user, password)) = credentials else {
+            return Err((String::new(), "malformed response".into()));
+        };
+        if let Err(why) = engine.tenancy.authenticate(&user, &password) {
+            return Err((user, why));
+        }
+        let local = engine.limits.loopback_users.contains(&user);
+        let here = self
+            .connection(engine)
+            .is_none_or(|connection| connection.transport.peer().is_loopback());
+        if local && !here {
+            let why = format!("user '{user}' can only connect via localhost");
+            return Err((user, why));
+        }
+        Ok(user)
     }
 
     fn tune_ok(&mut self, engine: &mut Engine, tune_ok: &methods::TuneOk) -> Result<(), Exception> {
@@ -185,6 +211,9 @@ impl SessionState {
             tracing::info!(peer = %connection.transport.peer(), user = connection.user, name = connection.client_name, "a connection is open");
         }
         self.stage = Stage::Running;
+        if let Some(key) = self.key {
+            engine.tell_connection_created(key);
+        }
         Ok(())
     }
 }

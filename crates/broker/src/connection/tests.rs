@@ -4,6 +4,7 @@ mod alarms;
 mod consuming;
 mod deduplication;
 mod errors;
+mod events;
 mod exchanges;
 mod handshake;
 mod limits;

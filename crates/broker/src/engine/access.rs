@@ -68,9 +68,10 @@ impl Engine {
         for record in &records {
             tenancy.put(record)?;
         }
-        self.tenancy = tenancy;
+        let before = std::mem::replace(&mut self.tenancy, tenancy);
         self.open_vhosts();
         self.refresh_tracing();
+        self.tell_put(&records, &before);
         let policies = records
             .iter()
             .any(|record| matches!(record, Record::Policy(_) | Record::OperatorPolicy(_)));
@@ -89,16 +90,26 @@ impl Engine {
 
     /// Takes a record out. False when it is not there.
     pub(crate) fn delete_record(&mut self, key: RecordKey) -> bool {
+        let before = self.is_watched().then(|| self.tenancy.clone());
         let found = self.tenancy.delete(&key);
         if found {
             match &key {
                 RecordKey::User(name) => self.close_connections_of(name),
                 RecordKey::Vhost(name) => {
+                    if let Some(before) = &before {
+                        self.tell_vhost_going(name, before);
+                    }
                     if let Some(vhost) = self.find_vhost(name) {
                         self.close_vhost(vhost.key);
                     }
+                    if let Some(before) = &before {
+                        self.tell_vhost_gone(name, before);
+                    }
                 }
                 _ => {}
+            }
+            if let Some(before) = &before {
+                self.tell_deleted(&key, before);
             }
             let policies =
                 matches!(key, RecordKey::Policy { .. } | RecordKey::OperatorPolicy { .. });

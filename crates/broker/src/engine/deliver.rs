@@ -6,9 +6,9 @@ use compact_str::CompactString;
 use warren_amqp::method::basic;
 use warren_amqp::{FieldTable, FieldValue, RawProperties, ReplyCode};
 
-use super::Engine;
 use super::deadletter::Reason;
 use super::declare::stored;
+use super::{Actor, Engine};
 use crate::channel::{ChannelKey, Unacked};
 use crate::erlang;
 use crate::exception::{Exception, resource};
@@ -99,6 +99,7 @@ impl Engine {
         {
             stream.add_cursor(key, cursor);
         }
+        self.tell_consumer_created(key, &consume.arguments);
         self.mark(queue_key);
         Ok(tag)
     }
@@ -119,6 +120,7 @@ impl Engine {
     /// Takes a consumer off its queue; a queue that is to go with its last consumer goes.
     pub(super) fn remove_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.remove(key) else { return };
+        self.tell_consumer_ended(&consumer);
         let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
         queue.consumers.retain(|other| *other != key);
         queue.has_priorities &= !queue.consumers.is_empty();
@@ -127,7 +129,7 @@ impl Engine {
         }
         let has_heir = queue.settings.single_active && !queue.consumers.is_empty();
         if queue.auto_delete && queue.consumers.is_empty() {
-            self.remove_queue(consumer.queue);
+            self.acting(Actor::Internal, |engine| engine.remove_queue(consumer.queue));
         } else {
             self.touch(consumer.queue);
         }

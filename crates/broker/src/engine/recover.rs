@@ -28,6 +28,10 @@ impl Engine {
     /// Fills a new engine with what was found on disk, and lets it write there from now on.
     pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
         self.open_vhosts();
+        self.in_silence(|engine| engine.restore(store, recovered));
+    }
+
+    fn restore(&mut self, store: Store, recovered: Recovered) {
         let mut places = Places::default();
         for definition in recovered.exchanges {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Engine;
+use super::{Actor, Engine};
 use crate::queue::QueueKey;
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,7 @@ impl Timers {
 impl Engine {
     /// Does what is due.
     pub(crate) fn run_timers(&mut self) {
+        self.set_actor(Actor::Internal);
         self.release_due();
         while let Some(timer) = self.timers.pop(self.now_ms) {
             match timer {

@@ -129,6 +129,16 @@ impl Engine {
         });
     }
 
+    /// How much is noted.
+    pub(crate) fn noted(&self) -> usize {
+        self.notes.len()
+    }
+
+    /// Forgets what was noted since then.
+    pub(crate) fn forget_notes(&mut self, noted: usize) {
+        self.notes.truncate(noted);
+    }
+
     /// Publishes what was noted.
     pub(super) fn send_notes(&mut self) {
         if self.notes.is_empty() {

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use warren_amqp::{FieldTable, ReplyCode};
 
 use super::Engine;
+use super::events::EVENT;
 use crate::exception::Exception;
-use crate::exchange::{Exchange, PREDECLARED, TRACE};
+use crate::exchange::{Exchange, Kind, PREDECLARED, TRACE};
+use crate::tenancy::DEFAULT_VHOST;
 use crate::vhost::{Vhost, VhostKey, VhostRef};
 
 impl Engine {
@@ -34,6 +36,14 @@ impl Engine {
                 exchange.internal = *name == TRACE;
                 self.insert_exchange(exchange);
             }
+            if &*vhost.name == DEFAULT_VHOST
+                && let Ok(mut exchange) =
+                    Exchange::new(&vhost, EVENT, Kind::Topic, FieldTable::new())
+            {
+                exchange.internal = true;
+                let key = self.insert_exchange(exchange);
+                self.set_event_exchange(key);
+            }
             made.push(key);
         }
         made
@@ -57,8 +67,10 @@ impl Engine {
             self.remove_queue(queue);
         }
         for exchange in exchanges {
+            self.tell_exchange_deleted(exchange);
             self.remove_exchange(exchange);
         }
+        self.tell_default_exchange_deleted(&name);
         self.vhost_names.remove(&name);
         self.vhosts.remove(key);
     }

@@ -8,7 +8,7 @@ use super::tenancy::ask;
 use super::{Client, Seen, Server};
 
 /// A client with a queue that gets what `exchange` says.
-fn watch(server: &Server, exchange: &str) -> Client {
+pub(super) fn watch(server: &Server, exchange: &str) -> Client {
     let mut watcher = server.connect();
     watcher.declare("watch");
     let bind = queue::Bind { queue: "watch", exchange, routing_key: "#", ..queue::Bind::default() };
@@ -22,7 +22,7 @@ fn watch(server: &Server, exchange: &str) -> Client {
 
 /// The next copy: routing key, properties, body.
 #[track_caller]
-fn copy(watcher: &mut Client) -> (String, BasicProperties, Vec<u8>) {
+pub(super) fn copy(watcher: &mut Client) -> (String, BasicProperties, Vec<u8>) {
     let Some(Seen::Method(_, payload)) = watcher.next() else { panic!("no copy") };
     let Ok(Method::BasicDeliver(deliver)) = Method::decode(&payload) else { panic!("no delivery") };
     let key = deliver.routing_key.to_owned();

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use compact_str::CompactString;
 use warren_amqp::FieldTable;
 
 use super::super::Engine;
@@ -26,12 +27,7 @@ impl Engine {
             routing_key: routing_key.into(),
             arguments: table_bytes(arguments),
         });
-        let name = match destination {
-            Destination::Queue(key) => self.queues.get(key).map(|queue| queue.name.clone()),
-            Destination::Exchange(key) => {
-                self.exchanges.get(key).map(|exchange| exchange.name.as_ref().into())
-            }
-        };
+        let name = self.destination_name(destination);
         let Some((exchange, name)) = self.exchanges.get_mut(key).zip(name) else {
             return Ok(false);
         };
@@ -45,6 +41,8 @@ impl Engine {
         if let Some(definition) = self.durable_binding(key, &binding) {
             self.define(Definition::PutBinding(definition));
         }
+        self.refresh_watched(key);
+        self.tell_bound(key, &binding);
         for publish in history {
             self.hand_on(destination, publish);
         }
@@ -71,9 +69,13 @@ impl Engine {
         if let Destination::Queue(queue) = destination {
             self.check_owner(queue, connection)?;
         }
-        self.unbind_source(key, &binding)
-            .into_iter()
-            .for_each(|unused| self.remove_exchange(unused));
+        let unused = self.unbind_source(key, &binding);
+        if self.is_watched()
+            && let Some(name) = self.destination_name(destination)
+        {
+            self.tell_unbound(key, &binding, &name, unused.is_some());
+        }
+        unused.into_iter().for_each(|unused| self.remove_exchange(unused));
         Ok(())
     }
 
@@ -92,12 +94,26 @@ impl Engine {
             self.define(Definition::DeleteBinding(definition));
         }
         self.forget_at_destination(source, &binding);
+        self.refresh_watched(source);
         unused.then_some(source)
     }
 
     pub(super) fn forget_at_destination(&mut self, source: ExchangeKey, binding: &Rc<Binding>) {
         if let Some(incoming) = self.incoming(binding.destination) {
             incoming.remove(&(source, binding.clone()));
+        }
+    }
+
+    /// What a binding leads to is called, if it is there.
+    pub(in crate::engine) fn destination_name(
+        &self,
+        destination: Destination,
+    ) -> Option<CompactString> {
+        match destination {
+            Destination::Queue(key) => self.queues.get(key).map(|queue| queue.name.clone()),
+            Destination::Exchange(key) => {
+                self.exchanges.get(key).map(|exchange| exchange.name.as_ref().into())
+            }
         }
     }
 

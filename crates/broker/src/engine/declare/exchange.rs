@@ -3,6 +3,7 @@
 use warren_amqp::method::exchange;
 
 use super::super::Engine;
+use super::super::events::EVENT;
 use super::{
     ALTERNATE, bool_text, check_equivalent_argument, refuse_default, refuse_reserved, table_bytes,
 };
@@ -64,6 +65,7 @@ impl Engine {
         }
         let key = self.insert_exchange(exchange);
         self.refresh_exchange(key);
+        self.tell_exchange_created(key);
         Ok(())
     }
 
@@ -122,6 +124,7 @@ impl Engine {
             let what = resource("exchange", name, vhost);
             return Err(Exception::precondition(format!("{what} in use")));
         }
+        self.tell_exchange_deleted(key);
         self.remove_exchange(key);
         Ok(())
     }
@@ -144,13 +147,16 @@ impl Engine {
                     schedule: delays.map_or(0, |delays| delays.id),
                 });
             }
+            self.refresh_watched(key);
             for binding in exchange.bindings() {
                 self.forget_at_destination(key, binding);
+                self.tell_binding_gone(&exchange, binding);
             }
-            let incoming = exchange.incoming.iter();
-            unused.extend(
-                incoming.filter_map(|(source, binding)| self.unbind_source(*source, binding)),
-            );
+            for (source, binding) in &exchange.incoming {
+                let next = self.unbind_source(*source, binding);
+                self.tell_unbound(*source, binding, &exchange.name, next.is_some());
+                unused.extend(next);
+            }
         }
     }
 
@@ -176,5 +182,5 @@ impl Engine {
 
 /// Whether the broker declares an exchange by itself.
 pub(in crate::engine) fn is_predeclared(name: &str) -> bool {
-    PREDECLARED.iter().any(|(other, _)| *other == name)
+    name == EVENT || PREDECLARED.iter().any(|(other, _)| *other == name)
 }

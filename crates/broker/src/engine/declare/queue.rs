@@ -3,12 +3,11 @@
 use warren_amqp::method::queue;
 use warren_amqp::{FieldTable, ReplyCode};
 
-use super::super::Engine;
+use super::super::{Actor, Engine};
 use super::{bool_text, check_equivalent_argument, refuse_reserved, table_bytes};
 use crate::connection::ConnectionKey;
 use crate::erlang;
 use crate::exception::{Exception, resource};
-use crate::policy::Target;
 use crate::queue::settings::{self, Settings};
 use crate::queue::{Queue, QueueKey};
 use crate::store::{self, Definition};
@@ -118,6 +117,7 @@ impl Engine {
         {
             connection.exclusive_queues.push(key);
         }
+        self.tell_queue_created(key);
         Ok(key)
     }
 
@@ -171,12 +171,8 @@ impl Engine {
     pub(crate) fn refresh_queue(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get(key) else { return };
         let kind = queue_type(&queue.arguments).unwrap_or("classic").to_owned();
-        let target = match kind.as_str() {
-            "quorum" => Target::QuorumQueue,
-            "stream" => Target::Stream,
-            _ => Target::ClassicQueue,
-        };
-        let policy = self.tenancy.policy_for(&queue.vhost.name, target, &queue.name).definition();
+        let (vhost, target) = (&queue.vhost.name, queue.target());
+        let policy = self.tenancy.policy_for(vhost, target, &queue.name).definition();
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.settings = Settings::new(&kind, &queue.arguments, &policy);
         queue.limited = queue.settings.is_limited() || queue.duplicates.is_some();
@@ -249,10 +245,15 @@ impl Engine {
         {
             store.stream(Job::Delete { stream: queue.id });
         }
-        for (source, binding) in &queue.bindings {
-            let unused = self.unbind_source(*source, binding);
-            unused.into_iter().for_each(|unused| self.remove_exchange(unused));
-        }
+        self.tell_consumers_deleted(&queue);
+        self.acting(Actor::Internal, |engine| {
+            for (source, binding) in &queue.bindings {
+                let unused = engine.unbind_source(*source, binding);
+                engine.tell_unbound(*source, binding, &queue.name, unused.is_some());
+                unused.into_iter().for_each(|unused| engine.remove_exchange(unused));
+            }
+        });
+        self.tell_queue_deleted(&queue);
         for consumer in queue.consumers {
             self.cancel_by_server(consumer);
         }
