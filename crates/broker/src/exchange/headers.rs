@@ -3,8 +3,15 @@
 //! `x-match` says how many must agree: `all` (the default) or `any`, which pass over arguments whose names begin
 //! with `x-`; `all-with-x` and `any-with-x`, which do not. An argument without a value (void) asks only that the
 //! header be there.
+//!
+//! Many rules are found by an index and not looked at one by one: a rule of `all` stands under one of the headers that
+//! it wants, the one that the fewest others want, a rule of `any` under each of them. What a message's headers lead to
+//! is then compared in full.
+
+use std::hash::BuildHasher;
 
 use compact_str::CompactString;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 use warren_amqp::FieldValue;
 use warren_amqp::value::{RawTable, RawValue};
@@ -13,19 +20,51 @@ use super::{Binding, Destination, Routed, Router};
 use crate::erlang;
 use crate::exception::Exception;
 
+/// Up to here a look at each rule is as fast as the index.
+const SCANNED_MAX: usize = 8;
+
 #[derive(Default)]
 pub(super) struct Headers {
     rules: Slab<(Rule, Destination)>,
+    /// Rules by what a message must have for them to match.
+    index: FxHashMap<Mark, Vec<u32>>,
+    /// How many marks ask for a header whatever its value is.
+    valueless: usize,
 }
 
 impl Router for Headers {
     fn add(&mut self, binding: &Binding, _name: &str) -> Result<u32, Exception> {
-        let rule = Rule::parse(RawTable::new(&binding.arguments))?;
-        Ok(self.rules.insert((rule, binding.destination)) as u32)
+        let mut rule = Rule::parse(RawTable::new(&binding.arguments))?;
+        let marks = rule.wanted.iter().map(Mark::of_wanted);
+        rule.marks = match rule.any {
+            true => marks.collect(),
+            // One is enough, and the rarest serves best: what all rules ask for tells nothing.
+            false => {
+                let rules = |mark: &Mark| self.index.get(mark).map_or(0, Vec::len);
+                vec![marks.min_by_key(rules).unwrap_or(Mark::NONE)]
+            }
+        };
+        let place = self.rules.vacant_key() as u32;
+        for mark in &rule.marks {
+            self.index.entry(*mark).or_default().push(place);
+            self.valueless += usize::from(mark.is_valueless());
+        }
+        self.rules.insert((rule, binding.destination));
+        Ok(place)
     }
 
     fn remove(&mut self, _binding: &Binding, place: u32) {
-        self.rules.try_remove(place as usize);
+        let Some((rule, _)) = self.rules.try_remove(place as usize) else { return };
+        for mark in rule.marks {
+            self.valueless -= usize::from(mark.is_valueless());
+            let Some(rules) = self.index.get_mut(&mark) else { continue };
+            if let Some(at) = rules.iter().position(|other| *other == place) {
+                rules.swap_remove(at);
+            }
+            if rules.is_empty() {
+                self.index.remove(&mark);
+            }
+        }
     }
 
     fn route(&mut self, message: Routed<'_>, each: &mut impl FnMut(Destination)) {
@@ -33,18 +72,84 @@ impl Router for Headers {
             return;
         }
         let headers = message.headers().unwrap_or(RawTable::new(&[]));
-        for (_, (rule, destination)) in &self.rules {
-            if rule.matches(headers) {
-                each(*destination);
+        if self.rules.len() <= SCANNED_MAX {
+            for (_, (rule, destination)) in &self.rules {
+                if rule.matches(headers) {
+                    each(*destination);
+                }
+            }
+            return;
+        }
+        let mut look = |mark| {
+            for place in self.index.get(&mark).into_iter().flatten() {
+                if let Some((rule, destination)) = self.rules.get(*place as usize)
+                    && rule.matches(headers)
+                {
+                    each(*destination);
+                }
+            }
+        };
+        look(Mark::NONE);
+        for (name, value) in headers.iter().map_while(Result::ok) {
+            look(Mark::of_found(name, value));
+            if 0 < self.valueless {
+                look(Mark::of_name(name));
             }
         }
     }
 }
 
-/// A binding's arguments, read.
+/// What is equal in the sense of [`equal`] has the same mark; what has the same mark need not be equal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Mark(u64);
+
+impl Mark {
+    /// Of a rule that wants nothing, which all messages have.
+    const NONE: Self = Self(0);
+
+    /// Of a header whatever its value is; these are odd.
+    fn of_name(name: &str) -> Self {
+        Self(FxBuildHasher.hash_one(name) | 1)
+    }
+
+    fn is_valueless(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn of_wanted((name, value): &(CompactString, FieldValue)) -> Self {
+        match (value, value.as_bytes()) {
+            (FieldValue::Void, _) => Self::of_name(name),
+            (_, Some(bytes)) => Self::of_bytes(name, bytes),
+            _ => Self::of_number(name, number(value)),
+        }
+    }
+
+    fn of_found(name: &str, value: RawValue<'_>) -> Self {
+        match value {
+            RawValue::LongString(bytes) | RawValue::Bytes(bytes) => Self::of_bytes(name, bytes),
+            // Whatever they hold: they are seldom wanted.
+            RawValue::Table(_) | RawValue::Array(_) => Self::of_number(name, None),
+            value => Self::of_number(name, value.to_value().ok().and_then(|value| number(&value))),
+        }
+    }
+
+    fn of_bytes(name: &str, bytes: &[u8]) -> Self {
+        Self(FxBuildHasher.hash_one((name, bytes)) & !1)
+    }
+
+    /// Numbers of any type are compared with one another, some of them as floats. What is none shares a mark.
+    fn of_number(name: &str, number: Option<Number>) -> Self {
+        // The two zeros are equal.
+        let bits = number.map(|number| (number.float() + 0.0).to_bits());
+        Self(FxBuildHasher.hash_one((name, bits)) & !1)
+    }
+}
+
 struct Rule {
     any: bool,
     wanted: Vec<(CompactString, FieldValue)>,
+    /// A message that matches has the mark; of several, one of them.
+    marks: Vec<Mark>,
 }
 
 impl Rule {
@@ -77,7 +182,7 @@ impl Rule {
                 wanted.push((name.into(), value.to_value()?));
             }
         }
-        Ok(Self { any, wanted })
+        Ok(Self { any, wanted, marks: Vec::new() })
     }
 
     fn matches(&self, headers: RawTable<'_>) -> bool {
@@ -136,9 +241,11 @@ mod tests {
 
     use proptest::prelude::*;
     use warren_amqp::value::RawTable;
-    use warren_amqp::{FieldTable, FieldValue};
+    use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 
-    use super::Rule;
+    use super::{Headers, Rule};
+    use crate::exchange::{Binding, Destination, Routed, Router};
+    use crate::table::Table;
 
     fn bytes(table: &FieldTable) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -238,5 +345,76 @@ mod tests {
             let arguments = table(&wanted).with("x-match", MODES[mode]);
             prop_assert_eq!(matches(&arguments, &table(&headers)), want);
         }
+
+        #[test]
+        fn an_index_finds_what_a_look_at_each_rule_finds(
+            rules in prop::collection::vec((several(0..4), 0..4usize), 0..40),
+            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            messages in prop::collection::vec(several(0..5), 1..20),
+        ) {
+            let (mut table, mut exchange) = (Table::default(), Headers::default());
+            let mut all = Vec::new();
+            for (wanted, mode) in rules {
+                let arguments = wanted.with("x-match", MODES[mode]);
+                let destination = Destination::Queue(table.insert_for_test());
+                let binding =
+                    Binding { destination, routing_key: "".into(), arguments: bytes(&arguments).into() };
+                let place = exchange.add(&binding, "").unwrap();
+                all.push((binding, place, arguments));
+            }
+            for index in gone {
+                if !all.is_empty() {
+                    let (binding, place, _) = all.swap_remove(index.index(all.len()));
+                    exchange.remove(&binding, place);
+                }
+            }
+            for headers in messages {
+                let mut want: Vec<_> = all
+                    .iter()
+                    .filter(|(_, _, arguments)| matches(arguments, &headers))
+                    .map(|(binding, ..)| binding.destination)
+                    .collect();
+                let properties = BasicProperties { headers: Some(headers), ..BasicProperties::new() };
+                let mut raw = Vec::new();
+                properties.encode(&mut raw);
+                let mut found = Vec::new();
+                let message = Routed { routing_key: "", more_keys: &[], properties: &raw };
+                exchange.route(message, &mut |destination| found.push(destination));
+                let key = |destination: &Destination| match destination {
+                    Destination::Queue(key) => *key,
+                    Destination::Exchange(_) => unreachable!("all lead to queues"),
+                };
+                want.sort_by_key(key);
+                found.sort_by_key(key);
+                found.dedup();
+                prop_assert_eq!(found, want);
+            }
+            for (binding, place, _) in all {
+                exchange.remove(&binding, place);
+            }
+            prop_assert!(exchange.index.is_empty() && exchange.valueless == 0);
+        }
+    }
+
+    /// Tables of values of which some are equal, in their own type or in another one.
+    fn several(count: std::ops::Range<usize>) -> impl Strategy<Value = FieldTable> {
+        let value = prop::sample::select(vec![
+            FieldValue::Void,
+            FieldValue::Bool(true),
+            FieldValue::I32(0),
+            FieldValue::U8(1),
+            FieldValue::I64(1),
+            FieldValue::F32(1.0),
+            FieldValue::F64(-0.0),
+            FieldValue::F64(f64::NAN),
+            FieldValue::Timestamp(1),
+            FieldValue::Decimal { scale: 0, digits: 1 },
+            "1".into(),
+            FieldValue::Bytes(b"1".to_vec()),
+            FieldValue::Array(vec![FieldValue::I32(1)]),
+            FieldTable::new().with("a", 1).into(),
+        ]);
+        let pair = (prop::sample::select(&NAMES[..]), value);
+        prop::collection::vec(pair, count).prop_map(|pairs| pairs.into_iter().collect())
     }
 }
