@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Params, Transaction, params};
 
 use super::tenancy;
 use super::{
@@ -180,7 +180,8 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
             if exchange.schedule != 0 {
                 use_number(transaction, exchange.schedule)?;
             }
-            transaction.execute(
+            run(
+            transaction,
                 "INSERT OR REPLACE INTO exchanges
                  (vhost, name, kind, auto_delete, internal, arguments, schedule)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -196,35 +197,40 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
             )?
         }
         Definition::DeleteExchange { vhost, name, .. } => {
-            transaction.execute(
+            run(
+            transaction,
                 "DELETE FROM bindings
                  WHERE vhost = ?1 AND (source = ?2 OR (destination = ?2 AND to_queue = 0))",
                 [vhost, name],
             )?;
-            transaction
-                .execute("DELETE FROM exchanges WHERE vhost = ?1 AND name = ?2", [vhost, name])?
+            run(
+            transaction,"DELETE FROM exchanges WHERE vhost = ?1 AND name = ?2", [vhost, name])?
         }
-        Definition::PutQueue(queue) => transaction.execute(
+        Definition::PutQueue(queue) => run(
+            transaction,
             "INSERT OR REPLACE INTO queues (id, vhost, name, auto_delete, arguments)
              VALUES (?1, ?2, ?3, ?4, ?5)",
             params![queue.id as i64, queue.vhost, queue.name, queue.auto_delete, queue.arguments],
         )?,
         Definition::DeleteQueue(id) => {
-            transaction.execute(
+            run(
+            transaction,
                 "DELETE FROM bindings WHERE to_queue = 1
                  AND (vhost, destination) = (SELECT vhost, name FROM queues WHERE id = ?1)",
                 [*id as i64],
             )?;
-            transaction.execute("DELETE FROM queues WHERE id = ?1", [*id as i64])?
+            run(transaction, "DELETE FROM queues WHERE id = ?1", [*id as i64])?
         }
         Definition::Put(record) => tenancy::put(transaction, record)?,
         Definition::Delete(key) => tenancy::delete(transaction, key)?,
-        Definition::PutBinding(binding) => transaction.execute(
+        Definition::PutBinding(binding) => run(
+            transaction,
             "INSERT OR REPLACE INTO bindings (source, to_queue, destination, routing_key, arguments, vhost)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             binding_params(binding),
         )?,
-        Definition::DeleteBinding(binding) => transaction.execute(
+        Definition::DeleteBinding(binding) => run(
+            transaction,
             "DELETE FROM bindings WHERE source = ?1 AND to_queue = ?2 AND destination = ?3
              AND routing_key = ?4 AND arguments = ?5 AND vhost = ?6",
             binding_params(binding),
@@ -235,16 +241,23 @@ fn apply(transaction: &Transaction<'_>, change: &Definition) -> rusqlite::Result
 
 /// Sees to it that no queue gets this number any more.
 fn use_number(transaction: &Transaction<'_>, number: u64) -> rusqlite::Result<()> {
-    transaction.execute(
+    run(
+        transaction,
         "INSERT INTO sqlite_sequence (name, seq) SELECT 'queues', 0
          WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'queues')",
         [],
     )?;
-    transaction.execute(
+    run(
+        transaction,
         "UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'queues'",
         [number as i64],
     )?;
     Ok(())
+}
+
+/// Executes a statement, which is parsed the first time only.
+fn run(transaction: &Transaction<'_>, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+    transaction.prepare_cached(sql)?.execute(params)
 }
 
 fn binding_params(binding: &BindingDefinition) -> (&str, bool, &str, &str, &[u8], &str) {
