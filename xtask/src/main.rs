@@ -59,6 +59,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill the server again and again under a mixed load, and see that it breaks no promise.
+    Crash {
+        /// For how long: 30s, 10m, 2h.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = seconds)]
+        time: u64,
+        /// The choices of an earlier run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// The tests of fibers, hub and reactor under AddressSanitizer and valgrind.
     Sanitize {
         /// One of them alone.
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
         Task::Pika { broker, arguments } => steps::pika_on(&broker, &arguments),
         Task::Contract { broker, arguments } => steps::contract_on(&broker, &arguments),
         Task::Clients { broker, arguments } => steps::clients_on(&broker, &arguments),
+        Task::Crash { time, seed } => steps::crash(time, seed),
         Task::Sanitize { sanitizer } => sanitize::sanitize(sanitizer),
         Task::Bench { name, arguments } => {
             let green = bench::bench(&name, &arguments).is_green();
@@ -90,4 +100,12 @@ fn main() -> ExitCode {
     // Alone on its line, and last: CI counts the tests by it.
     println!("\n{tally}");
     if tally.is_green() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    units
+        .into_iter()
+        .find_map(|(unit, seconds)| Some(text.strip_suffix(unit)?.parse::<u64>().ok()? * seconds))
+        .ok_or_else(|| "write 30s, 10m or 2h".into())
 }

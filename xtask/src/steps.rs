@@ -136,6 +136,17 @@ pub(crate) fn pika_on(broker: &str, arguments: &[String]) -> Tally {
     }
 }
 
+/// Kills the server under load, for so many seconds.
+pub(crate) fn crash(seconds: u64, seed: Option<u64>) -> Tally {
+    let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", "crash"]);
+    command.args(["no_promise", "--", "--nocapture"]);
+    command.env("WARREN_CRASH_SECONDS", seconds.to_string());
+    if let Some(seed) = seed {
+        command.env("WARREN_CRASH_SEED", seed.to_string());
+    }
+    runner("the server killed under load", command)
+}
+
 /// Runs the programs of other clients against one broker; `arguments` go to pytest.
 pub(crate) fn clients_on(broker: &str, arguments: &[String]) -> Tally {
     if let Err(error) = install() {
