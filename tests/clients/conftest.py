@@ -37,3 +37,22 @@ def calm(request):
 def node_modules():
     """Where npm has put amqplib."""
     return os.environ["WARREN_TEST_NODE_MODULES"]
+
+
+@pytest.fixture(scope="session")
+def go_program(tmp_path_factory):
+    """Our Go program, with the client as Debian has it."""
+    folder = tmp_path_factory.mktemp("go")
+    program = folder / "program"
+    env = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(folder / "cache"), "GOFLAGS": ""}
+    run("go", "build", "-o", program, FOLDER / "programs" / "amqp091_program.go", env=env)
+    return program
+
+
+@pytest.fixture(scope="session")
+def java_classes(tmp_path_factory):
+    """The class path of our Java program: itself, and the client as Debian has it."""
+    folder = tmp_path_factory.mktemp("java")
+    path = ":".join([str(folder), *(f"/usr/share/java/{name}.jar" for name in ("amqp-client", "slf4j-api", "slf4j-nop"))])
+    run("javac", "-cp", path, "-d", folder, FOLDER / "programs" / "JavaProgram.java")
+    return path

@@ -30,6 +30,22 @@ const FOR_TESTS: &[Package] = &[
     Package { name: "amqp-tools", is_there: || runs("amqp-consume", &["--help"]) },
     NODE,
     Package { name: "npm", is_there: || runs("npm", &["--version"]) },
+    Package { name: "ruby-bunny", is_there: || runs("ruby", &["-e", "require 'bunny'"]) },
+    Package { name: "php-cli", is_there: || runs("php", &["--version"]) },
+    Package {
+        name: "php-amqplib",
+        is_there: || Path::new("/usr/share/php/PhpAmqpLib/autoload.php").exists(),
+    },
+    GO,
+    Package {
+        name: "golang-github-rabbitmq-amqp091-go-dev",
+        is_there: || Path::new("/usr/share/gocode/src/github.com/rabbitmq/amqp091-go").exists(),
+    },
+    Package { name: "default-jdk-headless", is_there: || runs("javac", &["-version"]) },
+    Package {
+        name: "librabbitmq-client-java",
+        is_there: || Path::new("/usr/share/java/amqp-client.jar").exists(),
+    },
     // libFuzzer is C++.
     Package { name: "g++", is_there: || runs("c++", &["--version"]) },
 ];
