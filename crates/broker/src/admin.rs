@@ -10,6 +10,7 @@
 //! ```
 
 mod rows;
+pub(crate) mod slow;
 
 pub(crate) use rows::{channel_pid, connection_pid};
 
@@ -18,7 +19,6 @@ use serde_json::{Map, Value};
 use warren_amqp::ReplyCode;
 
 use crate::auth::Hashing;
-use crate::auth::password::PasswordHash;
 use crate::definitions::{Definitions, parameter_record};
 use crate::engine::events::{CLI, CLI_DELETES};
 use crate::engine::{Actor, Engine};
@@ -28,6 +28,7 @@ use crate::tenancy::record::{
     UserRecord, VhostRecord,
 };
 use crate::tenancy::{DEFAULT_VHOST, VHOST_LIMITS, no_user, no_vhost, user_record};
+use slow::SlowDone;
 
 /// An operation. `vhost` is `/` where it is left out.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -281,24 +282,24 @@ const DONE: Answer = Ok(Value::Null);
 impl Engine {
     /// Does what is asked. What it changes is on disk with the batch that
     /// [`take_defined`](Self::take_defined) names.
-    pub(crate) fn administer(&mut self, request: Request) -> Answer {
+    pub(crate) fn administer(&mut self, request: Request, slow: SlowDone) -> Answer {
         let actor = match request {
             Request::ImportDefinitions { .. } => Actor::Internal,
             Request::DeleteQueue { .. } => CLI_DELETES,
             _ => CLI,
         };
-        self.acting(actor, |engine| engine.administer_users(request))
+        self.acting(actor, |engine| engine.administer_users(request, slow))
     }
 
-    fn administer_users(&mut self, request: Request) -> Answer {
+    fn administer_users(&mut self, request: Request, slow: SlowDone) -> Answer {
         use Request as R;
         match request {
             R::Status => Ok(self.status()),
             R::ListUsers => Ok(self.user_rows()),
-            R::AddUser { name, password, tags } => self.add_user(name, &password, tags),
+            R::AddUser { name, tags, .. } => self.add_user(name, slow, tags),
             R::DeleteUser { name } => self.delete(RecordKey::User(name.clone()), || no_user(&name)),
-            R::ChangePassword { name, password } => {
-                let hash = self.hash(&password)?;
+            R::ChangePassword { name, .. } => {
+                let hash = slow.hash()?;
                 self.change_user(&name, |user| {
                     user.password_hash = hash.text().into();
                     user.hashing_algorithm = hash.hashing().name().into();
@@ -306,14 +307,7 @@ impl Engine {
             }
             R::ClearPassword { name } => self.change_user(&name, |user| user.password_hash.clear()),
             R::SetUserTags { name, tags } => self.change_user(&name, |user| user.tags = tags),
-            R::AuthenticateUser { name, password } => {
-                match self.tenancy.authenticate(&name, &password) {
-                    Ok(()) => DONE,
-                    Err(why) => Err(AdminError::Invalid(format!(
-                        "failed to authenticate user \"{name}\"\n{why}"
-                    ))),
-                }
-            }
+            R::AuthenticateUser { name, .. } => self.authenticated(&name, slow).and(DONE),
             R::SetUserLimits { name, limits } => self.change_user(&name, |user| {
                 for (limit, value) in limits {
                     // None, as RabbitMQ says it.
@@ -538,18 +532,11 @@ impl Engine {
         }
     }
 
-    fn hash(&self, password: &str) -> Result<PasswordHash, AdminError> {
-        if password.is_empty() {
-            return Err(AdminError::Invalid("a password cannot be empty: clear it instead".into()));
-        }
-        PasswordHash::new(password, self.tenancy.hashing).map_err(AdminError::Failed)
-    }
-
-    fn add_user(&mut self, name: String, password: &str, tags: Vec<String>) -> Answer {
+    fn add_user(&mut self, name: String, slow: SlowDone, tags: Vec<String>) -> Answer {
         if self.tenancy.users.contains_key(&name) {
             return Err(AdminError::Exists(format!("User '{name}' already exists")));
         }
-        let hash = self.hash(password)?;
+        let hash = slow.hash()?;
         self.put(Record::User(UserRecord {
             name,
             password_hash: hash.text().into(),

@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime};
 
 use warren_amqp::ReplyCode;
@@ -12,7 +13,7 @@ use warren_reactor::{Factory, PeerAddr, Protocol};
 
 use crate::admin::{AdminError, Request};
 use crate::alarms::{Alarms, MemoryLimit};
-use crate::auth::Hashing;
+use crate::auth::{Hashing, LoginOptions, SlowCheck};
 use crate::connection::Session;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
@@ -20,6 +21,9 @@ use crate::exception::Exception;
 use crate::limits::Limits;
 use crate::store::pages::{Pages, Window};
 use crate::store::{Store, StoreError};
+
+/// Slow hashes computed at once: each takes 19 MiB.
+const HASHES_MAX: usize = 4;
 
 /// A broker's settings.
 #[derive(Clone)]
@@ -71,7 +75,7 @@ struct Inner {
 
 thread_local! {
     /// For the store's news, which come from another thread by the hub.
-    static ENGINES: RefCell<Vec<(u64, std::rc::Weak<RefCell<Engine>>)>> = const { RefCell::new(Vec::new()) };
+    static ENGINES: RefCell<Vec<(u64, Weak<RefCell<Engine>>)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl TurnHook for Inner {
@@ -154,6 +158,7 @@ impl Broker {
             engine.alarms = Alarms::new(memory_limit, disk_free_limit, data_dir);
             engine.check_alarms();
         }
+        hash_elsewhere(&engine);
         let inner = Rc::new(Inner { engine, closed: Cell::new(false), armed: Rc::default() });
         let hook = on_turn_end(Phase::Work, inner.clone());
         tick(inner.clone());
@@ -162,9 +167,15 @@ impl Broker {
 
     /// Makes the protocol for each connection of a listening port.
     pub fn factory(&self) -> Box<dyn Factory> {
-        let engine = self.inner.engine.clone();
+        self.factory_with(LoginOptions::default())
+    }
+
+    /// The same, where one logs in in other ways.
+    pub fn factory_with(&self, login: LoginOptions) -> Box<dyn Factory> {
+        let (engine, login) = (self.inner.engine.clone(), Rc::new(login));
         Box::new(move |_: &PeerAddr| {
-            Some(Box::new(Session::new(engine.clone())) as Box<dyn Protocol>)
+            let session = Session::new(engine.clone(), login.clone());
+            Some(Box::new(session) as Box<dyn Protocol>)
         })
     }
 
@@ -245,9 +256,14 @@ impl Admin {
     /// When it cannot be done, or the disk refuses.
     ///
     /// # Suspends
-    /// Until the disk has it.
+    /// Until the disk has it, and while a password is hashed.
     pub fn ask(&self, request: Request) -> Result<serde_json::Value, AdminError> {
-        self.run(|engine| engine.administer(request))
+        let part = self.0.engine.borrow().slow_part(&request)?;
+        let slow = match part.is_slow() {
+            true => warren_hub::offload(move || part.run()),
+            false => part.run(),
+        };
+        self.run(|engine| engine.administer(request, slow))
     }
 
     fn run(
@@ -300,6 +316,40 @@ impl fmt::Debug for Config {
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker").field("connections", &self.connections()).finish()
+    }
+}
+
+/// Lets slow hashes of passwords be computed on other threads, one core left to this one if there is another.
+fn hash_elsewhere(engine: &Rc<RefCell<Engine>>) {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let weak = Rc::downgrade(engine);
+    let hasher = move |key, check: SlowCheck| {
+        let weak = weak.clone();
+        warren_hub::spawn_raw(move || {
+            let turn = HashingTurn(weak);
+            let (check, right) = warren_hub::offload(move || {
+                let right = check.run();
+                (check, right)
+            });
+            if let Some(engine) = turn.0.upgrade() {
+                engine.borrow_mut().login_answered(key, &check, right);
+            }
+        });
+    };
+    let running_max = (cores - 1).clamp(1, HASHES_MAX);
+    engine.borrow_mut().hash_by(Rc::new(hasher), running_max);
+}
+
+/// Lets the next hash be computed when this one has been, or has failed.
+struct HashingTurn(Weak<RefCell<Engine>>);
+
+impl Drop for HashingTurn {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0.upgrade()
+            && let Ok(mut engine) = engine.try_borrow_mut()
+        {
+            engine.hash_ended();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A client's connection: from bytes to the engine and back.
 //!
 //! ```text
-//!   Header --AMQP0091--> Start --start-ok--> Tune --tune-ok--> Open --open--> Running
+//!   Header --AMQP0091--> Start --start-ok--> Checking ----> Tune --tune-ok--> Open --open--> Running
 //!      |                                                          |             |
 //!      +-- anything else: our header, end                         +-- error --> Closing --close-ok--> end
 //! ```
@@ -27,7 +27,9 @@ use warren_amqp::method::{EncodeMethod, channel, connection, method_name};
 use warren_amqp::{DecodeError, Fault, Method, ReplyCode};
 use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
 
+use crate::auth::LoginOptions;
 use crate::channel::ChannelKey;
+use crate::engine::login::Login;
 use crate::engine::{Actor, Engine};
 use crate::erlang;
 use crate::exception::Exception;
@@ -54,7 +56,7 @@ pub(crate) struct Connection {
     pub(crate) user: String,
     /// What the client calls itself: `connection_name` of its properties.
     pub(crate) client_name: Option<String>,
-    /// How the user logged in; empty before.
+    /// How the user logs in or has done so; empty before.
     pub(crate) mechanism: &'static str,
     pub(crate) frame_max: u32,
     /// The highest channel number agreed on.
@@ -68,6 +70,9 @@ pub(crate) struct Connection {
     pub(crate) heartbeat: u64,
     /// When something was read last, on the engine's clock.
     pub(crate) read_at: u64,
+    pub(crate) login: Login,
+    /// The client wants to hear of a refused login.
+    close_on_refusal: bool,
     /// The client understands `basic.cancel` from the server.
     pub(crate) cancel_notify: bool,
     /// The client understands `connection.blocked`.
@@ -167,6 +172,16 @@ impl Connection {
         }
     }
 
+    /// Ends the connection because nobody has logged in, in the way that the client understands.
+    pub(crate) fn refuse_login(&mut self, exception: &Exception, clock: u64) {
+        self.login = Login::Refused;
+        if self.close_on_refusal {
+            self.close(exception, 0, 0, clock);
+        } else {
+            self.transport.lose_connection();
+        }
+    }
+
     /// Asks the client to close, giving a reason. The rest of its input is ignored.
     pub(crate) fn close(
         &mut self,
@@ -201,6 +216,8 @@ impl Connection {
 enum Stage {
     Header,
     Start,
+    /// Who the client says it is is being looked at: what else it sends stays unread.
+    Checking,
     Tune,
     Open,
     Running,
@@ -237,8 +254,7 @@ pub(crate) struct SessionState {
     frame_max: u32,
     /// The highest channel number.
     channel_max: u16,
-    /// The client wants to hear of a refused login.
-    close_on_refusal: bool,
+    login: Rc<LoginOptions>,
     /// Reading is paused until the client has read.
     paused: bool,
     /// It has published during an alarm: what else has come stays unread.
@@ -247,7 +263,7 @@ pub(crate) struct SessionState {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Rc<RefCell<Engine>>) -> Self {
+    pub(crate) fn new(engine: Rc<RefCell<Engine>>, login: Rc<LoginOptions>) -> Self {
         Self {
             reader: FrameReader::new(FRAME_MAX_BEFORE_TUNING),
             state: SessionState {
@@ -257,7 +273,7 @@ impl Session {
                 header: Vec::new(),
                 frame_max: FRAME_MAX_BEFORE_TUNING,
                 channel_max: 0,
-                close_on_refusal: false,
+                login,
                 paused: false,
                 blocked: false,
                 slots: FxHashMap::default(),
@@ -277,6 +293,8 @@ impl Protocol for Session {
             user: String::new(),
             client_name: None,
             mechanism: "",
+            login: Login::None,
+            close_on_refusal: false,
             vhost: VhostRef::nowhere(),
             connected_ms,
             client_properties: Box::default(),
@@ -313,13 +331,14 @@ impl Protocol for Session {
                 self.state.slots.clear();
             }
         }
+        self.state.see_login(&engine);
         let mut data = data;
         if self.state.stage == Stage::Header
             && !self.state.read_header(&engine, transport, &mut data)
         {
             return;
         }
-        while self.state.stage != Stage::Ended && !self.state.blocked {
+        while self.state.reads() {
             match self.reader.next_frame(&mut data) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
@@ -337,7 +356,10 @@ impl Protocol for Session {
             }
             self.reader.set_frame_max(self.state.frame_max);
         }
-        if self.state.blocked {
+        if self.state.stage == Stage::Checking {
+            transport.pause_reading();
+        }
+        if self.state.blocked || self.state.stage == Stage::Checking {
             return transport.unread(data.len());
         }
         if transport.is_full() && ANSWERS_BYTES_MAX < transport.buffered() {
@@ -349,8 +371,9 @@ impl Protocol for Session {
     fn resume_producing(&mut self, transport: &Transport) {
         let mut engine = self.state.engine.borrow_mut();
         let connection = self.state.key.and_then(|key| engine.connections.get(key));
-        let blocked = connection.is_some_and(|connection| connection.blocked);
-        if std::mem::take(&mut self.state.paused) && !blocked {
+        let held = connection
+            .is_some_and(|connection| connection.blocked || connection.login == Login::Checking);
+        if std::mem::take(&mut self.state.paused) && !held {
             transport.resume_reading();
         }
         if let Some(key) = self.state.key {
@@ -372,6 +395,11 @@ type Failure = (Exception, u16, u16);
 impl SessionState {
     fn connection<'e>(&self, engine: &'e mut Engine) -> Option<&'e mut Connection> {
         engine.connections.get_mut(self.key?)
+    }
+
+    /// Whether more of the input is to be looked at.
+    fn reads(&self) -> bool {
+        !self.blocked && !matches!(self.stage, Stage::Ended | Stage::Checking)
     }
 
     fn send(&self, engine: &mut Engine, channel: u16, method: &impl EncodeMethod) {
@@ -505,13 +533,7 @@ impl SessionState {
         tracing::warn!(error = exception.text, method = name, "closing a connection");
         let clock = engine.clock;
         self.close_channels(engine);
-        let login = matches!(self.stage, Stage::Header | Stage::Start | Stage::Tune | Stage::Open);
         let Some(connection) = self.connection(engine) else { return };
-        if login && exception.code == ReplyCode::ACCESS_REFUSED && !self.close_on_refusal {
-            connection.transport.lose_connection();
-            self.stage = Stage::Ended;
-            return;
-        }
         connection.close(exception, class_id, method_id, clock);
         self.stage = Stage::Closing;
     }

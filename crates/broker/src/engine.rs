@@ -16,6 +16,7 @@ mod declare;
 mod delayed;
 mod deliver;
 pub(crate) mod events;
+pub(crate) mod login;
 mod publish;
 mod recover;
 pub(crate) mod replies;
@@ -64,6 +65,7 @@ pub(crate) struct Engine {
     pub(crate) tenancy: Tenancy,
     /// By the names that stand in messages: see [`replies`].
     reply_channels: FxHashMap<CompactString, ChannelKey>,
+    logins: login::Logins,
     pub(crate) alarms: Alarms,
     pub(crate) limits: Limits,
     /// `None`: nothing outlives the process.

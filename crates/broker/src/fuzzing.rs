@@ -36,6 +36,20 @@ pub fn sessions(data: &[u8]) {
     world.end();
 }
 
+/// Looks for every kind of name in what may be a client's certificate.
+pub fn certificate(data: &[u8]) {
+    use crate::auth::{CertLogin, SanType};
+    let other = |kind| CertLogin::SubjectAlternativeName { kind, index: 0 };
+    let kinds = [SanType::Dns, SanType::Ip, SanType::Email, SanType::Uri];
+    let names = [CertLogin::DistinguishedName, CertLogin::CommonName];
+    for from in names.into_iter().chain(kinds.map(other)) {
+        if let Some(name) = from.user(data) {
+            // An octet is written with three at most, and an address with up to 45.
+            assert!(name.len() <= 64 + 64 * data.len());
+        }
+    }
+}
+
 /// What has not been run yet. Beyond its end there are zeros.
 struct Program<'a>(&'a [u8]);
 
@@ -157,7 +171,10 @@ impl World {
 }
 
 fn dial(engine: &Rc<RefCell<Engine>>) -> TestConnection {
-    TestConnection::with_peer(Box::new(Session::new(engine.clone())), PeerAddr::Memory)
+    TestConnection::with_peer(
+        Box::new(Session::new(engine.clone(), Rc::default())),
+        PeerAddr::Memory,
+    )
 }
 
 /// Everything up to an open virtual host and two channels.

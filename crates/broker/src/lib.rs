@@ -51,7 +51,7 @@ mod tenancy;
 mod vhost;
 
 pub use alarms::{MemoryLimit, parse_size};
-pub use auth::Hashing;
+pub use auth::{CertLogin, Hashing, LoginOptions, Mechanism, SanType};
 pub use broker::{Admin, Broker, Config};
 pub use definitions::Definitions;
 pub use limits::Limits;

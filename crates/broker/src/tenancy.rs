@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::auth::password::PasswordHash;
 use crate::auth::{
-    Access, Account, Authenticator, Hashing, Permission, TopicPermission, UserLimits,
+    Access, Account, Authenticator, Checked, Hashing, Permission, SlowCheck, TopicPermission,
+    UserLimits,
 };
 use crate::policy::{self, Policy};
 use record::{
@@ -131,9 +132,14 @@ impl Tenancy {
         }
     }
 
-    /// Whether a password is right. The error is for the log.
-    pub(crate) fn authenticate(&self, name: &str, password: &str) -> Result<(), String> {
-        self.authenticator.check(name, self.users.get(name), password)
+    /// Whether a password is right, as far as that can be told at once.
+    pub(crate) fn begin_login(&self, name: &str, password: &str) -> Checked {
+        self.authenticator.begin(name, self.users.get(name), password)
+    }
+
+    /// What came of a slow check.
+    pub(crate) fn end_login(&self, check: &SlowCheck, right: bool) -> Result<(), String> {
+        self.authenticator.end(self.users.get(check.name()), check, right)
     }
 
     /// Whether a user may open a virtual host.

@@ -2,16 +2,15 @@
 
 use warren_amqp::constants::{FRAME_MIN_SIZE, PROTOCOL_HEADER};
 use warren_amqp::method::{connection, connection as methods};
-use warren_amqp::value::RawTable;
 use warren_amqp::{FieldTable, Method, ReplyCode};
 use warren_reactor::Transport;
 
 use super::{SessionState, Stage};
+use crate::auth::mechanism::{amqplain, plain};
+use crate::auth::{CertLogin, Mechanism};
+use crate::engine::login::Login;
 use crate::engine::{Engine, NODE};
 use crate::exception::Exception;
-use crate::limits::Limits;
-
-const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
 
 impl SessionState {
     /// Takes the protocol header off `data`. False when it has not come whole, or is none.
@@ -45,7 +44,7 @@ impl SessionState {
                     version_major: 0,
                     version_minor: 9,
                     server_properties: server_properties(),
-                    mechanisms: MECHANISMS,
+                    mechanisms: self.login.offer().as_bytes(),
                     locales: b"en_US",
                 },
             );
@@ -76,7 +75,7 @@ impl SessionState {
             }
             _ => {
                 let state = match self.stage {
-                    Stage::Start => "starting",
+                    Stage::Start | Stage::Checking => "starting",
                     Stage::Tune => "tuning",
                     Stage::Open => "opening",
                     _ => "running",
@@ -98,74 +97,58 @@ impl SessionState {
             let value = capabilities.and_then(|capabilities| capabilities.get(name));
             value.and_then(|value| value.as_bool()).unwrap_or(false)
         };
-        self.close_on_refusal = capable("authentication_failure_close");
+        let close_on_refusal = capable("authentication_failure_close");
         let cancel_notify = capable("consumer_cancel_notify");
         let blocked_notify = capable("connection.blocked");
         let client_name = start_ok.client_properties.get("connection_name");
         let client_name = client_name.and_then(|value| value.as_str()).map(str::to_owned);
+        let Some(mechanism) = self.login.find(start_ok.mechanism) else {
+            let text = format!("unknown authentication mechanism '{}'", start_ok.mechanism);
+            return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
+        };
         let mut client_properties = Vec::new();
         start_ok.client_properties.encode(&mut client_properties);
-        if let Some(connection) = self.connection(engine) {
-            connection.client_properties = client_properties[4..].into();
-            connection.client_name = client_name;
-        }
-        let (mechanism, credentials) = match start_ok.mechanism {
-            "PLAIN" => ("PLAIN", plain(start_ok.response)),
-            "AMQPLAIN" => ("AMQPLAIN", amqplain(start_ok.response)),
-            other => {
-                let text = format!("unknown authentication mechanism '{other}'");
-                return Err(Exception::hard(ReplyCode::COMMAND_INVALID, text));
-            }
-        };
-        let user = match self.authenticate(engine, credentials) {
-            Ok(user) => user,
-            Err((user, why)) => {
-                let mechanism = start_ok.mechanism;
-                tracing::warn!(mechanism, why, "a login was refused");
-                if let Some(key) = self.key {
-                    engine.tell_refused(key, mechanism, &user, &why);
-                }
-                let text = format!(
-                    "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
-                );
-                return Err(Exception::hard(ReplyCode::ACCESS_REFUSED, text).at(0, 0));
-            }
-        };
-        let Limits { channel_max, frame_max, heartbeat_s: heartbeat, .. } = engine.limits;
-        let Some(connection) = self.connection(engine) else { return Ok(()) };
-        connection.user = user;
-        connection.mechanism = mechanism;
+        let Some(key) = self.key else { return Ok(()) };
+        let Some(connection) = engine.connections.get_mut(key) else { return Ok(()) };
+        connection.close_on_refusal = close_on_refusal;
+        connection.client_name = client_name;
+        connection.client_properties = client_properties[4..].into();
+        connection.mechanism = mechanism.name();
         connection.cancel_notify = cancel_notify;
         connection.blocked_notify = blocked_notify;
-        connection.send(0, &connection::Tune { channel_max, frame_max, heartbeat });
-        self.stage = Stage::Tune;
-        if let Some(key) = self.key {
-            engine.tell_login(key);
+        self.stage = Stage::Checking;
+        let credentials = match mechanism {
+            Mechanism::Plain => Some(plain(start_ok.response)),
+            Mechanism::AmqPlain => Some(amqplain(start_ok.response)),
+            Mechanism::External => {
+                let name = certificate_name(&connection.transport, self.login.cert_login);
+                engine.log_in_by_certificate(key, name);
+                None
+            }
+        };
+        if let Some(credentials) = credentials {
+            engine.log_in(key, credentials);
         }
+        self.see_login(engine);
         Ok(())
     }
 
-    /// Who has logged in; or who wanted to, and why not.
-    fn authenticate(
-        &self,
-        engine: &mut Engine,
-        credentials: Option<(String, String)>,
-    ) -> Result<String, (String, String)> {
-        let Some((user, password)) = credentials else {
-            return Err((String::new(), "malformed response".into()));
+    fn connection_closes(&self, engine: &Engine) -> bool {
+        self.key.and_then(|key| engine.connections.get(key)).is_some_and(|of| of.closing)
+    }
+
+    /// What has become of the login, which is told elsewhere.
+    pub(super) fn see_login(&mut self, engine: &Engine) {
+        if self.stage != Stage::Checking {
+            return;
+        }
+        let connection = self.key.and_then(|key| engine.connections.get(key));
+        self.stage = match connection.map(|connection| connection.login) {
+            Some(Login::None | Login::Checking) => Stage::Checking,
+            Some(Login::Passed) => Stage::Tune,
+            Some(Login::Refused) if self.connection_closes(engine) => Stage::Closing,
+            Some(Login::Refused) | None => Stage::Ended,
         };
-        if let Err(why) = engine.tenancy.authenticate(&user, &password) {
-            return Err((user, why));
-        }
-        let local = engine.limits.loopback_users.contains(&user);
-        let here = self
-            .connection(engine)
-            .is_none_or(|connection| connection.transport.peer().is_loopback());
-        if local && !here {
-            let why = format!("user '{user}' can only connect via localhost");
-            return Err((user, why));
-        }
-        Ok(user)
     }
 
     fn tune_ok(&mut self, engine: &mut Engine, tune_ok: &methods::TuneOk) -> Result<(), Exception> {
@@ -243,19 +226,11 @@ fn server_properties() -> FieldTable {
         .with("cluster_name", NODE)
 }
 
-/// RFC 4616: an identity to act for, the user, the password, between zeros. Nobody acts for another here.
-fn plain(response: &[u8]) -> Option<(String, String)> {
-    let mut parts = response.split(|byte| *byte == 0);
-    let (acts_for, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    if !acts_for.is_empty() || parts.next().is_some() {
-        return None;
-    }
-    Some((String::from_utf8(user.to_vec()).ok()?, String::from_utf8(password.to_vec()).ok()?))
-}
-
-/// AMQP 0-8: the pairs of a field table, without its length.
-fn amqplain(response: &[u8]) -> Option<(String, String)> {
-    let table = RawTable::new(response).to_table().ok()?;
-    let text = |key| Some(table.get(key)?.as_str()?.to_owned());
-    Some((text("LOGIN")?, text("PASSWORD")?))
+/// The user in the client's certificate, or why there is none, in RabbitMQ's words.
+fn certificate_name(transport: &Transport, from: CertLogin) -> Result<String, &'static str> {
+    let Some(tls) = transport.tls_info() else { return Err("not a TLS-enabled connection") };
+    let Some(certificate) = tls.peer_certificates.first() else {
+        return Err("connection peer presented no TLS (x.509) certificate");
+    };
+    from.user(certificate).ok_or("no name found")
 }

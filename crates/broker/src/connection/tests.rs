@@ -8,6 +8,7 @@ mod events;
 mod exchanges;
 mod handshake;
 mod limits;
+mod logins;
 mod messages;
 mod model;
 mod queues;
@@ -30,7 +31,8 @@ use warren_reactor::PeerAddr;
 use warren_reactor::testing::TestConnection;
 
 use super::Session;
-use crate::auth::Hashing;
+use crate::admin::{AdminError, Request};
+use crate::auth::{Hashing, LoginOptions};
 use crate::engine::Engine;
 
 const FRAME_MAX: u32 = 131_072;
@@ -52,9 +54,19 @@ impl Server {
         server
     }
 
+    /// Does what is asked, in place.
+    fn administer(&self, request: Request) -> Result<serde_json::Value, AdminError> {
+        let slow = self.engine.borrow().slow_part(&request)?.run();
+        self.engine.borrow_mut().administer(request, slow)
+    }
+
     /// A connection of which nothing has been said yet.
     fn dial(&self, peer: PeerAddr) -> Client {
-        let session = Box::new(Session::new(self.engine.clone()));
+        self.dial_with(peer, LoginOptions::default())
+    }
+
+    fn dial_with(&self, peer: PeerAddr, login: LoginOptions) -> Client {
+        let session = Box::new(Session::new(self.engine.clone(), Rc::new(login)));
         Client {
             wire: TestConnection::with_peer(session, peer),
             engine: self.engine.clone(),

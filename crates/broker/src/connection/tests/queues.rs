@@ -250,7 +250,7 @@ fn set_default_queue_type(server: &Server, kind: &str) {
     let definitions = json!({"vhosts": [{"name": "/", "default_queue_type": kind}]});
     let request = json!({"op": "import_definitions", "definitions": definitions});
     let request = serde_json::from_value(request).unwrap();
-    server.engine.borrow_mut().administer(request).unwrap();
+    server.administer(request).unwrap();
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_new_policy_holds_for_what_waits_already() {
     }]});
     let request = json!({"op": "import_definitions", "definitions": definitions});
     let request = serde_json::from_value(request).unwrap();
-    server.engine.borrow_mut().administer(request).unwrap();
+    server.administer(request).unwrap();
     assert_eq!(client.count("q"), 1);
     assert_eq!(client.get("q").as_deref(), Some("3"));
 }

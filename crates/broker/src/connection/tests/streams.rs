@@ -505,7 +505,7 @@ fn a_policy_says_how_much_is_kept() {
         "definition": {"max-age": "10s"},
     });
     let request = serde_json::from_value(request).unwrap();
-    server.engine.borrow_mut().administer(request).unwrap();
+    server.administer(request).unwrap();
     assert_eq!(client.count("s"), 0);
     client.publish_many(5..7);
     assert_eq!(client.count("s"), 2);

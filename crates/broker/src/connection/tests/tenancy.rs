@@ -9,7 +9,7 @@ use super::{Client, Server};
 
 pub(super) fn ask(server: &Server, request: Value) -> Result<Value, String> {
     let request = serde_json::from_value(request).unwrap();
-    server.engine.borrow_mut().administer(request).map_err(|error| error.to_string())
+    server.administer(request).map_err(|error| error.to_string())
 }
 
 /// A user with permissions, connected.
