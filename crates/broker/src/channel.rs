@@ -46,7 +46,10 @@ pub(crate) struct Publish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Ack,
+    /// It goes back untried.
     Requeue,
+    /// It goes back because it could not be done with.
+    Fail,
     Discard,
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod login;
 mod publish;
 mod recover;
 pub(crate) mod replies;
+mod retries;
 mod settle;
 mod streams;
 mod timers;
@@ -348,7 +349,7 @@ impl Engine {
         }
         let connection = channel.connection;
         // The messages first: a queue that is deleted with its last consumer takes them along.
-        self.requeue(held);
+        self.requeue(held, true);
         for consumer in consumers {
             self.remove_consumer(consumer);
         }

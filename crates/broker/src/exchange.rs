@@ -12,7 +12,7 @@ mod headers;
 pub(crate) mod history;
 mod modulus;
 mod random;
-mod schedule;
+pub(crate) mod schedule;
 mod topic;
 
 use std::rc::Rc;

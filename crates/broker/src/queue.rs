@@ -3,6 +3,7 @@
 mod duplicates;
 mod levels;
 mod ready;
+pub(crate) mod retries;
 pub(crate) mod settings;
 
 use std::collections::VecDeque;
@@ -18,7 +19,9 @@ use crate::message::{Content, Entry, Message};
 use crate::policy::Target;
 pub(crate) use crate::queue::duplicates::Duplicates;
 pub(crate) use crate::queue::levels::Levels;
+use crate::queue::retries::Retries;
 use crate::queue::settings::{Overflow, Settings};
+use crate::store::RecoveredPlace;
 use crate::stream::Stream;
 use crate::table::Key;
 use crate::vhost::VhostRef;
@@ -72,6 +75,8 @@ pub(crate) struct Queue {
     pub(crate) stream: Option<Box<Stream>>,
     /// What waits for a consumer.
     pub(crate) ready: Levels,
+    /// What came back and waits until it is ready again.
+    pub(crate) retries: Option<Box<Retries>>,
     /// Dead letters that nobody has taken yet, those under way among them: how many, and their bytes.
     pub(crate) staying: (u64, u64),
     next_position: u64,
@@ -116,6 +121,7 @@ impl Queue {
             head_timer_ms: u64::MAX,
             stream: None,
             ready: Levels::default(),
+            retries: None,
             staying: (0, 0),
             next_position: 0,
             consumers: VecDeque::new(),
@@ -130,20 +136,31 @@ impl Queue {
 
     /// Appends a message.
     pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool) {
-        self.push_counted(message, redelivered, 0);
+        let entry = self.next_entry(message, redelivered);
+        self.ready.push(entry);
     }
 
-    /// Appends a message that has come back so many times.
-    pub(crate) fn push_counted(
-        &mut self,
-        message: Rc<Message>,
-        redelivered: bool,
-        delivery_count: u32,
-    ) {
+    /// Appends a message of before a restart.
+    pub(crate) fn recover(&mut self, message: Rc<Message>, place: &RecoveredPlace, now_ms: u64) {
+        if let Some(duplicates) = &mut self.duplicates {
+            duplicates.recover(&message);
+        }
+        if place.redelivered {
+            self.delivered = self.delivered.max(message.id);
+        }
+        let entry = self.next_entry(message, place.redelivered);
+        let entry = Entry { delivery_count: place.delivery_count, ..entry };
+        if now_ms < place.due_ms {
+            self.wait(entry, place.due_ms);
+        } else {
+            self.ready.push(entry);
+        }
+    }
+
+    fn next_entry(&mut self, message: Rc<Message>, redelivered: bool) -> Entry {
         let position = self.next_position;
         self.next_position += 1;
-        let entry = self.entry(message, position, redelivered);
-        self.ready.push(Entry { delivery_count, ..entry });
+        self.entry(message, position, redelivered)
     }
 
     /// A message as this queue sees it.
@@ -195,19 +212,21 @@ impl Queue {
 
     /// Takes out the message to drop, if there are too many.
     pub(crate) fn pop_surplus(&mut self) -> Option<Entry> {
-        if self.has_surplus() { self.ready.pop() } else { None }
+        if self.has_surplus() { self.ready.pop().or_else(|| self.pop_waiting()) } else { None }
     }
 
     pub(crate) fn has_surplus(&self) -> bool {
-        self.settings.is_over(self.ready.len() as u64, self.ready.bytes())
+        let (length, bytes) = self.waiting();
+        self.settings.is_over(self.ready.len() as u64 + length, self.ready.bytes() + bytes)
     }
 
     /// Whether one more message is one too many, and is to be refused for it.
     pub(crate) fn refuses(&self, message: &Content) -> bool {
+        let (length, bytes) = self.waiting();
         self.settings.overflow != Overflow::DropHead
             && self.settings.is_over(
-                self.ready.len() as u64 + self.staying.0 + 1,
-                self.ready.bytes() + self.staying.1 + message.body().len() as u64,
+                self.ready.len() as u64 + length + self.staying.0 + 1,
+                self.ready.bytes() + bytes + self.staying.1 + message.body().len() as u64,
             )
     }
 
@@ -216,14 +235,20 @@ impl Queue {
         self.ready.put_back(entry);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ready.len() == 0
+    /// Whether there is something to deliver now.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.len() != 0
     }
 
-    /// Messages that are ready; all those of a stream.
+    /// Whether nothing is ready or waits. What a stream keeps does not count.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.has_ready() && self.waiting().0 == 0
+    }
+
+    /// Messages that are ready, or wait until they are ready again; all those of a stream.
     pub(crate) fn len(&self) -> usize {
         match &self.stream {
-            None => self.ready.len(),
+            None => self.ready.len() + self.waiting().0 as usize,
             Some(stream) => stream.len(),
         }
     }

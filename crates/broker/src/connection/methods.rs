@@ -227,16 +227,18 @@ impl Call<'_> {
 
     fn basic(mut self, method: Method<'_>) -> Result<(), Exception> {
         let (engine, key) = (&mut *self.engine, self.key);
-        let verdict = |requeue| if requeue { Verdict::Requeue } else { Verdict::Discard };
         match method {
             Method::BasicAck(ack) => {
                 engine.settle(key, ack.delivery_tag, ack.multiple, Verdict::Ack)?
             }
             Method::BasicNack(nack) => {
-                engine.settle(key, nack.delivery_tag, nack.multiple, verdict(nack.requeue))?;
+                let verdict = if nack.requeue { Verdict::Requeue } else { Verdict::Discard };
+                engine.settle(key, nack.delivery_tag, nack.multiple, verdict)?;
             }
             Method::BasicReject(reject) => {
-                engine.settle(key, reject.delivery_tag, false, verdict(reject.requeue))?;
+                // Of the two only this one says that it was tried: RabbitMQ 4.3 draws that line.
+                let verdict = if reject.requeue { Verdict::Fail } else { Verdict::Discard };
+                engine.settle(key, reject.delivery_tag, false, verdict)?;
             }
             Method::BasicRecover(recover) => {
                 recoverable(recover.requeue)?;

@@ -13,6 +13,7 @@ mod messages;
 mod model;
 mod queues;
 mod replies;
+mod retries;
 mod settling;
 mod storing;
 mod streams;
@@ -103,6 +104,15 @@ impl Server {
         let mut engine = self.engine.borrow_mut();
         engine.set_now(self.now);
         engine.run_timers();
+    }
+
+    /// A policy for the names that match.
+    fn set_policy(&self, pattern: &str, apply_to: &str, definition: serde_json::Value) {
+        let policy = serde_json::json!({
+            "op": "set_policy", "name": pattern, "pattern": pattern, "apply_to": apply_to, "definition": definition,
+        });
+        let request = serde_json::from_value(policy).unwrap();
+        self.engine.borrow_mut().administer(request).unwrap();
     }
 
     /// The end of a turn, as often as the engine has more to do.

@@ -227,7 +227,7 @@ impl Engine {
     /// turns: who was served goes to the end.
     fn next_consumer(&mut self, key: QueueKey) -> Option<ConsumerKey> {
         let queue = self.queues.get(key)?;
-        if queue.is_empty() {
+        if !queue.has_ready() {
             return None;
         }
         let at = if queue.settings.single_active {
@@ -342,6 +342,9 @@ impl Engine {
             }
         }
         for (key, number, timeout_ms) in overdue {
+            // Late is not failed, as in RabbitMQ.
+            let held = self.channels.get_mut(key).and_then(|channel| channel.settle_up_to(0));
+            self.requeue(held.unwrap_or_default(), false);
             let exception = Exception::precondition(format!(
                 "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout_ms} ms. \
                  This timeout value can be configured, see consumers doc guide to learn more"

@@ -346,7 +346,7 @@ impl Engine {
     /// Whether a consumer of one of `self.targets` takes a message now. Behind others it would wait.
     fn is_consumed_at_once(&self) -> bool {
         self.targets.iter().filter_map(|key| self.queues.get(*key)).any(|queue| {
-            queue.is_empty() && queue.consumers.iter().any(|consumer| self.can_take(*consumer))
+            !queue.has_ready() && queue.consumers.iter().any(|consumer| self.can_take(*consumer))
         })
     }
 

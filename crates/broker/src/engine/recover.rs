@@ -155,16 +155,12 @@ impl Engine {
                 }
                 let queue = places.queues.get(&place.queue);
                 if let Some(queue) = queue.and_then(|key| self.queues.get_mut(*key)) {
-                    if place.redelivered {
-                        queue.delivered = queue.delivered.max(message.id);
-                    }
-                    if let Some(duplicates) = &mut queue.duplicates {
-                        duplicates.recover(&message);
-                    }
-                    let (redelivered, count) = (place.redelivered, place.delivery_count);
-                    queue.push_counted(message.clone(), redelivered, count);
+                    queue.recover(message.clone(), &place, self.now_ms);
                 }
             }
+        }
+        for key in places.queues.values() {
+            self.arm_retry(*key);
         }
     }
 }

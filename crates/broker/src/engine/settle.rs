@@ -24,7 +24,7 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
         let unknown = || Exception::precondition(format!("unknown delivery tag {tag}"));
         let (in_tx, limited) = (matches!(channel.mode, Mode::Tx(_)), channel.prefetch_all != 0);
-        if !multiple && verdict != Verdict::Requeue && !in_tx {
+        if !multiple && matches!(verdict, Verdict::Ack | Verdict::Discard) && !in_tx {
             // What nearly every consumer does with nearly every message: nothing is allocated.
             let unacked = channel.settle(tag).ok_or_else(unknown)?;
             self.finish(unacked, verdict);
@@ -51,8 +51,8 @@ impl Engine {
     }
 
     fn apply(&mut self, settled: Vec<(u64, Unacked)>, verdict: Verdict) {
-        if verdict == Verdict::Requeue {
-            return self.requeue(settled);
+        if matches!(verdict, Verdict::Requeue | Verdict::Fail) {
+            return self.requeue(settled, verdict == Verdict::Fail);
         }
         for (_, unacked) in settled {
             self.finish(unacked, verdict);
@@ -79,8 +79,9 @@ impl Engine {
         }
     }
 
-    /// Puts deliveries back where they were, to be delivered again. In the order of their tags.
-    pub(super) fn requeue(&mut self, settled: Vec<(u64, Unacked)>) {
+    /// Puts deliveries back where they were, to be delivered again, after a wait if the queue says so. In the order
+    /// of their tags; `failed` if their consumer could not do with them.
+    pub(super) fn requeue(&mut self, settled: Vec<(u64, Unacked)>, failed: bool) {
         let mut given_up = Vec::new();
         // The last first: each then goes to the front.
         for (_, mut unacked) in settled.into_iter().rev() {
@@ -98,14 +99,22 @@ impl Engine {
                     given_up.push((unacked.queue, unacked.entry));
                     continue;
                 }
+                let count = unacked.entry.delivery_count;
+                let delay_ms =
+                    queue.settings.retry.map_or(0, |retry| retry.delay_ms(failed, count));
+                let due_ms = if delay_ms == 0 { 0 } else { self.now_ms.saturating_add(delay_ms) };
                 if unacked.entry.message.stored
                     && stored(queue)
                     && let Some(store) = &mut self.store
                 {
-                    let (message, count) = (unacked.entry.message.id, unacked.entry.delivery_count);
-                    store.counted(queue.id, message, count, 0);
+                    store.counted(queue.id, unacked.entry.message.id, count, due_ms);
                 }
-                queue.put_back(unacked.entry);
+                if due_ms == 0 {
+                    queue.put_back(unacked.entry);
+                } else {
+                    queue.wait(unacked.entry, due_ms);
+                    self.arm_retry(unacked.queue);
+                }
             }
         }
         for (queue, entry) in given_up.into_iter().rev() {
@@ -116,7 +125,7 @@ impl Engine {
     /// `basic.recover`: everything the channel holds is delivered again.
     pub(crate) fn recover(&mut self, key: ChannelKey) {
         let held = self.channels.get_mut(key).and_then(|channel| channel.settle_up_to(0));
-        self.requeue(held.unwrap_or_default());
+        self.requeue(held.unwrap_or_default(), false);
         self.mark_consumed(key);
     }
 

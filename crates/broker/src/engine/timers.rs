@@ -10,6 +10,8 @@ use crate::queue::QueueKey;
 pub(crate) enum Timer {
     /// The head of a queue may have expired.
     Head(QueueKey),
+    /// Messages that came back to a queue may have waited long enough.
+    Retry(QueueKey),
     /// Nobody may have used a queue for too long.
     Unused(QueueKey),
     /// Somebody may take the dead letters of a queue now.
@@ -54,16 +56,26 @@ impl Engine {
         while let Some(timer) = self.timers.pop(self.now_ms) {
             match timer {
                 Timer::Head(key) => {
-                    if let Some(queue) = self.queues.get_mut(key) {
+                    // One that was set before an earlier one finds nothing to do.
+                    if let Some(queue) = self.queues.get_mut(key)
+                        && queue.head_timer_ms <= self.now_ms
+                    {
                         queue.head_timer_ms = u64::MAX;
+                        self.mark(key);
                     }
-                    self.mark(key);
                 }
+                Timer::Retry(key) => self.end_waits(key),
                 Timer::Unused(key) => self.expire_queue(key),
                 Timer::Letters(key) => self.send_again(key),
                 Timer::StreamAge(key) => self.check_stream_age(key),
             }
         }
+    }
+
+    /// How many timers there are.
+    #[cfg(test)]
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.timers.len()
     }
 
     /// Milliseconds until something is due.

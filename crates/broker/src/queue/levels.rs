@@ -21,6 +21,11 @@ impl Levels {
         Self { lowest: Ready::new(pages.clone()), higher: Vec::new(), pages }
     }
 
+    /// Where what is too much for memory goes.
+    pub(crate) fn pages(&self) -> Option<Rc<Pages>> {
+        self.pages.clone()
+    }
+
     pub(crate) fn push(&mut self, entry: Entry) {
         self.level(entry.priority).push_back(entry);
     }

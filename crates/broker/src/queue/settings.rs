@@ -6,6 +6,7 @@ use warren_amqp::{FieldTable, FieldValue};
 
 use crate::erlang;
 use crate::exception::Exception;
+use crate::queue::retries::Retry;
 use crate::stream::settings as stream;
 
 /// RabbitMQ's limit for times: ten years, in milliseconds.
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) counts_deliveries: bool,
     /// `None`: any number of deliveries may fail.
     pub(crate) delivery_limit: Option<u32>,
+    /// How long messages wait that come back.
+    pub(crate) retry: Option<Retry>,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
             return Self { consumer_timeout_ms, ..Self::default() };
         }
         let quorum = kind == "quorum";
+        let retry = Retry::new(arguments, policy);
         let limits =
             [number("delivery-limit"), policy.get("delivery-limit").and_then(Value::as_i64)];
         let given = limits.iter().any(Option::is_some);
@@ -93,10 +97,11 @@ impl Settings {
             single_active: arguments.get("x-single-active-consumer").and_then(FieldValue::as_bool)
                 == Some(true),
             consumer_timeout_ms,
-            counts_deliveries: quorum || given,
+            counts_deliveries: quorum || given || retry.is_some(),
             delivery_limit: least_limit
                 .map(|limit| limit.try_into().unwrap_or(u32::MAX))
                 .or(default_limit),
+            retry,
         }
     }
 
@@ -161,6 +166,14 @@ const RULES: &[(&str, Rule)] = &[
     ("x-queue-version", Rule::Version),
     ("x-single-active-consumer", Rule::Bool),
     ("x-consumer-timeout", Rule::Time { zero: true }),
+    (
+        "x-delayed-retry-type",
+        Rule::OneOf(&["disabled", "all", "failed", "returned"], |kind| {
+            erlang::quoted(&format!("unsupported delayed retry type '{kind}'"))
+        }),
+    ),
+    ("x-delayed-retry-min", Rule::Whole),
+    ("x-delayed-retry-max", Rule::Whole),
     ("x-message-deduplication", Rule::Bool),
     ("x-deduplication-header", Rule::Text),
     ("x-cache-size", Rule::Positive),
@@ -209,6 +222,9 @@ const NOT_STREAM: &[&str] = &[
     "x-queue-version",
     "x-single-active-consumer",
     "x-delivery-limit",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
     "x-message-deduplication",
     "x-quorum-initial-group-size",
     "x-queue-master-locator",
@@ -229,20 +245,6 @@ pub(crate) fn check(what: &str, kind: &str, arguments: &FieldTable) -> Result<()
             "invalid arg '{key}' for {} of queue type rabbit_{kind}_queue",
             what
         )));
-    }
-    // Known, and not acted upon: to accept them would be to lie.
-    let asks = |key: &str, harmless: &[&str]| {
-        let value = arguments.get(key);
-        value.is_some_and(|value| {
-            value.as_bool() != Some(false)
-                && !value.as_str().is_some_and(|text| harmless.contains(&text))
-        })
-    };
-    for (key, harmless) in [("x-delayed-retry-type", &["disabled"][..])] {
-        if asks(key, harmless) {
-            let text = format!("queue argument '{key}' is not available");
-            return Err(Exception::not_implemented(text));
-        }
     }
     for (key, rule) in RULES {
         let Some(value) = arguments.get(key) else { continue };

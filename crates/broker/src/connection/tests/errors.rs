@@ -252,13 +252,6 @@ fn modes_that_do_not_mix() {
 }
 
 #[test]
-fn arguments_that_are_not_acted_upon_are_refused() {
-    let arguments = FieldTable::new().with("x-delayed-retry-type", "all");
-    let text = "NOT_IMPLEMENTED - queue argument 'x-delayed-retry-type' is not available";
-    check_hard(1, queue::Declare { arguments, ..declare("q") }, 540, text);
-}
-
-#[test]
 fn queue_types() {
     let with = |kind: &str| FieldTable::new().with("x-queue-type", kind);
     let text = "PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported \

@@ -264,7 +264,7 @@ impl Engine {
         self.purge_letters(key);
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
         let count = queue.len() as u32;
-        let entries = queue.ready.drain();
+        let entries = queue.drain();
         // Dropped unread if nobody is to hear of them.
         if stored(queue) || queue.duplicates.is_some() {
             for entry in entries {
