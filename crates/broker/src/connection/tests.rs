@@ -112,7 +112,7 @@ impl Server {
             "op": "set_policy", "name": pattern, "pattern": pattern, "apply_to": apply_to, "definition": definition,
         });
         let request = serde_json::from_value(policy).unwrap();
-        self.engine.borrow_mut().administer(request).unwrap();
+        self.administer(request).unwrap();
     }
 
     /// The end of a turn, as often as the engine has more to do.
