@@ -1,4 +1,4 @@
-//! Connections to `warren serve`: alarms, TLS.
+//! Connections to `warren serve`: alarms, TLS and users by certificates, proxies.
 
 mod support;
 
@@ -6,13 +6,18 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use rustix::process::Signal;
 use support::{PATIENCE, Program, warren};
-use warren::amqp::BasicProperties;
 use warren::amqp::client::{Connection, Publish, QueueOptions};
+use warren::amqp::frame::{self, Frame, FrameReader};
+use warren::amqp::method::connection;
+use warren::amqp::{BasicProperties, FieldTable, Method};
 use warren::hub::net::TcpStream;
 use warren::hub::net::tls::{Connector, ConnectorBuilder, TlsStream};
 use warren::hub::{run, sleep};
@@ -105,6 +110,8 @@ impl Authority {
     fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Acme, Inc.");
         params.distinguished_name.push(DnType::CommonName, name);
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
@@ -199,5 +206,147 @@ fn clients_show_certificates_where_they_have_to() {
         let (chain, key) = Authority::new("nobody").certify("client");
         let foreign = authority.trusting().identity_pem(&chain, &key).build().unwrap();
         assert!(greet(&foreign, "localhost", port).is_err(), "of another authority");
+    });
+}
+
+/// Logs in by EXTERNAL. `Ok` when the server goes on, else its text.
+fn log_in_by_certificate(connector: &Connector, port: u16) -> Result<(), String> {
+    let mut stream =
+        connector.connect("localhost", TcpStream::connect(("127.0.0.1", port)).unwrap()).unwrap();
+    stream.write_all(b"AMQP\x00\x00\x09\x01").unwrap();
+    let mut reader = FrameReader::new(0);
+    let capabilities = FieldTable::new().with("authentication_failure_close", true);
+    let client_properties = FieldTable::new().with("capabilities", capabilities);
+    let mechanism = "EXTERNAL";
+    loop {
+        let mut data = [0; 4096];
+        let count = stream.read(&mut data).unwrap();
+        assert_ne!(count, 0, "the server has gone");
+        let mut data = &data[..count];
+        let Some(Frame::Method { payload, .. }) = reader.next_frame(&mut data).unwrap() else {
+            continue;
+        };
+        match Method::decode(payload).unwrap() {
+            Method::ConnectionStart(start) => {
+                let offered = String::from_utf8_lossy(start.mechanisms).into_owned();
+                assert_eq!(offered, "PLAIN EXTERNAL");
+                let start_ok = connection::StartOk {
+                    client_properties: client_properties.clone(),
+                    mechanism,
+                    ..Default::default()
+                };
+                let mut out = Vec::new();
+                frame::write_method(&mut out, 0, &start_ok);
+                stream.write_all(&out).unwrap();
+            }
+            Method::ConnectionTune(_) => return Ok(()),
+            Method::ConnectionClose(close) => return Err(close.reply_text.to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_certificate_says_who_its_client_is() {
+    let kept = tempfile::tempdir().unwrap();
+    let folder = kept.path().to_owned();
+    let authority = Authority::new("authority");
+    let ca = folder.join("ca.pem");
+    fs::write(&ca, authority.0.pem()).unwrap();
+    let ca = ca.display().to_string();
+    for (from, ann) in [
+        (&[][..], "CN=ann,O=Acme\\, Inc."),
+        (&["--tls-cert-login-from", "common_name"], "ann"),
+        (&["--tls-cert-login-from", "subject_alternative_name"], "ann"),
+    ] {
+        let more = ["--tls-ca", &ca, "--auth-mechanisms", "PLAIN,EXTERNAL"];
+        let (_server, port) = serve_tls(&folder, &authority, &[&more, from].concat());
+        let data = folder.join("data");
+        ctl(&data, &["add_user", ann, "unused"]);
+        let certified = |name: &str| {
+            let (chain, key) = authority.certify(name);
+            authority.trusting().identity_pem(&chain, &key).build().unwrap()
+        };
+        let (ann, bob) = (certified("ann"), certified("bob"));
+        let silent = authority.trusting().build().unwrap();
+        run(move || {
+            assert_eq!(log_in_by_certificate(&ann, port), Ok(()));
+            let refused = "ACCESS_REFUSED - Login was refused using authentication mechanism EXTERNAL. For details see the broker logfile.";
+            assert_eq!(log_in_by_certificate(&bob, port), Err(refused.into()));
+            assert_eq!(log_in_by_certificate(&silent, port), Err(refused.into()));
+        });
+        fs::remove_dir_all(&data).unwrap();
+    }
+}
+
+/// Forwards connections as a proxy does, which says `header` first. Its port.
+fn proxy(to: u16, header: &'static [u8]) -> u16 {
+    use std::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(mut server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+            if server.write_all(header).is_err() {
+                return;
+            }
+            copy(client.try_clone().unwrap(), server.try_clone().unwrap());
+            copy(server, client);
+        }
+    });
+    port
+}
+
+const LINE: &[u8] = b"PROXY TCP4 203.0.113.7 198.51.100.1 4242 5672\r\n";
+
+#[test]
+fn behind_a_proxy_the_real_peer_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_owned();
+    let listen = ["--listen", "amqp://127.0.0.1:0?proxy_protocol=true"];
+    let (_server, url) = serve(&data, &listen);
+    let port: u16 = url.strip_prefix("amqp://127.0.0.1:").unwrap().parse().unwrap();
+    ctl(&data, &["add_user", "ann", "secret"]);
+    ctl(&data, &["set_permissions", "ann", ".*", ".*", ".*"]);
+    run(move || {
+        let through = proxy(port, LINE);
+        // Guest would have to come from this machine, and so does the proxy alone.
+        let error = Connection::open(&format!("amqp://127.0.0.1:{through}")).unwrap_err();
+        assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
+        let ann = Connection::open(&format!("amqp://ann:secret@127.0.0.1:{through}")).unwrap();
+        let rows =
+            ctl(&data, &["list_connections", "user", "name", "peer_host", "peer_port", "port"]);
+        assert!(rows.contains("ann\t203.0.113.7:4242\t203.0.113.7\t4242\t5672"), "{rows}");
+        ann.close().unwrap();
+        // A proxy that speaks for itself.
+        let itself = proxy(port, b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0");
+        Connection::open(&format!("amqp://127.0.0.1:{itself}")).unwrap().close().unwrap();
+        // Without a header nobody is served.
+        Connection::open(&url).unwrap_err();
+    });
+}
+
+#[test]
+fn a_proxy_speaks_before_tls_does() {
+    let kept = tempfile::tempdir().unwrap();
+    let folder = kept.path().to_owned();
+    let authority = Authority::new("authority");
+    authority.certify_in(&folder, "localhost");
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (cert, key) = (path("localhost.pem"), path("localhost.key"));
+    let listen = "amqps://127.0.0.1:0?proxy_protocol=127.0.0.0/8";
+    let settings = ["--listen", listen, "--tls-cert", &cert, "--tls-key", &key];
+    let (_server, url) = serve(&folder.join("data"), &settings);
+    let port: u16 = url.strip_prefix("amqps://127.0.0.1:").unwrap().parse().unwrap();
+    run(move || {
+        let connector = authority.trusting().build().unwrap();
+        greet(&connector, "localhost", proxy(port, LINE)).unwrap();
+        assert!(greet(&connector, "localhost", port).is_err(), "this machine is a proxy's");
     });
 }

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 
@@ -41,6 +42,55 @@ fn listeners_are_announced_as_they_are() {
     let mut kind = [0];
     stream.read_exact(&mut kind).unwrap();
     assert_eq!(kind, [1], "a method frame");
+}
+
+#[test]
+fn a_unix_socket_is_its_owners_and_goes_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let mode = || fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    let start = |options: &str| {
+        let unix = format!("unix:{}{options}", socket.display());
+        let mut command = warren();
+        command.args(["serve", "--log", "off", "--data-dir", "none", "--listen", &unix]);
+        command
+    };
+    let ready = |command: &mut Command| {
+        let program = Program::start(command);
+        program.expect(&[&format!("listening unix:{}", socket.display()), "ready"]);
+        program
+    };
+    let mut server = ready(&mut start(""));
+    assert_eq!(mode(), 0o600);
+    let error = fails(&mut start(""));
+    assert!(error.contains("in use"), "{error}");
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(!socket.exists());
+    // One that was killed leaves its socket, and the next takes its place.
+    let mut server = ready(&mut start("?mode=660"));
+    assert_eq!(mode(), 0o660);
+    server.signal(Signal::KILL);
+    server.wait();
+    assert!(socket.exists());
+    let _server = ready(&mut start(""));
+    assert_eq!(mode(), 0o600);
+    // What is no socket stays.
+    let file = folder.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    let listen = format!("unix:{}", file.display());
+    fails(warren().args(["serve", "--data-dir", "none", "--listen", &listen]));
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
+fn what_a_listener_cannot_offer_is_told_before_anything_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let listen = "amqp://127.0.0.1:0?auth_mechanisms=EXTERNAL";
+    let error = fails(warren().args(["serve", "--listen", listen, "--data-dir"]).arg(&data));
+    assert!(error.contains("cannot offer EXTERNAL"), "{error}");
+    assert!(!data.exists());
 }
 
 #[test]

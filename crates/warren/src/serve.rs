@@ -14,11 +14,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
-use warren_broker::{Broker, Config, Definitions};
+use warren_broker::{Broker, Config, Definitions, LoginOptions};
 use warren_hub::signal::{Signal, on_signals};
 use warren_hub::sync::Event;
+use warren_reactor::ListeningPort;
+use warren_reactor::proxy_protocol::{ProxyFactory, ProxyOptions};
 use warren_reactor::tls::TlsFactory;
-use warren_reactor::{Factory, ListeningPort};
 
 use control::Control;
 use listener::Listener;
@@ -45,6 +46,11 @@ fn serve(settings: &Settings) -> Result<()> {
         true => Some(settings.tls.build()?),
         false => None,
     };
+    let logins = settings
+        .listen
+        .iter()
+        .map(|listener| login_options(listener, settings))
+        .collect::<Result<Vec<_>>>()?;
     let broker = Broker::open(Config {
         data_dir: settings.data_dir.clone(),
         default_user: settings.default_user.clone(),
@@ -83,13 +89,17 @@ fn serve(settings: &Settings) -> Result<()> {
     if let Some(options) = &tls {
         tls::keep_fresh(settings.tls.clone(), options.clone(), renew);
     }
-    for (listener, port) in settings.listen.iter().zip(bound) {
-        let factory: Box<dyn Factory> = match &tls {
-            Some(options) if listener.is_tls() => {
-                Box::new(TlsFactory::new(options, broker.factory()))
-            }
-            _ => broker.factory(),
-        };
+    for ((listener, login), port) in settings.listen.iter().zip(logins).zip(bound) {
+        let mut factory = broker.factory_with(login);
+        if let Some(options) = tls.as_ref().filter(|_| listener.is_tls()) {
+            factory = Box::new(TlsFactory::new(options, factory));
+        }
+        // Proxies speak before TLS does.
+        if let Some(sources) = listener.proxies() {
+            let timeout = Duration::from_secs(settings.limits.handshake_s);
+            let options = ProxyOptions { sources: sources.to_vec(), timeout };
+            factory = Box::new(ProxyFactory::new(factory, options));
+        }
         ports.push(port.listen(factory).with_context(|| format!("cannot listen on {listener}"))?);
     }
     announce(&settings.listen, &ports, settings.data_dir.as_deref())?;
@@ -97,6 +107,13 @@ fn serve(settings: &Settings) -> Result<()> {
     drop(ports);
     broker.shutdown(DRAIN);
     Ok(())
+}
+
+/// How one logs in at a listener.
+fn login_options(listener: &Listener, settings: &Settings) -> Result<LoginOptions> {
+    let certificates = settings.tls.has_certificates();
+    let mechanisms = listener.mechanisms(&settings.auth_mechanisms, certificates)?;
+    Ok(LoginOptions { mechanisms, cert_login: settings.tls.cert_login()? })
 }
 
 /// The control socket that was asked for, or the data directory's, which not every folder can have: the path of a

@@ -1,6 +1,7 @@
 //! What there is, as lists of objects with RabbitMQ's column names.
 
 use serde_json::{Value, json};
+use warren_reactor::PeerAddr;
 
 use crate::channel::{Channel, Mode};
 use crate::connection::ConnectionKey;
@@ -169,11 +170,18 @@ impl Engine {
     }
 
     pub(crate) fn connection_rows(&self) -> Value {
+        let address = |end: &PeerAddr| match end {
+            PeerAddr::Tcp(addr) => (addr.ip().to_string(), addr.port()),
+            other => (other.to_string(), 0),
+        };
         self.connections
             .iter()
             .map(|(key, connection)| {
+                let (peer_host, peer_port) = address(connection.transport.peer());
+                let (host, port) = address(connection.transport.host());
                 json!({
-                    "pid": connection_pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
+                    "peer_host": peer_host, "peer_port": peer_port, "host": host, "port": port,
+                    "ssl": connection.transport.tls_info().is_some(), "pid": connection_pid(key), "name": connection.transport.peer().to_string(), "user": connection.user,
                     "user_provided_name": connection.client_name, "auth_mechanism": connection.mechanism,
                     "vhost": &*connection.vhost.name, "channels": connection.channels.len(),
                     "channel_max": connection.channel_max, "frame_max": connection.frame_max,

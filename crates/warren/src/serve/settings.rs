@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
-use warren_broker::{Config, Hashing, Limits, MemoryLimit, parse_size};
+use warren_broker::{Config, Hashing, Limits, LoginOptions, Mechanism, MemoryLimit, parse_size};
 
 use super::default_data_dir;
 use super::limits::LimitSettings;
-use super::listener::Listener;
+use super::listener::{Listener, Place};
 use super::tls::TlsSettings;
 
 /// What the command line and the environment say.
 #[derive(Args, Default)]
 pub(crate) struct Options {
-    /// Listen here: amqp://HOST:PORT, amqps://HOST:PORT or unix:/PATH; may be repeated; port 0 takes a free one
-    /// [default: amqp://127.0.0.1:5672]
+    /// Listen here: amqp://HOST:PORT, amqps://HOST:PORT or unix:/PATH; may be repeated; port 0 takes a free one. Behind a
+    /// question mark, with & between them: proxy_protocol=true, or =10.0.0.0/8+::1 for these alone;
+    /// auth_mechanisms=EXTERNAL+PLAIN; of a Unix socket mode=660 [default: amqp://127.0.0.1:5672]
     #[arg(long, value_name = "URL", env = "WARREN_LISTEN", value_delimiter = ',')]
     listen: Vec<Listener>,
     /// Keep durable queues and persistent messages in this folder; `none` keeps nothing
@@ -47,6 +48,10 @@ pub(crate) struct Options {
     /// Let publishers wait while the data directory's disk has less room than this [default: 50MB]
     #[arg(long, value_name = "SIZE", env = "WARREN_DISK_FREE_LIMIT", value_parser = parse_size)]
     disk_free_limit: Option<u64>,
+    /// What clients may log in with: PLAIN, AMQPLAIN, EXTERNAL; the last where they show certificates
+    /// [default: PLAIN,AMQPLAIN]
+    #[arg(long, value_name = "NAMES", env = "WARREN_AUTH_MECHANISMS", value_delimiter = ',')]
+    auth_mechanisms: Vec<Mechanism>,
     #[command(flatten)]
     limits: LimitSettings,
     #[command(flatten)]
@@ -73,6 +78,7 @@ struct File {
     password_hashing: Option<String>,
     memory_limit: Option<String>,
     disk_free_limit: Option<String>,
+    auth_mechanisms: Vec<String>,
     /// Tables of their own.
     limits: LimitSettings,
     tls: TlsSettings,
@@ -91,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) password_hashing: Hashing,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) disk_free_limit: u64,
+    pub(crate) auth_mechanisms: Vec<Mechanism>,
     pub(crate) limits: Limits,
     pub(crate) tls: TlsSettings,
 }
@@ -110,7 +117,7 @@ impl Settings {
                 .collect::<Result<_>>()?;
         }
         if listen.is_empty() {
-            listen = vec![Listener::Amqp("127.0.0.1".into(), 5672)];
+            listen = vec![Place::Amqp("127.0.0.1".into(), 5672).into()];
         }
         let password_hashing = match (options.password_hashing, &file.password_hashing) {
             (Some(hashing), _) => hashing,
@@ -131,6 +138,17 @@ impl Settings {
             }
             (None, None) => Config::default().disk_free_limit,
         };
+        let mut auth_mechanisms = options.auth_mechanisms;
+        if auth_mechanisms.is_empty() {
+            auth_mechanisms = file
+                .auth_mechanisms
+                .iter()
+                .map(|name| name.parse().map_err(|error| anyhow!("auth-mechanisms: {error}")))
+                .collect::<Result<_>>()?;
+        }
+        if auth_mechanisms.is_empty() {
+            auth_mechanisms = LoginOptions::default().mechanisms;
+        }
         let guest = || String::from("guest");
         let data_dir = options.data_dir.or(file.data_dir).unwrap_or_else(default_data_dir);
         Ok(Self {
@@ -143,6 +161,7 @@ impl Settings {
             password_hashing,
             memory_limit,
             disk_free_limit,
+            auth_mechanisms,
             limits: options.limits.or(file.limits).map_err(|error| anyhow!("limits: {error}"))?,
             tls: options.tls.or(file.tls),
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
@@ -156,7 +175,7 @@ fn read(path: &Path) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Listener, Options, Settings};
+    use super::{Listener, Options, Place, Settings};
 
     fn settings(file: &str, options: Options) -> anyhow::Result<Settings> {
         let folder = tempfile::tempdir().unwrap();
@@ -171,7 +190,8 @@ mod tests {
             "listen = ['amqp://[::1]:1', 'unix:/tmp/w']\ndata-dir = '/tmp/from-file'\nlog = 'warn'";
         let options = Options { data_dir: Some("/tmp/from-line".into()), ..Options::default() };
         let settings = settings(file, options).unwrap();
-        let listen = vec![Listener::Amqp("::1".into(), 1), Listener::Unix("/tmp/w".into())];
+        let listen: Vec<Listener> =
+            vec![Place::Amqp("::1".into(), 1).into(), Place::Unix("/tmp/w".into()).into()];
         let data_dir = Some("/tmp/from-line".into());
         assert_eq!((settings.listen, settings.data_dir), (listen, data_dir));
         assert_eq!((settings.log.as_str(), settings.default_user.as_str()), ("warn", "guest"));
@@ -180,7 +200,7 @@ mod tests {
     #[test]
     fn without_any_there_are_defaults() {
         let settings = settings("", Options::default()).unwrap();
-        assert_eq!(settings.listen, [Listener::Amqp("127.0.0.1".into(), 5672)]);
+        assert_eq!(settings.listen, [Listener::from(Place::Amqp("127.0.0.1".into(), 5672))]);
         assert_eq!(settings.log, "info");
         assert!(settings.data_dir.is_some());
     }

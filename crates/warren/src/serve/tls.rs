@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use warren_broker::{CertLogin, SanType};
 use warren_hub::sync::Event;
 use warren_reactor::tls::{CertificateOptions, ClientAuth, TlsServerOptions, TlsVersion};
 
@@ -32,6 +33,24 @@ pub(crate) struct TlsSettings {
     /// Refuse clients without a certificate
     #[arg(long = "tls-fail-if-no-peer-cert", env = "WARREN_TLS_FAIL_IF_NO_PEER_CERT")]
     pub(crate) fail_if_no_peer_cert: bool,
+    /// Which name in a client's certificate is its user, for EXTERNAL: distinguished_name, common_name or
+    /// subject_alternative_name [default: distinguished_name]
+    #[arg(long = "tls-cert-login-from", value_name = "NAME", env = "WARREN_TLS_CERT_LOGIN_FROM")]
+    pub(crate) cert_login_from: Option<LoginFrom>,
+    /// The kind of its alternative names: dns, ip, email or uri [default: dns]
+    #[arg(
+        long = "tls-cert-login-san-type",
+        value_name = "KIND",
+        env = "WARREN_TLS_CERT_LOGIN_SAN_TYPE"
+    )]
+    pub(crate) cert_login_san_type: Option<San>,
+    /// Which of those names, counted from 0 [default: 0]
+    #[arg(
+        long = "tls-cert-login-san-index",
+        value_name = "INDEX",
+        env = "WARREN_TLS_CERT_LOGIN_SAN_INDEX"
+    )]
+    pub(crate) cert_login_san_index: Option<usize>,
     /// The oldest version of TLS that is spoken: 1.2 or 1.3 [default: 1.2]
     #[arg(long = "tls-min-version", value_name = "VERSION", env = "WARREN_TLS_MIN_VERSION")]
     pub(crate) min_version: Option<MinVersion>,
@@ -66,6 +85,45 @@ pub(crate) enum MinVersion {
     #[value(name = "1.3")]
     #[serde(rename = "1.3")]
     Tls13,
+}
+
+/// Which name in a certificate is the user's.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "what RabbitMQ calls them")]
+pub(crate) enum LoginFrom {
+    /// The whole name of its subject.
+    DistinguishedName,
+    /// What that is called.
+    CommonName,
+    /// Another name of its.
+    SubjectAlternativeName,
+}
+
+/// A kind of other names.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum San {
+    /// A host.
+    Dns,
+    /// An address of the network.
+    Ip,
+    /// An address for mail.
+    Email,
+    /// A URI.
+    Uri,
+}
+
+impl From<San> for SanType {
+    fn from(san: San) -> Self {
+        match san {
+            San::Dns => Self::Dns,
+            San::Ip => Self::Ip,
+            San::Email => Self::Email,
+            San::Uri => Self::Uri,
+        }
+    }
 }
 
 /// A certificate for clients that ask for a host.
@@ -107,9 +165,44 @@ impl TlsSettings {
             ca: self.ca.or(file.ca),
             verify: self.verify.or(file.verify),
             fail_if_no_peer_cert: self.fail_if_no_peer_cert || file.fail_if_no_peer_cert,
+            cert_login_from: self.cert_login_from.or(file.cert_login_from),
+            cert_login_san_type: self.cert_login_san_type.or(file.cert_login_san_type),
+            cert_login_san_index: self.cert_login_san_index.or(file.cert_login_san_index),
             min_version: self.min_version.or(file.min_version),
             sni: if self.sni.is_empty() { file.sni } else { self.sni },
         }
+    }
+
+    /// Whether clients are asked for a certificate.
+    fn verify(&self) -> Verify {
+        self.verify.unwrap_or(match self.ca {
+            Some(_) => Verify::Peer,
+            None => Verify::None,
+        })
+    }
+
+    /// Whether clients can show certificates.
+    pub(crate) fn has_certificates(&self) -> bool {
+        self.verify() == Verify::Peer
+    }
+
+    /// Which name in them is the user's.
+    ///
+    /// # Errors
+    /// When it is said twice.
+    pub(crate) fn cert_login(&self) -> Result<CertLogin> {
+        let (kind, index) = (self.cert_login_san_type, self.cert_login_san_index);
+        Ok(match self.cert_login_from.unwrap_or(LoginFrom::DistinguishedName) {
+            LoginFrom::SubjectAlternativeName => CertLogin::SubjectAlternativeName {
+                kind: kind.map_or_else(SanType::default, SanType::from),
+                index: index.unwrap_or(0),
+            },
+            _ if kind.is_some() || index.is_some() => bail!(
+                "--tls-cert-login-san-type and --tls-cert-login-san-index need --tls-cert-login-from subject_alternative_name"
+            ),
+            LoginFrom::DistinguishedName => CertLogin::DistinguishedName,
+            LoginFrom::CommonName => CertLogin::CommonName,
+        })
     }
 
     /// What connections need. Reads the files.
@@ -121,11 +214,7 @@ impl TlsSettings {
         for named in &self.sni {
             options = options.for_name_files(&named.host, &named.cert, &named.key);
         }
-        let verify = self.verify.unwrap_or(match self.ca {
-            Some(_) => Verify::Peer,
-            None => Verify::None,
-        });
-        match (verify, &self.ca) {
+        match (self.verify(), &self.ca) {
             (Verify::None, _) if self.fail_if_no_peer_cert => {
                 bail!("--tls-fail-if-no-peer-cert needs --tls-verify peer and --tls-ca");
             }
@@ -205,6 +294,18 @@ mod tests {
         let verify = Some(super::Verify::Peer);
         fails(&TlsSettings { verify, ..files.clone() }, "--tls-ca");
         fails(&TlsSettings { fail_if_no_peer_cert: true, ..files }, "--tls-verify peer");
+    }
+
+    #[test]
+    fn users_are_found_in_one_place_of_a_certificate() {
+        use warren_broker::{CertLogin, SanType};
+        let settings = |text: &str| toml::from_str::<TlsSettings>(text).unwrap().cert_login();
+        assert_eq!(settings("").unwrap(), CertLogin::DistinguishedName);
+        assert_eq!(settings("cert-login-from = 'common_name'").unwrap(), CertLogin::CommonName);
+        let other = "cert-login-from = 'subject_alternative_name'\ncert-login-san-type = 'email'";
+        let want = CertLogin::SubjectAlternativeName { kind: SanType::Email, index: 0 };
+        assert_eq!(settings(other).unwrap(), want);
+        assert!(settings("cert-login-san-index = 1").is_err());
     }
 
     #[test]
