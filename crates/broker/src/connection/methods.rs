@@ -64,6 +64,8 @@ impl SessionState {
                 Ok(())
             }
             method => {
+                // Its answer waits for what it changes itself, and not for what went before it without an answer.
+                engine.take_defined();
                 let vhost = engine.connections.get(connection).map(|connection| &connection.vhost);
                 let vhost = vhost.cloned().unwrap_or_else(VhostRef::nowhere);
                 Call { engine, connection, vhost, key }.run(method)

@@ -205,13 +205,14 @@ impl Engine {
             count += 1;
         }
         self.expire(key);
-        self.arm_head(key);
         if count < DELIVERIES_PER_TURN {
             // What came back may be too much.
             while let Some(entry) = self.queues.get_mut(key).and_then(Queue::pop_surplus) {
                 self.discard(key, entry, Reason::MaxLength);
             }
+            self.expire(key);
         }
+        self.arm_head(key);
         if let Some(queue) = self.queues.get_mut(key)
             && queue.delivered < delivered
             && stored(queue)

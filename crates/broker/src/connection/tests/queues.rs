@@ -97,6 +97,25 @@ fn what_stood_behind_a_message_that_was_fetched_expires_on_time() {
 }
 
 #[test]
+fn what_stood_behind_a_message_that_was_dropped_expires_at_once() {
+    let server = Server::new();
+    let mut client = server.connect();
+    with_dead(&mut client, FieldTable::new().with("x-max-length", 1));
+    let mut doomed = server.connect();
+    doomed.consume(1, "q", "c");
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    for expiration in ["50", "0"] {
+        let properties = BasicProperties::new().with_expiration(expiration);
+        client.publish_with(&publish, &properties, expiration.as_bytes());
+    }
+    assert_eq!(doomed.bodies(), ["50", "0"]);
+    doomed.wire.lose();
+    client.silent();
+    assert_eq!(client.get("dead").as_deref(), Some("50"));
+    assert_eq!(client.get("dead").as_deref(), Some("0"));
+}
+
+#[test]
 fn messages_expire_in_queues_that_say_so() {
     let mut server = Server::new();
     let mut client = server.connect();
