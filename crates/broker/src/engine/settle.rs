@@ -175,6 +175,7 @@ impl Engine {
                 // What a full queue refuses is lost without a word, as in RabbitMQ.
                 waits_for = waits_for.max(engine.publish_now(key, publish).0);
             }
+            engine.give_room(key, &verdicts);
             for (tag, unacked, verdict) in verdicts {
                 engine.apply(vec![(tag, unacked)], verdict);
             }
@@ -191,6 +192,7 @@ impl Engine {
     /// Forgets what the transaction has gathered. Deliveries settled in it are unsettled again.
     pub(crate) fn rollback(&mut self, key: ChannelKey) -> Result<(), Exception> {
         let (_, verdicts) = self.take_tx(key)?;
+        self.give_room(key, &verdicts);
         if let Some(channel) = self.channels.get_mut(key) {
             for (tag, unacked, _) in verdicts {
                 channel.hold_again(tag, unacked);
@@ -199,14 +201,20 @@ impl Engine {
         Ok(())
     }
 
+    /// What a transaction has settled takes up a channel's room no longer.
+    fn give_room(&mut self, key: ChannelKey, verdicts: &[(u64, Unacked, Verdict)]) {
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.held -= count_held(verdicts.iter().map(|(_, unacked, _)| unacked));
+        }
+    }
+
     #[expect(clippy::type_complexity, reason = "the two halves of a transaction")]
     fn take_tx(
         &mut self,
         key: ChannelKey,
     ) -> Result<(Vec<crate::channel::Publish>, Vec<(u64, Unacked, Verdict)>), Exception> {
-        match self.channels.get_mut(key) {
-            Some(Channel { mode: Mode::Tx(tx), held, .. }) => {
-                *held -= count_held(tx.verdicts.iter().map(|(_, unacked, _)| unacked));
+        match self.channels.get_mut(key).map(|channel| &mut channel.mode) {
+            Some(Mode::Tx(tx)) => {
                 Ok((std::mem::take(&mut tx.publishes), std::mem::take(&mut tx.verdicts)))
             }
             _ => Err(Exception::precondition("channel is not transactional")),

@@ -200,6 +200,7 @@ impl Model {
             let (_, entry) = self.queues.get_mut(&queue).unwrap().ready.pop_first().unwrap();
             self.letters.push_back(Letter { queue, entry, reason: "maxlen" });
         }
+        self.expire(queue, self.now_ms);
     }
 
     /// Drops what has expired, as far as nothing of the same priority stands before it.
@@ -380,8 +381,7 @@ impl Model {
     /// What the transaction has gathered happens. The bodies that come back to the publisher.
     pub(super) fn commit(&mut self) -> Vec<String> {
         let tx = self.channels.get_mut(&TX).unwrap();
-        let (publishes, verdicts) =
-            (std::mem::take(&mut tx.publishes), std::mem::take(&mut tx.verdicts));
+        let publishes = std::mem::take(&mut tx.publishes);
         let mut back = Vec::new();
         for (message, exchange, mandatory) in publishes {
             let (is_routed, _) = self.publish(exchange, message.clone());
@@ -389,6 +389,8 @@ impl Model {
                 back.push(message.body);
             }
         }
+        // Only now is there room again.
+        let verdicts = std::mem::take(&mut self.channels.get_mut(&TX).unwrap().verdicts);
         for (_, held, verdict) in verdicts {
             self.apply(held, verdict);
         }
