@@ -16,7 +16,7 @@ use super::flow::Backlog;
 use super::{Bench, Side, Sizes};
 use crate::load::{BATCH, Batch};
 
-const MESSAGES: Sizes = Sizes { warren: 10_000_000, rabbitmq: 1_000_000 };
+const MESSAGES: Sizes = Sizes { warren: 10_000_000, rabbitmq: 500_000 };
 const MIB: f64 = 1024.0 * 1024.0;
 
 pub(super) fn run(bench: &Bench) -> io::Result<()> {

@@ -13,14 +13,15 @@ use crate::load::Client;
 /// sockets' buffers.
 const PIPELINE: usize = 500;
 /// At most so many, and for as long as the effort says.
-const PIPELINED: Sizes = Sizes { warren: 20_000, rabbitmq: 5_000 };
-const SINGLE: Sizes = Sizes { warren: 5_000, rabbitmq: 1_000 };
+const PIPELINED: Sizes = Sizes { warren: 20_000, rabbitmq: 1_000 };
+const SINGLE: Sizes = Sizes { warren: 5_000, rabbitmq: 500 };
 
 pub(super) fn run(bench: &Bench) -> io::Result<()> {
     println!("## Declare, bind, delete\n");
     println!(
         "By one client on one channel, of which each request is answered before the next one is sent, or which sends up \
-         to {PIPELINE} of them before it reads the answers. What is durable is on disk when it is answered.\n"
+         to {PIPELINE} of them before it reads the answers. What is durable is on disk when Warren \
+         answers.\n"
     );
     for durable in [false, true] {
         for pipeline in [1, PIPELINE] {

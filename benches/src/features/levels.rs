@@ -9,7 +9,7 @@ use super::flow::Backlog;
 use super::{Bench, Sizes};
 use crate::load::{BATCH, Batch};
 
-const MESSAGES: Sizes = Sizes { warren: 500_000, rabbitmq: 200_000 };
+const MESSAGES: Sizes = Sizes { warren: 500_000, rabbitmq: 100_000 };
 
 pub(super) fn run(bench: &Bench) -> io::Result<()> {
     println!("## A queue of 10 priorities\n");

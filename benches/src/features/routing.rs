@@ -9,10 +9,10 @@ use super::flow::Flow;
 use super::{Bench, Rate, Side, Sizes, declare_queues, definitions, delete_queues, names};
 use crate::load::{BATCH, Batch, Client, Consumer};
 
-const TOPICS: Sizes = Sizes { warren: 100_000, rabbitmq: 20_000 };
+const TOPICS: Sizes = Sizes { warren: 100_000, rabbitmq: 10_000 };
 /// Of those, the ones that all match one key.
-const MATCHING: Sizes = Sizes { warren: 1_000, rabbitmq: 1_000 };
-const HEADERS: Sizes = Sizes { warren: 10_000, rabbitmq: 10_000 };
+const MATCHING: Sizes = Sizes::same(1_000);
+const HEADERS: Sizes = Sizes::same(10_000);
 const HASHED: Sizes = Sizes::same(100);
 const EXCHANGE: &str = "bench-routing";
 
