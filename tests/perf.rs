@@ -48,9 +48,10 @@ fn everything_published_is_confirmed_and_consumed() {
         assert!(0.0 < at("min_us") && at("min_us") <= at("p50_us"));
         assert!(at("p50_us") <= at("p99_us") && at("p99_us") <= at("max_us"));
     }
-    // The server is on this machine: what it has used is seen, where that is allowed.
+    // The server is on this machine, and is seen. What it has used in so short a time may be less than the system counts.
     if std::env::var_os("WARREN_TEST_AMQP_URL").is_none() {
-        assert!(0.0 < report["server"]["cpu_seconds"].as_f64().unwrap(), "{report}");
+        assert!(0 < report["server"]["pid"].as_u64().unwrap(), "{report}");
+        assert!(0.0 <= report["server"]["cpu_seconds"].as_f64().unwrap(), "{report}");
     }
 }
 

@@ -231,6 +231,16 @@ impl Crew {
         self.meters.iter().map(|meter| meter.counts()).fold(Counts::default(), Counts::plus)
     }
 
+    /// Lets all end, and counts. A worker counts at the end of its turn, so what has ended the run may have been
+    /// counted before what led to it.
+    fn settle(&self, shared: &Shared) -> Counts {
+        shared.set_stage(Stage::Closing);
+        while !self.threads.iter().all(thread::JoinHandle::is_finished) {
+            thread::sleep(GLANCE);
+        }
+        self.counts()
+    }
+
     fn drain_latencies(&self, sum: &mut Latencies) {
         self.meters.iter().for_each(|meter| meter.drain_latencies(sum));
     }
@@ -330,6 +340,7 @@ impl Run<'_> {
                 let used =
                     cpu().zip(before.cpu).map(|(after, before)| after.saturating_sub(before));
                 let server = pid.zip(used);
+                let counts = if over { counts } else { self.crew.settle(self.shared) };
                 return Ok(self.report(now, counts, &before, &total, server));
             }
         }
