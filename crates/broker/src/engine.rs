@@ -340,6 +340,8 @@ impl Engine {
     pub(crate) fn close_channel(&mut self, key: ChannelKey) {
         self.cancel_replies(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
+        // A queue that goes with its consumer sends its letters at once: none may come here and be lost.
+        channel.paused = true;
         let consumers: Vec<_> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let mut held = channel.settle_up_to(0).unwrap_or_default();
         if let crate::channel::Mode::Tx(tx) = &mut channel.mode {

@@ -1,7 +1,7 @@
 //! Queues with arguments: limits, lifetimes, dead letters, priorities.
 
 use serde_json::json;
-use warren_amqp::method::{basic, confirm, queue};
+use warren_amqp::method::{basic, channel, confirm, queue};
 use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 
 use super::{Client, Server};
@@ -175,6 +175,31 @@ fn messages_that_are_given_up_together_keep_their_order() {
     client.silent();
     let order: Vec<_> = std::iter::from_fn(|| client.get("dead")).collect();
     assert_eq!(order, ["1", "2", "3"]);
+}
+
+#[test]
+fn a_channel_that_closes_takes_no_letters_of_its_own_queues() {
+    let mut client = Server::new().connect();
+    with_dead(&mut client, FieldTable::new().with("x-max-length", 0));
+    let arguments = FieldTable::new()
+        .with("x-delivery-limit", 0)
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", "q");
+    let (queue, durable, auto_delete) = ("passing", true, true);
+    client
+        .send(1, &queue::Declare { queue, durable, auto_delete, arguments, ..Default::default() });
+    client.expect(1, &queue::DeclareOk { queue, message_count: 0, consumer_count: 0 });
+    client.open_channel(2);
+    client.consume(2, queue, "c");
+    // Whichever of its consumers goes first, some of these are still there.
+    for number in 0..16 {
+        client.consume(2, "q", &format!("d{number}"));
+    }
+    client.publish(queue, b"kept");
+    assert_eq!(client.delivery().3, "kept");
+    client.send(2, &channel::Close { reply_code: 200, ..Default::default() });
+    client.expect(2, &channel::CloseOk {});
+    assert_eq!(client.get("dead").as_deref(), Some("kept"));
 }
 
 #[test]
