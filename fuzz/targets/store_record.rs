@@ -3,9 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use warren_broker::store::legacy;
 use warren_broker::store::record::{Decoded, decode, encode};
 
 fuzz_target!(|data: &[u8]| {
+    // What older servers wrote is read, too.
+    let _ = legacy::record::decode(data);
     let mut rest = data;
     loop {
         match decode(rest) {
@@ -21,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(bytes, &rest[..size]);
                 rest = &rest[size..];
             }
-            Decoded::Damaged(size) => rest = &rest[size..],
+            Decoded::Filler(size) | Decoded::Damaged(size) => rest = &rest[size..],
             Decoded::Unfinished => return,
         }
     }

@@ -19,8 +19,7 @@ use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::exception::Exception;
 use crate::limits::Limits;
-use crate::store::pages::{Pages, Window};
-use crate::store::{Store, StoreError};
+use crate::store::{Durability, Store, StoreError};
 
 /// Slow hashes computed at once: each takes 19 MiB.
 const HASHES_MAX: usize = 4;
@@ -30,6 +29,8 @@ const HASHES_MAX: usize = 4;
 pub struct Config {
     /// Where durable queues and persistent messages are kept. `None`: nowhere, nothing outlives the broker.
     pub data_dir: Option<PathBuf>,
+    /// When what is confirmed is kept.
+    pub durability: Durability,
     /// The administrator that a new server has. An old one has the users it had.
     pub default_user: String,
     /// Its password.
@@ -48,6 +49,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: None,
+            durability: Durability::default(),
             default_user: "guest".into(),
             default_pass: "guest".into(),
             password_hashing: Hashing::default(),
@@ -136,10 +138,11 @@ impl Broker {
                 // A hub that has gone needs no turn.
                 let _ = hub.post(|| {});
             });
-            let (store, recovered) = Store::open(folder, Box::new(on_sync))?;
+            let durability = config.durability;
+            let (store, recovered) = Store::open_as(folder, durability, Box::new(on_sync))?;
+            tracing::info!(durability = durability.name(), "the store is open");
             new = recovered.tenancy.is_empty();
             let mut engine = engine.borrow_mut();
-            engine.page_to(Pages::new(folder, Window::DEFAULT));
             engine.recover_from(store, recovered);
         }
         if new {

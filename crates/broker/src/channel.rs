@@ -270,11 +270,12 @@ mod tests {
                 content: Content::new(vec![0, 0], 2),
                 expires_ms: u64::MAX,
                 published_ms: 0,
-                stored: false,
+                stored: None,
                 deduplicated: false,
             });
             let entry = Entry {
                 message,
+                place: 0,
                 position: 0,
                 redelivered: false,
                 priority: 0,

@@ -223,6 +223,13 @@ impl Engine {
         done
     }
 
+    /// Messages are done with, by the store's numbers; 0: it has none.
+    fn forget_all(&mut self, places: impl IntoIterator<Item = u64>) {
+        if let Some(store) = &mut self.store {
+            places.into_iter().filter(|place| *place != 0).for_each(|place| store.ack(place));
+        }
+    }
+
     /// The batch that the answer to the method being handled has to wait for; 0: none.
     pub(crate) fn take_defined(&mut self) -> u64 {
         std::mem::take(&mut self.defined_in)
@@ -290,6 +297,11 @@ impl Engine {
     pub(crate) fn store_failed(&mut self) {
         self.failed = true;
         self.pay();
+    }
+
+    /// When what is confirmed is kept, as it is set; `None`: it never is.
+    pub(crate) fn durability(&self) -> Option<&'static str> {
+        self.store.as_ref().map(|store| store.durability().name())
     }
 
     pub(crate) fn has_store(&self) -> bool {

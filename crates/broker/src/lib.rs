@@ -55,4 +55,4 @@ pub use auth::{CertLogin, Hashing, LoginOptions, Mechanism, SanType};
 pub use broker::{Admin, Broker, Config};
 pub use definitions::Definitions;
 pub use limits::Limits;
-pub use store::StoreError;
+pub use store::{Durability, StoreError};

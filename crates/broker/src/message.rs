@@ -10,7 +10,7 @@ use warren_amqp::{BasicProperties, RawProperties};
 /// Shared by all queues it was routed to.
 #[derive(Clone)]
 pub(crate) struct Message {
-    /// Unique for the life of the data directory, and increasing: the order of publishing.
+    /// Unique for the life of the process; 0 when it was read back, which only what is not told by it is.
     pub(crate) id: u64,
     pub(crate) exchange: Rc<str>,
     pub(crate) routing_key: CompactString,
@@ -19,10 +19,26 @@ pub(crate) struct Message {
     pub(crate) expires_ms: u64,
     /// When it came in, in milliseconds since 1970; 0: none of its queues asks, having no time to live of its own.
     pub(crate) published_ms: u64,
-    /// Whether it was written to the store, for its durable queues.
-    pub(crate) stored: bool,
+    /// Where the store's log has it, or will; `None`: nowhere.
+    pub(crate) stored: Option<Stored>,
     /// Some queue knows it by the value that it must not hold twice.
     pub(crate) deduplicated: bool,
+}
+
+/// Where the store has a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Its place in the first of its durable queues; the next numbers are those in the others. Increases in the
+    /// order of publishing.
+    pub(crate) first: u64,
+    pub(crate) spot: Spot,
+}
+
+/// Where a record is in its segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u32,
 }
 
 /// Properties and body, in one piece of memory: copied once, out of the read buffer.
@@ -73,6 +89,8 @@ impl Content {
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) message: Rc<Message>,
+    /// The store's number for the message in this queue; 0: the store does not know of it.
+    pub(crate) place: u64,
     /// Where it stands in the queue; a message that is put back goes to its old place.
     pub(crate) position: u64,
     /// Whether it may have been delivered before.

@@ -22,6 +22,7 @@ pub(crate) use crate::queue::levels::Levels;
 use crate::queue::retries::Retries;
 use crate::queue::settings::{Overflow, Settings};
 use crate::store::RecoveredPlace;
+use crate::store::pages::Logged;
 use crate::stream::Stream;
 use crate::table::Key;
 use crate::vhost::VhostRef;
@@ -134,26 +135,58 @@ impl Queue {
         }
     }
 
-    /// Appends a message.
-    pub(crate) fn push(&mut self, message: Rc<Message>, redelivered: bool) {
-        let entry = self.next_entry(message, redelivered);
-        self.ready.push(entry);
+    /// Appends a message, for which the store has this place here; 0: none.
+    pub(crate) fn push(&mut self, message: Rc<Message>, place: u64) {
+        let entry = self.next_entry(message, false);
+        self.ready.push(Entry { place, ..entry });
     }
 
-    /// Appends a message of before a restart.
-    pub(crate) fn recover(&mut self, message: Rc<Message>, place: &RecoveredPlace, now_ms: u64) {
+    /// Appends a message of before a restart that stays on disk until it is wanted, while nothing else is ready.
+    pub(crate) fn recover(&mut self, place: &RecoveredPlace, now_ms: u64) {
+        let published_ms = match place.published_ms {
+            // No queue had a time to live then: what one has now begins now.
+            0 => now_ms,
+            published_ms => published_ms,
+        };
+        let position = self.next_position;
+        self.next_position += 1;
+        self.ready.push_recovered(Logged {
+            position,
+            place: place.place,
+            message: place.message,
+            spot: place.spot,
+            body_bytes: place.body_bytes,
+            redelivered: place.redelivered,
+            priority: place.priority.min(self.settings.priority_max),
+            delivery_count: place.delivery_count,
+            expires_ms: self.settings.expires_ms(place.expires_ms, published_ms),
+        });
+        self.note_delivered(place);
+    }
+
+    /// Appends a message of before a restart that is in memory.
+    pub(crate) fn recover_whole(
+        &mut self,
+        message: Rc<Message>,
+        place: &RecoveredPlace,
+        now_ms: u64,
+    ) {
         if let Some(duplicates) = &mut self.duplicates {
             duplicates.recover(&message);
         }
-        if place.redelivered {
-            self.delivered = self.delivered.max(message.id);
-        }
         let entry = self.next_entry(message, place.redelivered);
-        let entry = Entry { delivery_count: place.delivery_count, ..entry };
+        let entry = Entry { place: place.place, delivery_count: place.delivery_count, ..entry };
         if now_ms < place.due_ms {
             self.wait(entry, place.due_ms);
         } else {
             self.ready.push(entry);
+        }
+        self.note_delivered(place);
+    }
+
+    fn note_delivered(&mut self, place: &RecoveredPlace) {
+        if place.redelivered {
+            self.delivered = self.delivered.max(place.place);
         }
     }
 
@@ -165,7 +198,7 @@ impl Queue {
 
     /// A message as this queue sees it.
     pub(crate) fn entry(&self, message: Rc<Message>, position: u64, redelivered: bool) -> Entry {
-        let expires_ms = self.expires_ms(&message);
+        let expires_ms = self.settings.expires_ms(message.expires_ms, message.published_ms);
         let priority = match self.settings.priority_max {
             0 => 0,
             max => {
@@ -173,18 +206,7 @@ impl Queue {
                 properties.priority().unwrap_or(0).min(max)
             }
         };
-        Entry { message, position, redelivered, priority, delivery_count: 0, expires_ms }
-    }
-
-    /// When a message expires here.
-    fn expires_ms(&self, message: &Message) -> u64 {
-        match self.settings.message_ttl_ms {
-            // Not of the time to live that the queue has got since.
-            Some(ttl_ms) if message.published_ms != 0 => {
-                message.expires_ms.min(message.published_ms.saturating_add(ttl_ms))
-            }
-            _ => message.expires_ms,
-        }
+        Entry { message, place: 0, position, redelivered, priority, delivery_count: 0, expires_ms }
     }
 
     /// A message leaves by whatever way: an equal one may come.
@@ -275,7 +297,7 @@ mod tests {
             content,
             expires_ms: u64::MAX,
             published_ms: 0,
-            stored: false,
+            stored: None,
             deduplicated: false,
         })
     }
@@ -284,7 +306,7 @@ mod tests {
     fn what_is_put_back_goes_to_its_old_place() {
         let mut queue = Queue::new(1, &VhostRef::nowhere(), "q");
         for id in 0..6 {
-            queue.push(message(id), false);
+            queue.push(message(id), 0);
         }
         let mut taken: Vec<_> = (0..4).map(|_| queue.pop().unwrap()).collect();
         queue.put_back(taken.remove(2));

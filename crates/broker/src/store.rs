@@ -11,12 +11,21 @@
 //! on disk belongs to a queue that is not; and the end of a queue after the messages of the batches before it, so that
 //! what has gone on to another queue is there when the first one is not. The format is described in `docs/store-format.md`.
 
+mod batch;
+mod bits;
+mod checkpoint;
 mod definitions;
+mod disk;
 mod flusher;
 pub(crate) mod framing;
+mod index;
+pub mod legacy;
 mod log;
 pub(crate) mod pages;
+mod reader;
 pub mod record;
+mod recovery;
+mod segment;
 mod tenancy;
 #[cfg(test)]
 mod tests;
@@ -24,19 +33,24 @@ mod tests;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::message::{Content, Message};
+use crate::message::Message;
 use crate::stream::{self, Job, Shared};
 use crate::tenancy::record::{Record, RecordKey};
+use batch::Filler;
 use definitions::Definitions;
-use flusher::{Batch, Mailbox};
-use log::Log;
-use record::Record as LogRecord;
+use disk::Folder;
+use flusher::Mailbox;
+use log::Sizes;
+pub(crate) use reader::LogReader;
+pub(crate) use recovery::{RecoveredMessages, RecoveredPlace};
 
 /// Why the data directory cannot be used. One line, for people.
 #[derive(Debug, thiserror::Error)]
@@ -161,37 +175,6 @@ impl Definition {
     }
 }
 
-/// A message that was on disk.
-pub(crate) struct RecoveredMessage {
-    pub(crate) id: u64,
-    pub(crate) expires_ms: u64,
-    /// 0: not known.
-    pub(crate) published_ms: u64,
-    pub(crate) exchange: String,
-    pub(crate) routing_key: String,
-    pub(crate) content: Content,
-    /// The queues it still is in.
-    pub(crate) queues: Vec<RecoveredPlace>,
-}
-
-/// A message in a queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecoveredPlace {
-    pub(crate) queue: u64,
-    /// Whether it may have been delivered from there.
-    pub(crate) redelivered: bool,
-    /// How often it came back.
-    pub(crate) delivery_count: u32,
-    /// Until when it waits, in milliseconds since 1970; 0: it does not.
-    pub(crate) due_ms: u64,
-}
-
-impl RecoveredPlace {
-    fn new(queue: u64) -> Self {
-        Self { queue, redelivered: false, delivery_count: 0, due_ms: 0 }
-    }
-}
-
 /// Everything that was on disk.
 #[derive(Default)]
 pub(crate) struct Recovered {
@@ -201,32 +184,64 @@ pub(crate) struct Recovered {
     /// Users, policies, ...: each after what it refers to. Empty in a new store.
     pub(crate) tenancy: Vec<Record>,
     /// In the order of publishing.
-    pub(crate) messages: Vec<RecoveredMessage>,
+    pub(crate) messages: RecoveredMessages,
     pub(crate) last_queue_id: u64,
-    pub(crate) last_message_id: u64,
     /// Streams, by the numbers of their queues.
     pub(crate) streams: FxHashMap<u64, Arc<Shared>>,
     /// Places of the log that could not be read, in words.
     pub(crate) damage: Vec<String>,
 }
 
+impl Recovered {
+    /// All that can have messages, by the numbers that the log knows.
+    fn keepers(&self) -> FxHashSet<u64> {
+        let schedules = self.exchanges.iter().map(|exchange| exchange.schedule);
+        let queues = self.queues.iter().map(|queue| queue.id);
+        queues.chain(schedules.filter(|number| *number != 0)).collect()
+    }
+}
+
 /// Told on the store's thread: all batches up to this one are on disk, or the disk refuses.
 pub(crate) type OnSync = Box<dyn Fn(Result<u64, String>) + Send>;
 
-/// Records that count together or not at all.
-#[derive(Default)]
-struct Group {
-    /// Groups within groups are part of the outermost; 0: none is open.
-    depth: usize,
-    count: u32,
-    /// Where the first begins in the batch.
-    begins: usize,
+/// Whether what is confirmed outlives the machine, or the process only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Confirms wait until the device has it.
+    #[default]
+    Fsync,
+    /// Confirms wait until the system has it: it is lost when the machine fails before the system has written it.
+    Os,
+}
+
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fsync" => Ok(Self::Fsync),
+            "os" => Ok(Self::Os),
+            _ => Err(format!("'{text}' is neither fsync nor os")),
+        }
+    }
+}
+
+impl Durability {
+    /// As it is set.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Os => "os",
+        }
+    }
 }
 
 /// The hub's side of the store.
 pub(crate) struct Store {
-    batch: Batch,
-    group: Group,
+    filler: Filler,
+    reader: Rc<LogReader>,
+    durability: Durability,
+    folder: PathBuf,
     mailbox: Mailbox,
     thread: Option<thread::JoinHandle<()>>,
     /// Where streams are.
@@ -236,17 +251,34 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    #[cfg(test)]
+    pub(crate) fn open(folder: &Path, on_sync: OnSync) -> Result<(Self, Recovered), StoreError> {
+        Self::open_as(folder, Durability::default(), on_sync)
+    }
+
     /// Opens `folder`, which is made if it is not there, and reads everything in it. Blocks.
     ///
     /// # Errors
     /// One line for people; nothing has been changed then.
-    pub(crate) fn open(folder: &Path, on_sync: OnSync) -> Result<(Self, Recovered), StoreError> {
+    pub(crate) fn open_as(
+        folder: &Path,
+        durability: Durability,
+        on_sync: OnSync,
+    ) -> Result<(Self, Recovered), StoreError> {
         fs::create_dir_all(folder).map_err(StoreError::io("make the data directory", folder))?;
         let lock = lock(folder)?;
         let mut recovered = Recovered::default();
-        let definitions = Definitions::open(&folder.join("definitions.sqlite"), &mut recovered)?;
-        let log = Log::open(&folder.join("messages"), &mut recovered)?;
-        let folder = folder.join("streams");
+        let path = folder.join("definitions.sqlite");
+        let definitions = Definitions::open(&path, &mut recovered)?;
+        let path = folder.join("messages");
+        let queues = recovered.keepers();
+        legacy::convert(&path, &queues, &mut recovered.damage)?;
+        fs::create_dir_all(&path).map_err(StoreError::io("make", &path))?;
+        let disk = Folder::new(&path, durability == Durability::Fsync);
+        let (log, messages) =
+            recovery::open(disk.clone(), &Sizes::DEFAULT, &queues, &mut recovered.damage)?;
+        recovered.messages = messages;
+        let streams = folder.join("streams");
         let known: Vec<_> = recovered
             .queues
             .iter()
@@ -254,86 +286,83 @@ impl Store {
                 Some((queue.id, stream::settings::of_definition(&queue.arguments)?))
             })
             .collect();
-        let (streams, shared) = stream::Writer::open(&folder, &known, &mut recovered.damage)?;
+        let (writer, shared) = stream::Writer::open(&streams, &known, &mut recovered.damage)?;
         recovered.streams = shared;
         for damage in &recovered.damage {
             tracing::error!("{damage}");
         }
-        let mailbox = Mailbox::default();
-        let thread = flusher::start(log, streams, definitions, mailbox.clone(), on_sync)
-            .map_err(StoreError::io("start a thread for", &folder))?;
-        let (batch, thread) = (Batch::new(1), Some(thread));
-        let group = Group::default();
-        Ok((Self { batch, group, mailbox, thread, streams: folder, _lock: lock }, recovered))
+        let (mailbox, filler) = (Mailbox::default(), Filler::new(log.number(), &Sizes::DEFAULT));
+        let reader = Rc::new(LogReader::new(disk, log.synced()));
+        let thread = flusher::start(log, writer, definitions, mailbox.clone(), on_sync)
+            .map_err(StoreError::io("start a thread for", folder))?;
+        let (thread, folder) = (Some(thread), folder.to_owned());
+        Ok((
+            Self { filler, reader, durability, folder, mailbox, thread, streams, _lock: lock },
+            recovered,
+        ))
+    }
+
+    /// Reads messages back that are on disk.
+    pub(crate) fn reader(&self) -> Rc<LogReader> {
+        self.reader.clone()
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The data directory.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Changes the definitions. The batch with which the change will be on disk.
     pub(crate) fn define(&mut self, definition: Definition) -> u64 {
-        if definition.ends_messages() && !self.batch.records.is_empty() && self.group.depth == 0 {
+        if definition.ends_messages()
+            && !self.filler.batch.records.is_empty()
+            && !self.filler.in_group()
+        {
             // They may be the copies of what goes with it: those are to be on disk first.
             self.commit();
         }
-        self.batch.definitions.push(definition);
-        self.batch.number
+        self.filler.batch.definitions.push(definition);
+        self.filler.batch.number
     }
 
     /// What is written up to the next [`end_group`](Self::end_group) is whole after a crash, or not there at all.
     /// Both are called in the same turn.
     pub(crate) fn begin_group(&mut self) {
-        if self.group.depth == 0 {
-            self.group = Group { depth: 0, count: 0, begins: self.batch.records.len() };
-        }
-        self.group.depth += 1;
+        self.filler.begin_group();
     }
 
     pub(crate) fn end_group(&mut self) {
-        debug_assert!(0 < self.group.depth);
-        self.group.depth -= 1;
-        if self.group.depth != 0 {
-            return;
+        self.filler.end_group();
+    }
+
+    /// Writes a message for some of its queues, of which there is one at least, and notes in it where. The batch with
+    /// which it will be on disk.
+    pub(crate) fn publish(&mut self, message: &mut Message, queues: &[u64]) -> u64 {
+        if self.filler.is_full() {
+            self.commit();
         }
-        let count = self.group.count;
-        match count {
-            0 => {}
-            // Each record is whole or not there.
-            1 => record::ungroup(&mut self.batch.records, self.group.begins),
-            _ => record::encode(&mut self.batch.records, &LogRecord::End { count }, false),
-        }
+        self.filler.publish(message, queues);
+        self.filler.batch.number
     }
 
-    /// Whether the next record is one of a group.
-    fn grouped(&mut self) -> bool {
-        self.group.count = self.group.count.wrapping_add(1);
-        self.group.depth != 0
+    /// A message has left the queue in which it has this place.
+    #[inline]
+    pub(crate) fn ack(&mut self, place: u64) {
+        self.filler.ack(place);
     }
 
-    fn record(&mut self, record: &LogRecord<'_>) {
-        let grouped = self.grouped();
-        record::encode(&mut self.batch.records, record, grouped);
-    }
-
-    /// Writes a message for some of its queues. The batch with which it will be on disk.
-    pub(crate) fn publish(&mut self, message: &Message, queues: &[u64]) -> u64 {
-        let grouped = self.grouped();
-        record::encode_publish(&mut self.batch.records, message, queues, grouped);
-        self.batch.publishes = true;
-        self.batch.number
-    }
-
-    /// A message has left a queue.
-    pub(crate) fn ack(&mut self, queue: u64, message: u64) {
-        self.record(&LogRecord::Ack { queue, message });
-    }
-
-    /// Messages of a queue up to this one may have been delivered.
-    pub(crate) fn delivered(&mut self, queue: u64, message: u64) {
-        self.record(&LogRecord::Delivered { queue, message });
+    /// Messages of a queue up to this place may have been delivered.
+    pub(crate) fn delivered(&mut self, queue: u64, place: u64) {
+        self.filler.delivered(queue, place);
     }
 
     /// A message has come back to a queue for the `count`th time, where it waits until `due_ms`, if that is not 0.
-    pub(crate) fn counted(&mut self, queue: u64, message: u64, count: u32, due_ms: u64) {
-        let counted = LogRecord::Counted { queue, message, count, due_ms };
-        self.record(&counted);
+    pub(crate) fn counted(&mut self, place: u64, count: u32, due_ms: u64) {
+        self.filler.counted(place, count, due_ms);
     }
 
     /// What is to be in common of a new stream.
@@ -343,29 +372,27 @@ impl Store {
 
     /// Has something done with a stream. The batch with which it will be done.
     pub(crate) fn stream(&mut self, job: Job) -> u64 {
-        self.batch.streams.push(job);
-        self.batch.number
+        self.filler.batch.streams.push(job);
+        self.filler.batch.number
     }
 
     /// The batch with which what is appended to streams in this turn will be on disk.
     pub(crate) fn await_streams(&mut self) -> u64 {
-        self.batch.publishes = true;
-        self.batch.number
+        self.filler.batch.awaited = true;
+        self.filler.batch.number
     }
 
     /// Hands what has gathered to the store's thread.
     pub(crate) fn commit(&mut self) {
-        debug_assert_eq!(self.group.depth, 0);
-        if !self.batch.is_empty() {
-            let next = Batch::new(self.batch.number + 1);
-            self.mailbox.send(std::mem::replace(&mut self.batch, next));
+        if let Some(batch) = self.filler.take() {
+            self.mailbox.send(batch);
         }
     }
 
     /// The last batch that the store's thread was handed.
     #[cfg(test)]
     pub(crate) fn handed_over(&self) -> u64 {
-        self.batch.number - 1
+        self.filler.batch.number - 1
     }
 
     /// Writes everything and ends the store's thread. Blocks.

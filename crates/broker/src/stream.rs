@@ -138,11 +138,12 @@ impl Stream {
             content: Content::new(NO_PROPERTIES.to_vec(), NO_PROPERTIES.len()),
             expires_ms: u64::MAX,
             published_ms: 0,
-            stored: false,
+            stored: None,
             deduplicated: false,
         });
         let delivered = Entry {
             message,
+            place: 0,
             position: 0,
             redelivered: false,
             priority: 0,

@@ -53,6 +53,7 @@ fn serve(settings: &Settings) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let broker = Broker::open(Config {
         data_dir: settings.data_dir.clone(),
+        durability: settings.durability,
         default_user: settings.default_user.clone(),
         default_pass: settings.default_pass.clone(),
         password_hashing: settings.password_hashing,

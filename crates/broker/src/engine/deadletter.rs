@@ -75,6 +75,13 @@ pub(crate) struct Staying {
     timed: bool,
 }
 
+impl Staying {
+    /// The store's numbers of them.
+    pub(super) fn places(&self) -> impl Iterator<Item = u64> {
+        self.letters.iter().map(|letter| letter.entry.place)
+    }
+}
+
 impl Engine {
     /// A message leaves a queue without an acknowledgement.
     pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, reason: Reason) {

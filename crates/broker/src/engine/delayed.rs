@@ -34,7 +34,7 @@ impl Engine {
                 content,
                 expires_ms: due_ms,
                 published_ms: 0,
-                stored: false,
+                stored: None,
                 deduplicated: false,
             };
             let Some(delays) = self.exchanges.get(key).and_then(|exchange| exchange.delays())
@@ -45,21 +45,22 @@ impl Engine {
             if let Some(store) = &mut self.store
                 && delays.id != 0
             {
-                message.stored = true;
-                waits_for = store.publish(&message, &[delays.id]);
+                waits_for = store.publish(&mut message, &[delays.id]);
             }
             self.kept = self.kept.max(Some(waits_for));
-            self.await_due(key, Rc::new(message));
+            let place = message.stored.map_or(0, |stored| stored.first);
+            self.await_due(key, Rc::new(message), place);
         }
     }
 
     /// Lets a message wait until what is written as its `expires_ms`.
-    pub(super) fn await_due(&mut self, key: ExchangeKey, message: Rc<Message>) {
+    pub(super) fn await_due(&mut self, key: ExchangeKey, message: Rc<Message>, place: u64) {
         let exchange = self.exchanges.get_mut(key);
         let Some(delays) = exchange.and_then(|exchange| exchange.delays_mut()) else { return };
         let expires_ms = message.expires_ms;
         delays.schedule.push(Entry {
             message,
+            place,
             position: 0,
             redelivered: false,
             priority: 0,
@@ -93,17 +94,12 @@ impl Engine {
                 self.delayed.pop_first();
                 continue;
             };
-            let id = delays.id;
             let entry = delays.schedule.pop_due(self.now_ms);
             self.wake_at_first(key);
             if let Some(entry) = entry {
                 self.at_once(|engine| {
                     engine.route_delayed(key, &entry.message);
-                    if let Some(store) = &mut engine.store
-                        && entry.message.stored
-                    {
-                        store.ack(id, entry.message.id);
-                    }
+                    engine.forget_all([entry.place]);
                 });
             }
         }

@@ -7,7 +7,6 @@ use warren_amqp::method::basic;
 use warren_amqp::{FieldTable, FieldValue, RawProperties, ReplyCode};
 
 use super::deadletter::Reason;
-use super::declare::stored;
 use super::{Actor, Engine};
 use crate::channel::{ChannelKey, Unacked};
 use crate::erlang;
@@ -197,9 +196,7 @@ impl Engine {
         while count < DELIVERIES_PER_TURN {
             let Some(consumer) = self.next_consumer(key) else { break };
             let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop()) else { break };
-            if entry.message.stored {
-                delivered = delivered.max(entry.message.id);
-            }
+            delivered = delivered.max(entry.place);
             self.deliver(key, consumer, entry, None);
             self.expire_until(key, overdue_ms);
             count += 1;
@@ -215,7 +212,6 @@ impl Engine {
         self.arm_head(key);
         if let Some(queue) = self.queues.get_mut(key)
             && queue.delivered < delivered
-            && stored(queue)
             && let Some(store) = &mut self.store
         {
             queue.delivered = delivered;
@@ -399,15 +395,14 @@ impl Engine {
         if no_ack {
             return self.forget(queue_key, &entry);
         }
-        let id = if entry.message.stored { entry.message.id } else { 0 };
+        let place = entry.place;
         channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry, due_ms: u64::MAX });
         if let Some(queue) = self.queues.get_mut(queue_key)
-            && queue.delivered < id
-            && stored(queue)
+            && queue.delivered < place
             && let Some(store) = &mut self.store
         {
-            queue.delivered = id;
-            store.delivered(queue.id, id);
+            queue.delivered = place;
+            store.delivered(queue.id, place);
         }
     }
 
@@ -431,17 +426,15 @@ impl Engine {
 
     /// A message is done with in one queue.
     pub(super) fn forget(&mut self, key: QueueKey, entry: &Entry) {
-        let message = &*entry.message;
-        if !message.stored && !message.deduplicated {
-            return;
+        if entry.message.deduplicated
+            && let Some(queue) = self.queues.get_mut(key)
+        {
+            queue.release(&entry.message);
         }
-        let Some(queue) = self.queues.get_mut(key) else { return };
-        queue.release(message);
-        if message.stored
-            && stored(queue)
+        if entry.place != 0
             && let Some(store) = &mut self.store
         {
-            store.ack(queue.id, message.id);
+            store.ack(entry.place);
         }
     }
 }

@@ -145,11 +145,12 @@ impl Engine {
             expires_ms: self.expires_ms(&publish.content),
             published_ms: if timed { self.now_ms } else { 0 },
             content: publish.content,
-            stored: false,
+            stored: None,
             deduplicated: false,
         };
         let refused = limited && self.refuse(&mut message);
         let mut waits_for = self.store_message(&mut message);
+        let mut place = message.stored.map_or(0, |stored| stored.first);
         let message = Rc::new(message);
         for index in 0..self.targets.len() {
             let key = self.targets[index];
@@ -158,7 +159,12 @@ impl Engine {
                     waits_for = waits_for.max(self.append_to_stream(key, &message));
                     continue;
                 }
-                queue.push(message.clone(), false);
+                if place != 0 && stored(queue) {
+                    queue.push(message.clone(), place);
+                    place += 1;
+                } else {
+                    queue.push(message.clone(), 0);
+                }
             }
             self.mark(key);
         }
@@ -267,7 +273,6 @@ impl Engine {
         if self.durable.is_empty() {
             return 0;
         }
-        message.stored = true;
         store.publish(message, &self.durable)
     }
 

@@ -11,7 +11,8 @@ use super::declare::is_predeclared;
 use crate::exchange::{Destination, Exchange, ExchangeKey, Kind};
 use crate::message::Message;
 use crate::queue::{Queue, QueueKey};
-use crate::store::{BindingDefinition, Recovered, RecoveredPlace, Store};
+use crate::store::pages::{self, Pages, Window};
+use crate::store::{BindingDefinition, LogReader, Recovered, RecoveredMessages, Store};
 use crate::stream::Stream;
 use crate::stream::settings::StreamSettings;
 use crate::vhost::VhostRef;
@@ -27,6 +28,8 @@ struct Places {
 impl Engine {
     /// Fills a new engine with what was found on disk, and lets it write there from now on.
     pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
+        let pages = Pages::new(store.folder(), Window::DEFAULT);
+        self.page_to(pages.log_from(store.reader()));
         self.open_vhosts();
         self.in_silence(|engine| engine.restore(store, recovered));
     }
@@ -94,8 +97,7 @@ impl Engine {
         }
         // Set only now: what is recovered is not to be written again.
         self.last_queue_id = recovered.last_queue_id;
-        self.last_message_id = recovered.last_message_id;
-        self.recover_messages(recovered.messages, &places);
+        self.recover_messages(recovered.messages, &places, &store.reader());
         self.store = Some(store);
         self.apply_policies();
     }
@@ -129,34 +131,35 @@ impl Engine {
         }
     }
 
-    fn recover_messages(&mut self, messages: Vec<crate::store::RecoveredMessage>, places: &Places) {
-        for recovered in messages {
-            let queue = |place: &RecoveredPlace| self.queues.get(*places.queues.get(&place.queue)?);
-            let deduplicated =
-                recovered.queues.iter().filter_map(queue).any(|queue| queue.duplicates.is_some());
-            let message = Rc::new(Message {
-                id: recovered.id,
-                exchange: recovered.exchange.as_str().into(),
-                routing_key: recovered.routing_key.into(),
-                content: recovered.content,
-                expires_ms: recovered.expires_ms,
-                published_ms: match recovered.published_ms {
-                    // No queue had a time to live then: what one has now begins now.
-                    0 => self.now_ms,
-                    published_ms => published_ms,
-                },
-                stored: true,
-                deduplicated,
-            });
-            for place in recovered.queues {
-                if let Some(key) = places.schedules.get(&place.queue) {
-                    self.await_due(*key, message.clone());
-                    continue;
+    fn recover_messages(&mut self, messages: RecoveredMessages, places: &Places, log: &LogReader) {
+        messages.for_each(|place| {
+            if let Some(key) = places.schedules.get(&place.queue) {
+                // It is sorted by a time of its own, and leaves memory in its own way.
+                if let Some(message) = pages::message(log, place.message, place.spot) {
+                    self.await_due(*key, message, place.place);
                 }
-                let queue = places.queues.get(&place.queue);
-                if let Some(queue) = queue.and_then(|key| self.queues.get_mut(*key)) {
-                    queue.recover(message.clone(), &place, self.now_ms);
-                }
+                return;
+            }
+            let queue = places.queues.get(&place.queue);
+            let Some(queue) = queue.and_then(|key| self.queues.get_mut(*key)) else { return };
+            let deduplicated = queue.duplicates.is_some();
+            if !deduplicated && place.due_ms <= self.now_ms {
+                return queue.recover(&place, self.now_ms);
+            }
+            let Some(message) = pages::message(log, place.message, place.spot) else { return };
+            self.last_message_id += 1;
+            let published_ms = match message.published_ms {
+                // No queue had a time to live then: what one has now begins now.
+                0 => self.now_ms,
+                published_ms => published_ms,
+            };
+            let id = self.last_message_id;
+            let message = Message { id, published_ms, deduplicated, ..Message::clone(&message) };
+            queue.recover_whole(Rc::new(message), &place, self.now_ms);
+        });
+        for key in places.queues.values() {
+            if let Some(queue) = self.queues.get_mut(*key) {
+                queue.ready.recovered();
             }
         }
         for key in places.queues.values() {

@@ -5,7 +5,6 @@ use warren_amqp::method::{basic, tx};
 
 use super::Engine;
 use super::deadletter::Reason;
-use super::declare::stored;
 use crate::channel::{
     Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict, count_held,
 };
@@ -103,11 +102,10 @@ impl Engine {
                 let delay_ms =
                     queue.settings.retry.map_or(0, |retry| retry.delay_ms(failed, count));
                 let due_ms = if delay_ms == 0 { 0 } else { self.now_ms.saturating_add(delay_ms) };
-                if unacked.entry.message.stored
-                    && stored(queue)
+                if unacked.entry.place != 0
                     && let Some(store) = &mut self.store
                 {
-                    store.counted(queue.id, unacked.entry.message.id, count, due_ms);
+                    store.counted(unacked.entry.place, count, due_ms);
                 }
                 if due_ms == 0 {
                     queue.put_back(unacked.entry);
@@ -115,6 +113,8 @@ impl Engine {
                     queue.wait(unacked.entry, due_ms);
                     self.arm_retry(unacked.queue);
                 }
+            } else {
+                self.forget(unacked.queue, &unacked.entry);
             }
         }
         for (queue, entry) in given_up.into_iter().rev() {

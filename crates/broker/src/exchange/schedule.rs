@@ -84,6 +84,15 @@ impl Schedule {
         Some(entry)
     }
 
+    /// Takes everything out; the store's numbers of those that have one.
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
+        let all = std::mem::take(self);
+        self.pages = all.pages;
+        let paged = all.far.into_values().filter_map(|page| page.places().ok()).flatten();
+        let places = all.near.into_values().map(|entry| entry.place);
+        places.filter(|place| *place != 0).chain(paged).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -102,7 +111,10 @@ impl Schedule {
     fn read_first(&mut self) {
         let Some((_, page)) = self.far.pop_first() else { return };
         match page.read() {
-            Ok(entries) => entries.into_iter().for_each(|entry| self.insert(entry)),
+            Ok(entries) => {
+                self.len -= page.count - entries.len();
+                entries.into_iter().for_each(|entry| self.insert(entry));
+            }
             Err(error) => {
                 let count = page.count;
                 tracing::error!(%error, count, "messages that wait cannot be read back; those that are durable come back with a restart");
@@ -175,11 +187,12 @@ mod tests {
             content,
             expires_ms: due_ms,
             published_ms: 0,
-            stored: false,
+            stored: None,
             deduplicated: false,
         };
         Entry {
             message: Rc::new(message),
+            place: 0,
             position: 0,
             redelivered: false,
             priority: 0,

@@ -159,7 +159,7 @@ mod tests {
             content: Content::with_properties(&properties, b""),
             expires_ms: u64::MAX,
             published_ms: 0,
-            stored: false,
+            stored: None,
             deduplicated: true,
         }
     }

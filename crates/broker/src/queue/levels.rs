@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::ready::Ready;
 use crate::message::Entry;
-use crate::store::pages::Pages;
+use crate::store::pages::{Logged, Pages};
 
 #[derive(Default)]
 pub(crate) struct Levels {
@@ -56,11 +56,31 @@ impl Levels {
         self.level(entry.priority).put_back(entry);
     }
 
+    /// Appends an entry that is on disk, while nothing but such has been put here.
+    pub(crate) fn push_recovered(&mut self, entry: Logged) {
+        self.level(entry.priority).push_recovered(entry);
+    }
+
+    /// All that was on disk is there.
+    pub(crate) fn recovered(&mut self) {
+        std::iter::once(&mut self.lowest).chain(&mut self.higher).for_each(Ready::page_recovered);
+    }
+
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Entry> + use<> {
         let fresh = Self::new(self.pages.clone());
         let levels = std::mem::replace(self, fresh);
         std::iter::once(levels.lowest).chain(levels.higher).flat_map(|mut level| level.drain())
+    }
+
+    /// Takes everything out; the store's numbers of those that have one.
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
+        let fresh = Self::new(self.pages.clone());
+        let levels = std::mem::replace(self, fresh);
+        std::iter::once(levels.lowest)
+            .chain(levels.higher)
+            .flat_map(|mut level| level.clear())
+            .collect()
     }
 
     pub(crate) fn len(&self) -> usize {

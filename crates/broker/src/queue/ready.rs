@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use crate::message::Entry;
-use crate::store::pages::{Page, Pages};
+use crate::store::pages::{Logged, Page, Pages};
 
 /// Entries in the order of their positions, no position twice.
 #[derive(Default)]
@@ -47,6 +47,8 @@ struct Rest {
     strays: BTreeMap<u64, Entry>,
     /// The disk has refused: the tail is not tried again before it is so long.
     retry_len: usize,
+    /// Behind the pages and before the tail: on disk already, and not yet in a page.
+    recovered: Vec<Logged>,
 }
 
 impl Ready {
@@ -78,6 +80,17 @@ impl Ready {
         let full = pages.window.page_entries <= rest.tail.len()
             || pages.window.page_bytes <= rest.tail_bytes;
         if full && rest.retry_len <= rest.tail.len() {
+            // What is soon in the log is not written a second time for being early.
+            let is_early = rest.tail.len() < pages.window.entries
+                && rest.tail_bytes < pages.window.bytes
+                && rest
+                    .tail
+                    .back()
+                    .is_some_and(|last| last.message.stored.is_some() && !pages.is_logged(last));
+            if is_early {
+                rest.retry_len = rest.tail.len() + pages.window.page_entries / 8;
+                return;
+            }
             match pages.write(rest.tail.iter()) {
                 Some(page) => {
                     rest.pages.push_back(page);
@@ -87,6 +100,35 @@ impl Ready {
                 }
                 None => rest.retry_len = rest.tail.len() + pages.window.page_entries,
             }
+        }
+    }
+
+    /// Appends an entry that is on disk and not in memory, while nothing but such has been put here.
+    pub(crate) fn push_recovered(&mut self, entry: Logged) {
+        self.bytes += u64::from(entry.body_bytes);
+        self.len += 1;
+        let rest = self.rest.get_or_insert_default();
+        rest.recovered.push(entry);
+        if self
+            .pages
+            .as_ref()
+            .is_some_and(|pages| pages.window.page_entries <= rest.recovered.len())
+        {
+            self.page_recovered();
+        }
+    }
+
+    /// Puts the last of those into a page.
+    pub(crate) fn page_recovered(&mut self) {
+        let Some(rest) = &mut self.rest else { return };
+        let recovered = std::mem::take(&mut rest.recovered);
+        if recovered.is_empty() {
+            return;
+        }
+        match self.pages.as_ref().and_then(|pages| pages.write_logged(&recovered)) {
+            Some(page) => rest.pages.push_back(page),
+            // It is tried again with the next.
+            None => rest.recovered = recovered,
         }
     }
 
@@ -163,16 +205,20 @@ impl Ready {
     }
 
     fn read(&mut self, page: &Page) -> VecDeque<Entry> {
-        page.read().unwrap_or_else(|error| {
+        let entries = page.read().unwrap_or_else(|error| {
             let count = page.count;
             tracing::error!(
                 %error,
                 "{count} messages that were paged out cannot be read; those that are durable come back with a restart"
             );
-            self.len -= page.count;
-            self.bytes -= page.bytes;
             VecDeque::new()
-        })
+        });
+        if entries.len() < page.count {
+            // Some are lost.
+            self.len -= page.count - entries.len();
+            self.bytes -= page.bytes - entries.iter().map(body_bytes).sum::<u64>();
+        }
+        entries
     }
 
     /// Puts an entry that was taken out back where it was. Several are best put back last first.
@@ -219,6 +265,30 @@ impl Ready {
         let fresh = Self::new(self.pages.clone());
         let mut all = std::mem::replace(self, fresh);
         std::iter::from_fn(move || all.pop_front())
+    }
+
+    /// Takes everything out; the store's numbers of those that have one.
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
+        let all = std::mem::replace(self, Self::new(self.pages.clone()));
+        let mut places: Vec<u64> = all.head.iter().map(|entry| entry.place).collect();
+        if let Some(rest) = all.rest {
+            for page in &rest.pages {
+                match page.places() {
+                    Ok(paged) => places.extend(paged),
+                    Err(error) => {
+                        let count = page.count;
+                        tracing::error!(
+                            %error,
+                            "{count} messages that were paged out cannot be read; those that are durable come back with a restart"
+                        );
+                    }
+                }
+            }
+            places.extend(rest.recovered.iter().map(|entry| entry.place));
+            places.extend(rest.tail.iter().chain(rest.strays.values()).map(|entry| entry.place));
+        }
+        places.retain(|place| *place != 0);
+        places
     }
 
     #[cfg(test)]
@@ -294,11 +364,12 @@ mod tests {
             content,
             expires_ms: u64::MAX,
             published_ms: 0,
-            stored: false,
+            stored: None,
             deduplicated: false,
         });
         Entry {
             message,
+            place: 0,
             position,
             redelivered: false,
             priority: 0,
@@ -370,7 +441,8 @@ mod tests {
         let nowhere = folder.path().join("gone");
         let mut ready = Ready::new(Some(Rc::new(Pages::new(&nowhere, window))));
         for position in 0..100 {
-            ready.push_back(entry(position, 1));
+            // Small pages would stay in memory anyway.
+            ready.push_back(entry(position, 200));
         }
         assert_eq!(ready.resident(), 100);
         assert!(ready.drain().map(|entry| entry.position).eq(0..100));

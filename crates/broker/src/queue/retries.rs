@@ -90,7 +90,8 @@ impl Queue {
         due.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.position));
         let any = !due.is_empty();
         for entry in due {
-            let expires_ms = self.expires_ms(&entry.message);
+            let message = &entry.message;
+            let expires_ms = self.settings.expires_ms(message.expires_ms, message.published_ms);
             self.ready.put_back(Entry { expires_ms, ..entry });
         }
         any
@@ -106,6 +107,15 @@ impl Queue {
     /// Takes the one out that would be next.
     pub(super) fn pop_waiting(&mut self) -> Option<Entry> {
         self.retries.as_mut()?.schedule.pop_due(u64::MAX)
+    }
+
+    /// Takes everything out that is ready or waits, unread; the store's numbers of those that have one.
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
+        let mut places = self.ready.clear();
+        if let Some(mut retries) = self.retries.take() {
+            places.append(&mut retries.schedule.clear());
+        }
+        places
     }
 
     /// Takes everything out that is ready or waits.

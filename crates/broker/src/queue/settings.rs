@@ -105,6 +105,17 @@ impl Settings {
         }
     }
 
+    /// When a message expires that came in at a time, which is 0 if none of its queues had a time to live then.
+    pub(crate) fn expires_ms(&self, message_ms: u64, published_ms: u64) -> u64 {
+        match self.message_ttl_ms {
+            // Not of the time to live that the queue has got since.
+            Some(ttl_ms) if published_ms != 0 => {
+                message_ms.min(published_ms.saturating_add(ttl_ms))
+            }
+            _ => message_ms,
+        }
+    }
+
     /// Whether anything can make a message that comes in push others out, or be refused.
     pub(crate) fn is_limited(&self) -> bool {
         self.length_max.is_some() || self.bytes_max.is_some()

@@ -5,38 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::batch::{Batch, leave_out_settled};
 use super::definitions::Definitions;
 use super::log::Log;
 use super::{Definition, OnSync};
 use crate::stream::{self, Job};
-
-/// What one turn of the hub has to have written.
-pub(super) struct Batch {
-    pub(super) number: u64,
-    pub(super) definitions: Vec<Definition>,
-    /// Encoded.
-    pub(super) records: Vec<u8>,
-    pub(super) streams: Vec<Job>,
-    /// There is a publish among the records: somebody may wait for the disk. Acknowledgements that are lost
-    /// with the machine cost a second delivery, and nobody waits for them.
-    pub(super) publishes: bool,
-}
-
-impl Batch {
-    pub(super) fn new(number: u64) -> Self {
-        Self {
-            number,
-            definitions: Vec::new(),
-            records: Vec::new(),
-            streams: Vec::new(),
-            publishes: false,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.definitions.is_empty() && self.records.is_empty() && self.streams.is_empty()
-    }
-}
 
 #[derive(Default)]
 struct Letters {
@@ -108,7 +81,7 @@ pub(super) fn start(
                         tracing::info!("the store writes again; nothing it was given is missing");
                     }
                     on_sync(Ok(last));
-                    writer.compact();
+                    writer.tidy();
                 }
                 Err(error) if !std::mem::replace(&mut failing, true) => {
                     tracing::error!(error, "the store cannot write, and tries again until it can");
@@ -119,6 +92,8 @@ pub(super) fn start(
         }
         if failing && let Err(error) = writer.write(Vec::new()) {
             tracing::error!(error, "what came since the store could not write is lost");
+        } else if let Err(error) = writer.log.close() {
+            tracing::warn!(%error, "the next start will have to read the end of the message log");
         }
     })
 }
@@ -126,12 +101,12 @@ pub(super) fn start(
 /// Writes batches, and writes them again after the disk has refused.
 pub(super) struct Writer {
     pub(super) log: Log,
-    streams: stream::Writer,
-    definitions: Definitions,
+    pub(super) streams: stream::Writer,
+    pub(super) definitions: Definitions,
     /// What is to be done with streams once the definitions before it are committed.
     jobs: Vec<Job>,
     /// What has come since the last sync. Before a sync has succeeded nothing is known of what it was to
-    /// write: after a failure the log is cut to where it was synced, and all this is written once more.
+    /// write: after a failure all this is written once more, each batch where it belongs.
     unsynced: Vec<Batch>,
     /// How many of them have their definitions committed. 0 <= written <= defined <= unsynced
     defined: usize,
@@ -162,9 +137,11 @@ impl Writer {
 
     /// Writes what has come, and what could not be written before.
     pub(super) fn write(&mut self, batches: Vec<Batch>) -> Result<(), String> {
+        let mut batches = batches;
+        leave_out_settled(&mut batches);
         for batch in batches {
             self.bytes += batch.records.len();
-            self.awaited |= batch.publishes;
+            self.awaited |= batch.awaited;
             self.unsynced.push(batch);
         }
         loop {
@@ -178,7 +155,7 @@ impl Writer {
                 format!("message log: {error}")
             })?;
             for queue in self.deleted.drain(..) {
-                self.log.drop_queue(queue);
+                self.log.forget_queue(queue);
             }
             if all {
                 return Ok(());
@@ -215,11 +192,8 @@ impl Writer {
 
     /// Writes the records up to the batch `end`, and syncs them if somebody waits for that.
     fn append(&mut self, end: usize, awaited: bool) -> io::Result<()> {
-        if self.written == 0 {
-            self.log.cut_unsynced()?;
-        }
         for batch in &self.unsynced[self.written..end] {
-            self.log.append(&batch.records)?;
+            self.log.append(batch)?;
             self.written += 1;
         }
         if awaited || self.awaited || UNSYNCED_BYTES_MAX <= self.bytes {
@@ -227,13 +201,13 @@ impl Writer {
             self.unsynced.drain(..end);
             (self.defined, self.written) = (0, 0);
             self.bytes = self.unsynced.iter().map(|batch| batch.records.len()).sum();
-            self.awaited = self.unsynced.iter().any(|batch| batch.publishes);
+            self.awaited = self.unsynced.iter().any(|batch| batch.awaited);
         }
         Ok(())
     }
 
-    fn compact(&mut self) {
-        if let Err(error) = self.log.compact() {
+    pub(super) fn tidy(&mut self) {
+        if let Err(error) = self.log.tidy() {
             tracing::warn!(%error, "old messages could not be cleared away");
             self.written = 0;
         }

@@ -97,3 +97,41 @@ impl<'a> Reader<'a> {
         self.take(size)
     }
 }
+
+/// Appends a number, seven bits an octet, the lowest first; the highest bit says that more follow.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while 0x80 <= number {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a difference, small ones of either sign as small numbers.
+pub(crate) fn put_signed(out: &mut Vec<u8>, number: i64) {
+    put_varint(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+impl Reader<'_> {
+    pub(crate) fn varint(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let octet = self.u8()?;
+            let bits = u64::from(octet & 0x7f);
+            if shift == 63 && 1 < bits {
+                return None;
+            }
+            number |= bits << shift;
+            if octet < 0x80 {
+                // Written in as few octets as it takes, or it is not what we write.
+                return (octet != 0 || shift == 0).then_some(number);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn signed(&mut self) -> Option<i64> {
+        let number = self.varint()?;
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+}

@@ -1,614 +1,357 @@
-//! The message log: segments of records, written at the end only.
+//! The message log as the store's thread writes it: segments of records, written at the end only.
 //!
 //! ```text
 //!   messages/0000000007.seg   | header 24 octets | record | record | ...
 //!   messages/0000000008.seg   the last one is being written
 //! ```
-//! A message is live while a queue has it. Segments go oldest first, once nothing in them is live: an
-//! acknowledgement never goes before the message it belongs to. What is left of a mostly dead oldest segment
-//! is written again at the end.
+//! Of a message only its places are known, and of those only which are dead: a bit each. A segment goes when all its
+//! places are dead; of one in which few are live these alone are written anew, under the same name and numbers.
+//! Before either, a [checkpoint](super::checkpoint) keeps what the segment says of older ones.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use super::batch::{Batch, split_id};
+use super::checkpoint::State;
+use super::disk::{Disk, DiskFile, read_all, write_whole};
+use super::index::{self, Index};
+use super::record::{self, Record};
+use super::segment::{self, SEGMENT_HEADER_BYTES};
+use crate::message::Spot;
 
-use super::record::{self, Decoded, Record};
-use super::{Recovered, RecoveredMessage, RecoveredPlace, StoreError};
-use crate::message::Content;
+/// A checkpoint is written when the log has grown by so many times its size, and by [`Sizes::checkpoint`].
+const CHECKPOINT_SIZES: u64 = 8;
+/// A segment is written anew when less than one part in so many is live.
+const LIVE_PART_MIN: u32 = 4;
 
-const MAGIC: [u8; 8] = *b"WRNMSGS\0";
-const FORMAT: u32 = 3;
-/// The oldest format that is read: it has no counts of deliveries. 2 has no times of publishing and no groups.
-const FORMAT_MIN: u32 = 1;
-/// Magic, format, four octets of zero, and the last message id before this segment.
-const SEGMENT_HEADER_BYTES: usize = 24;
-/// A segment that has grown to this is followed by a new one.
-const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
-/// The oldest segment is emptied when less than one part in so many is live.
-const LIVE_PART_MIN: u64 = 4;
-
-struct Segment {
-    number: u64,
-    path: PathBuf,
-    bytes: u64,
-    /// What a sync has confirmed of them; more of the last one may be in the file.
-    synced_bytes: u64,
-    live_records: u64,
-    live_bytes: u64,
+/// When what is done, in octets.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes {
+    /// A segment that has grown to this is followed by a new one.
+    pub(super) segment: u64,
+    /// A checkpoint is written when the log has grown by this since the last one.
+    pub(super) checkpoint: u64,
+    /// It does not pay to write a smaller segment anew.
+    pub(super) shrink_min: u64,
 }
 
-/// A message that some queue has.
-struct Live {
-    segment: u64,
-    /// Of the record.
-    offset: u64,
-    record_bytes: u32,
-    queues: Vec<u64>,
+impl Sizes {
+    pub(super) const DEFAULT: Self =
+        Self { segment: 32 << 20, checkpoint: 64 << 20, shrink_min: 256 << 10 };
+}
+
+/// Up to where the log is on disk; the hub looks, too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Synced(Arc<Mutex<(u32, u64)>>);
+
+impl Synced {
+    fn set(&self, segment: u32, offset: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (segment, offset);
+    }
+
+    fn is(&self, segment: u32, offset: u64) -> bool {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) == (segment, offset)
+    }
+
+    /// Whether a message is on disk.
+    pub(super) fn covers(&self, id: u64, spot: Spot) -> bool {
+        let synced = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (split_id(id).0, spot.offset + u64::from(spot.bytes)) <= synced
+    }
 }
 
 pub(super) struct Log {
-    folder: PathBuf,
-    /// Oldest first; the last is being written.
-    segments: VecDeque<Segment>,
-    file: File,
-    live: FxHashMap<u64, Live>,
-    /// Per queue, the last message that may have been delivered.
-    delivered: FxHashMap<u64, u64>,
-    /// Per queue and message, how often it came back, and until when it waits; only for those that did.
-    counts: FxHashMap<(u64, u64), (u32, u64)>,
-    last_message_id: u64,
-    /// How many bytes more the disk takes.
-    #[cfg(test)]
-    pub(super) room: Option<usize>,
+    disk: Arc<dyn Disk>,
+    sizes: Sizes,
+    /// As of all that is written; its position is that of the last checkpoint.
+    state: State,
+    /// Octets in the files of those segments that are not written any more.
+    sealed: BTreeMap<u32, u64>,
+    /// Those of them that have an index.
+    indexed: BTreeSet<u32>,
+    /// The segment that is being written, and how many octets are.
+    number: u32,
+    file: Box<dyn DiskFile>,
+    bytes: u64,
+    synced: Synced,
+    since_checkpoint: u64,
+    checkpoint_bytes: u64,
 }
 
 impl Log {
-    pub(super) fn open(folder: &Path, recovered: &mut Recovered) -> Result<Self, StoreError> {
-        fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
-        let schedules = recovered.exchanges.iter().map(|exchange| exchange.schedule);
-        let queues = recovered.queues.iter().map(|queue| queue.id);
-        let queues: FxHashSet<u64> =
-            queues.chain(schedules.filter(|number| *number != 0)).collect();
-        let mut scan = Scan { queues, ..Scan::default() };
-        let paths = segment_paths(folder)?;
-        let mut segments = VecDeque::new();
-        for (index, (number, path)) in paths.iter().enumerate() {
-            let last = index + 1 == paths.len();
-            let bytes = scan.segment(*number, path, last, &mut recovered.damage)?;
-            let path = path.clone();
-            segments.push_back(Segment {
-                number: *number,
-                path,
-                bytes,
-                synced_bytes: bytes,
-                live_records: 0,
-                live_bytes: 0,
-            });
-        }
-        let Scan { messages, delivered, counts, format, last_message_id, .. } = scan;
-        let mut counts = counts;
-        counts.retain(|(queue, id), _| {
-            let message = messages.get(id);
-            message.is_some_and(|(one, _)| one.queues.iter().any(|place| place.queue == *queue))
-        });
-        let mut live = FxHashMap::default();
-        for (id, (message, place)) in &messages {
-            let queues: Vec<u64> = message.queues.iter().map(|place| place.queue).collect();
-            if let Some(segment) =
-                segments.iter_mut().find(|segment| segment.number == place.segment)
-            {
-                segment.live_records += 1;
-                segment.live_bytes += u64::from(place.record_bytes);
-            }
-            live.insert(*id, Live { queues, ..*place });
-        }
-        recovered.last_message_id = last_message_id;
-        recovered.messages = messages
-            .into_values()
-            .map(|(mut message, _)| {
-                for place in &mut message.queues {
-                    let last = delivered.get(&place.queue);
-                    place.redelivered = last.is_some_and(|last| message.id <= *last);
-                    let count = counts.get(&(place.queue, message.id));
-                    (place.delivery_count, place.due_ms) = count.copied().unwrap_or_default();
-                }
-                message
-            })
-            .collect();
-        let file = match segments.back() {
-            Some(segment) => OpenOptions::new()
-                .append(true)
-                .open(&segment.path)
-                .map_err(StoreError::io("open", &segment.path))?,
-            None => {
-                let (segment, file) = create_segment(folder, 1, 0)
-                    .map_err(StoreError::io("make a segment in", folder))?;
-                segments.push_back(segment);
-                file
-            }
-        };
+    /// Goes on behind what was read, in a new segment.
+    pub(super) fn begin(
+        disk: Arc<dyn Disk>,
+        sizes: Sizes,
+        state: State,
+        sealed: BTreeMap<u32, u64>,
+        indexed: BTreeSet<u32>,
+        number: u32,
+    ) -> io::Result<Self> {
+        let file = segment::create(&*disk, number, 0)?;
+        let bytes = SEGMENT_HEADER_BYTES as u64;
+        let (since_checkpoint, checkpoint_bytes) = (0, 0);
+        let synced = Synced::default();
+        synced.set(number, bytes);
         let mut log = Self {
-            folder: folder.to_owned(),
-            segments,
+            disk,
+            sizes,
+            state,
+            sealed,
+            indexed,
+            number,
             file,
-            live,
-            delivered,
-            counts,
-            last_message_id,
-            #[cfg(test)]
-            room: None,
+            bytes,
+            synced,
+            since_checkpoint,
+            checkpoint_bytes,
         };
-        if format.is_some_and(|format| format < FORMAT) {
-            // What an older server wrote stays as it is: nothing of a newer format goes into it.
-            log.begin_segment().map_err(StoreError::io("make a segment in", folder))?;
-        }
+        log.state.segments.entry(number).or_default();
         Ok(log)
     }
 
-    /// Writes encoded records, and takes note of what they say.
-    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        self.write(records)?;
-        self.note(records);
-        if self.segments.back().is_some_and(|segment| SEGMENT_BYTES <= segment.bytes) {
-            self.begin_segment()?;
+    /// The segment that is being written.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn synced(&self) -> Synced {
+        self.synced.clone()
+    }
+
+    /// Writes a batch where it belongs, which may have been done before, and takes note of what it says.
+    pub(super) fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.segment < self.number {
+            // Its segment was synced when it ended.
+            return Ok(());
+        }
+        for (at, bytes) in batch.parts().filter(|(_, bytes)| !bytes.is_empty()) {
+            self.file.write_at(bytes, batch.offset + at as u64)?;
+        }
+        if !batch.records.is_empty() {
+            self.bytes = batch.offset + batch.records.len() as u64;
+            self.since_checkpoint += batch.records.len() as u64;
+        }
+        self.note(batch);
+        if batch.last {
+            self.next_segment()?;
         }
         Ok(())
     }
 
-    fn write(&mut self, records: &[u8]) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some(room) = &mut self.room {
-            let fits = records.len().min(*room);
-            *room -= fits;
-            self.file.write_all(&records[..fits])?;
-            if fits < records.len() {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-        } else {
-            self.file.write_all(records)?;
+    fn note(&mut self, batch: &Batch) {
+        if let Some(last) = batch.publications.last() {
+            let known = self.state.segments.entry(batch.segment).or_default();
+            known.places = known.places.max(last.place + last.places);
         }
-        #[cfg(not(test))]
-        self.file.write_all(records)?;
-        if let Some(segment) = self.segments.back_mut() {
-            segment.bytes += records.len() as u64;
+        for (queue, place) in &batch.delivered {
+            let last = self.state.delivered.entry(*queue).or_default();
+            *last = (*place).max(*last);
         }
-        Ok(())
-    }
-
-    /// Takes note of what records say that have just been written at the end.
-    fn note(&mut self, records: &[u8]) {
-        let Some(segment) = self.segments.back() else { return };
-        let (number, mut offset) = (segment.number, segment.bytes - records.len() as u64);
-        let mut rest = records;
-        while let Decoded::Record(record, bytes) | Decoded::Grouped(record, bytes) =
-            record::decode(rest)
-        {
-            match record {
-                Record::Publish { message, queues, .. } => {
-                    self.last_message_id = self.last_message_id.max(message);
-                    let record_bytes = bytes as u32;
-                    self.insert(message, Live { segment: number, offset, record_bytes, queues });
-                }
-                Record::Ack { queue, message } => self.remove(queue, message),
-                Record::Delivered { queue, message } => {
-                    let last = self.delivered.entry(queue).or_default();
-                    *last = message.max(*last);
-                }
-                Record::Counted { queue, message, count, due_ms } => {
-                    let live = self.live.get(&message);
-                    if live.is_some_and(|live| live.queues.contains(&queue)) {
-                        self.counts.insert((queue, message), (count, due_ms));
-                    }
-                }
-                Record::End { .. } => {}
+        for (place, count, due_ms) in &batch.counted {
+            self.state.counts.insert(*place, (*count, *due_ms));
+        }
+        for (first, count) in &batch.acks {
+            let (number, place) = split_id(*first);
+            if let Some(known) = self.state.segments.get_mut(&number) {
+                known.dead.add(place, place.saturating_add(*count));
             }
-            offset += bytes as u64;
-            rest = &rest[bytes..];
+            if !self.state.counts.is_empty() {
+                let end = first + u64::from(*count);
+                for place in *first..end {
+                    self.state.counts.remove(&place);
+                }
+            }
         }
     }
 
     /// Waits until everything is on disk.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
-        if let Some(segment) = self.segments.back_mut() {
-            segment.synced_bytes = segment.bytes;
-        }
+        self.file.sync()?;
+        self.synced.set(self.number, self.bytes);
         Ok(())
     }
 
-    /// Cuts off what no sync has confirmed, part of a record perhaps. Whoever calls appends it again.
-    pub(super) fn cut_unsynced(&mut self) -> io::Result<()> {
-        let Some(segment) = self.segments.back_mut() else { return Ok(()) };
-        if self.file.metadata()?.len() != segment.synced_bytes {
-            self.file.set_len(segment.synced_bytes)?;
-        }
-        segment.bytes = segment.synced_bytes;
-        Ok(())
+    fn sync_rest(&mut self) -> io::Result<()> {
+        if self.synced.is(self.number, self.bytes) { Ok(()) } else { self.sync() }
     }
 
-    fn begin_segment(&mut self) -> io::Result<()> {
+    fn next_segment(&mut self) -> io::Result<()> {
         // A segment that is not the last is whole: recovery relies on it.
         self.sync()?;
-        let number = self.segments.back().map_or(1, |segment| segment.number + 1);
-        let (segment, file) = create_segment(&self.folder, number, self.last_message_id)?;
-        self.segments.push_back(segment);
+        let file = segment::create(&*self.disk, self.number + 1, self.sizes.segment)?;
+        // What was reserved and not used goes back.
+        let _ = self.file.set_len(self.bytes);
+        self.sealed.insert(self.number, self.bytes);
         self.file = file;
+        self.number += 1;
+        self.bytes = SEGMENT_HEADER_BYTES as u64;
+        self.state.segments.entry(self.number).or_default();
+        self.synced.set(self.number, self.bytes);
         Ok(())
     }
 
-    fn insert(&mut self, message: u64, live: Live) {
-        if let Some(segment) = self.segments.iter_mut().rev().find(|one| one.number == live.segment)
+    /// A queue has been deleted.
+    pub(super) fn forget_queue(&mut self, queue: u64) {
+        self.state.delivered.remove(&queue);
+    }
+
+    /// Gives back what is dead, as far as it pays, and keeps what is known from time to time. A piece of the work at
+    /// a time: publishers wait meanwhile.
+    pub(super) fn tidy(&mut self) -> io::Result<()> {
+        // Of nothing older does the oldest say anything.
+        while let Some((oldest, _)) = self.sealed.first_key_value()
+            && let oldest = *oldest
+            && self.live(oldest) == 0
         {
-            segment.live_records += 1;
-            segment.live_bytes += u64::from(live.record_bytes);
+            self.remove(oldest)?;
         }
-        if let Some(before) = self.live.insert(message, live) {
-            self.died(&before);
+        let grown = self.sizes.checkpoint.max(CHECKPOINT_SIZES * self.checkpoint_bytes);
+        let fresh = self.sealed.range(self.state.position.0..);
+        let pays = self.sizes.segment <= self.since_checkpoint
+            && fresh
+                .clone()
+                .any(|(number, bytes)| self.live(*number) == 0 || self.shrinks(*number, *bytes));
+        if grown <= self.since_checkpoint || pays {
+            self.checkpoint()?;
         }
-    }
-
-    fn remove(&mut self, queue: u64, message: u64) {
-        let Some(live) = self.live.get_mut(&message) else { return };
-        if !self.counts.is_empty() {
-            self.counts.remove(&(queue, message));
-        }
-        live.queues.retain(|other| *other != queue);
-        if live.queues.is_empty()
-            && let Some(live) = self.live.remove(&message)
-        {
-            self.died(&live);
-        }
-    }
-
-    fn died(&mut self, live: &Live) {
-        if let Some(segment) = self.segments.iter_mut().find(|one| one.number == live.segment) {
-            segment.live_records -= 1;
-            segment.live_bytes -= u64::from(live.record_bytes);
-        }
-    }
-
-    /// A queue has been deleted: it has no messages any more.
-    pub(super) fn drop_queue(&mut self, queue: u64) {
-        self.delivered.remove(&queue);
-        let of_queue: Vec<u64> = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.queues.contains(&queue))
-            .map(|(message, _)| *message)
+        let covered = self.sealed.range(..self.state.position.0);
+        let dead: Vec<u32> = covered
+            .clone()
+            .map(|(number, _)| *number)
+            .filter(|number| self.live(*number) == 0)
             .collect();
-        for message in of_queue {
-            self.remove(queue, message);
+        let shrinks = covered.clone().find(|(number, bytes)| self.shrinks(**number, **bytes));
+        let shrinks = shrinks.map(|(number, _)| *number);
+        for number in dead {
+            self.remove(number)?;
         }
-    }
-
-    /// Removes what is dead at the old end.
-    pub(super) fn compact(&mut self) -> io::Result<()> {
-        while 1 < self.segments.len() {
-            let Some(oldest) = self.segments.front() else { break };
-            if 0 < oldest.live_records {
-                if oldest.bytes < oldest.live_bytes * LIVE_PART_MIN {
-                    break;
-                }
-                self.rewrite_oldest()?;
-            }
-            let Some(oldest) = self.segments.pop_front() else { break };
-            fs::remove_file(&oldest.path)?;
+        if let Some(number) = shrinks {
+            self.shrink(number)?;
         }
         Ok(())
     }
 
-    /// Writes what is live in the oldest segment again at the end.
-    fn rewrite_oldest(&mut self) -> io::Result<()> {
-        let Some(oldest) = self.segments.front() else { return Ok(()) };
-        let file = File::open(&oldest.path)?;
-        let number = oldest.number;
-        let mut survivors: Vec<u64> = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.segment == number)
-            .map(|(id, _)| *id)
+    fn live(&self, number: u32) -> u32 {
+        self.state.segments.get(&number).map_or(0, super::checkpoint::Known::live)
+    }
+
+    fn shrinks(&self, number: u32, bytes: u64) -> bool {
+        let Some(known) = self.state.segments.get(&number) else { return false };
+        let live = known.live();
+        0 < live
+            && self.sizes.shrink_min <= bytes
+            && u64::from(live) * u64::from(LIVE_PART_MIN) < u64::from(known.places)
+            && (known.shrunk_to == 0 || u64::from(live) * 2 < u64::from(known.shrunk_to))
+    }
+
+    fn remove(&mut self, number: u32) -> io::Result<()> {
+        // What has ended its messages must be as durable as its end.
+        self.sync_rest()?;
+        match self.disk.remove(&segment::name(number)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if self.indexed.remove(&number) {
+            // Without its segment it means nothing.
+            let _ = self.disk.remove(&index::name(number));
+        }
+        self.sealed.remove(&number);
+        self.state.segments.remove(&number);
+        Ok(())
+    }
+
+    /// Writes what is known, so that neither a start nor a segment needs the records before.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        // What it says was written must be there.
+        self.sync_rest()?;
+        self.index_sealed()?;
+        let before = std::mem::replace(&mut self.state.position, (self.number, self.bytes));
+        let written = self.state.write(&*self.disk);
+        if written.is_err() {
+            // Nothing may rely on it.
+            self.state.position = before;
+        }
+        self.checkpoint_bytes = written?;
+        self.since_checkpoint = 0;
+        Ok(())
+    }
+
+    fn index_sealed(&mut self) -> io::Result<()> {
+        let missing = self.sealed.keys().copied();
+        let missing: Vec<u32> = missing
+            .filter(|number| !self.indexed.contains(number) && self.live(*number) != 0)
             .collect();
-        survivors.sort_unstable();
-        let mut records = Vec::new();
-        let mut bytes = Vec::new();
-        for id in survivors {
-            let Some(live) = self.live.get(&id) else { continue };
-            bytes.resize(live.record_bytes as usize, 0);
-            file.read_exact_at(&mut bytes, live.offset)?;
-            let decoded = record::decode(&bytes);
-            let (Decoded::Record(publish, _) | Decoded::Grouped(publish, _)) = decoded else {
-                return Err(unreadable(id, number));
-            };
-            let Record::Publish {
-                message,
-                expires_ms,
-                published_ms,
-                exchange,
-                routing_key,
-                properties,
-                body,
-                ..
-            } = publish
-            else {
-                return Err(unreadable(id, number));
-            };
-            let queues = live.queues.clone();
-            for queue in &queues {
-                if let Some((count, due_ms)) = self.counts.get(&(*queue, message)).copied() {
-                    let counted = Record::Counted { queue: *queue, message, count, due_ms };
-                    record::encode(&mut records, &counted, false);
-                }
-                if let Some(last) = self.delivered.get(queue)
-                    && message <= *last
-                {
-                    // Its old record goes with the old segment.
-                    let delivered = Record::Delivered { queue: *queue, message: *last };
-                    record::encode(&mut records, &delivered, false);
-                }
+        for number in missing {
+            self.index(number)?;
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, number: u32) -> io::Result<()> {
+        let bytes = read_all(&*self.disk, &segment::name(number))?;
+        let mut index = Index::default();
+        let take = |found: segment::Found<'_>| index.add(&found.record, found.offset, found.bytes);
+        segment::scan(&bytes, None, take, |_| ());
+        index.write(&*self.disk, number)?;
+        self.indexed.insert(number);
+        Ok(())
+    }
+
+    /// Writes what is live in a segment anew, in its place.
+    fn shrink(&mut self, number: u32) -> io::Result<()> {
+        // As of a segment that goes.
+        self.sync_rest()?;
+        let bytes = read_all(&*self.disk, &segment::name(number))?;
+        let Some(known) = self.state.segments.get_mut(&number) else { return Ok(()) };
+        known.shrunk_to = known.live();
+        let (mut out, mut index) = (segment::header(number).to_vec(), Index::default());
+        let take = |found: segment::Found<'_>| {
+            let Record::Publish { place, queues, .. } = &found.record else { return };
+            let end = place.saturating_add(queues.len() as u32);
+            if (*place..end).any(|place| !known.dead.has(place)) {
+                let at = out.len();
+                index.add(&found.record, at, found.bytes);
+                out.extend_from_slice(&bytes[found.offset..found.offset + found.bytes]);
+                // What it stood with may have gone.
+                record::ungroup(&mut out, at);
             }
-            record::encode(
-                &mut records,
-                &Record::Publish {
-                    message,
-                    expires_ms,
-                    published_ms,
-                    queues,
-                    exchange,
-                    routing_key,
-                    properties,
-                    body,
-                },
-                false,
+        };
+        let mut damaged = false;
+        segment::scan(&bytes, None, take, |_| damaged = true);
+        if damaged {
+            tracing::warn!(
+                segment = number,
+                "a damaged segment of the message log is left as it is"
             );
+            return Ok(());
         }
-        // Noted only when it is safe: until then the old place counts.
-        self.write(&records)?;
+        if self.indexed.remove(&number) {
+            // It says where records were.
+            self.disk.remove(&index::name(number))?;
+            self.disk.sync_names()?;
+        }
+        write_whole(&*self.disk, &segment::name(number), &out)?;
+        tracing::debug!(
+            segment = number,
+            before = bytes.len(),
+            after = out.len(),
+            "segment shrunk"
+        );
+        self.sealed.insert(number, out.len() as u64);
+        index.write(&*self.disk, number)?;
+        self.indexed.insert(number);
+        Ok(())
+    }
+
+    /// Writes all that makes the next start short. The log is not written to any more.
+    pub(super) fn close(&mut self) -> io::Result<()> {
         self.sync()?;
-        self.note(&records);
+        self.sealed.insert(self.number, self.bytes);
+        self.index_sealed()?;
+        self.state.position = (self.number + 1, SEGMENT_HEADER_BYTES as u64);
+        self.state.write(&*self.disk)?;
         Ok(())
     }
-}
-
-fn unreadable(message: u64, segment: u64) -> io::Error {
-    io::Error::other(format!("message {message} in segment {segment} is damaged"))
-}
-
-fn segment_paths(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
-    let failed = || StoreError::io("read", folder);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed())? {
-        let path = entry.map_err(failed())?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse::<u64>().ok());
-        if let Some(number) = number {
-            paths.push((number, path));
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn create_segment(folder: &Path, number: u64, last_message_id: u64) -> io::Result<(Segment, File)> {
-    let path = folder.join(format!("{number:010}.seg"));
-    // What an attempt that failed has left; segments that count have lower numbers.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    header[16..].copy_from_slice(&last_message_id.to_le_bytes());
-    file.write_all(&header)?;
-    file.sync_data()?;
-    // The name of a new file is on disk only with its folder.
-    File::open(folder)?.sync_all()?;
-    let bytes = SEGMENT_HEADER_BYTES as u64;
-    let synced_bytes = bytes;
-    Ok((Segment { number, path, bytes, synced_bytes, live_records: 0, live_bytes: 0 }, file))
-}
-
-/// What reading all segments gathers.
-#[derive(Default)]
-struct Scan {
-    queues: FxHashSet<u64>,
-    /// By id, which is the order of publishing.
-    messages: BTreeMap<u64, (RecoveredMessage, Live)>,
-    delivered: FxHashMap<u64, u64>,
-    counts: FxHashMap<(u64, u64), (u32, u64)>,
-    last_message_id: u64,
-    /// Of the last segment.
-    format: Option<u32>,
-}
-
-impl Scan {
-    /// Reads a segment; how many bytes of it are good. The end of the last one may be torn: it is cut off.
-    fn segment(
-        &mut self,
-        number: u64,
-        path: &Path,
-        last: bool,
-        damage: &mut Vec<String>,
-    ) -> Result<u64, StoreError> {
-        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
-        if last && bytes.len() < SEGMENT_HEADER_BYTES {
-            // The server died while it made the file.
-            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
-            let folder = path.parent().unwrap_or(Path::new("."));
-            create_segment(folder, number, self.last_message_id)
-                .map_err(StoreError::io("make", path))?;
-            return Ok(SEGMENT_HEADER_BYTES as u64);
-        }
-        self.segment_header(path, &bytes)?;
-        let mut offset = SEGMENT_HEADER_BYTES;
-        // Where the records end that are followed by damage only.
-        let mut good = offset;
-        // Records of a group whose end has not been read.
-        let mut group: Vec<(Record<'_>, Live)> = Vec::new();
-        while offset < bytes.len() {
-            let (record, size, grouped) = match record::decode(&bytes[offset..]) {
-                Decoded::Record(record, size) => (record, size, false),
-                Decoded::Grouped(record, size) => (record, size, true),
-                Decoded::Damaged(size) => {
-                    offset += size;
-                    continue;
-                }
-                Decoded::Unfinished => break,
-            };
-            if good < offset {
-                damage.push(damaged(path, good, offset));
-            }
-            let place = Live {
-                segment: number,
-                offset: offset as u64,
-                record_bytes: size as u32,
-                queues: Vec::new(),
-            };
-            offset += size;
-            good = offset;
-            if grouped {
-                group.push((record, place));
-            } else if let Record::End { count } = record {
-                if last {
-                    drop_torn(&mut group, count as usize, place.offset, path, damage);
-                }
-                group.drain(..).for_each(|(record, place)| self.record(record, place));
-            } else {
-                self.record(record, place);
-            }
-        }
-        match group.first() {
-            // Its end was not written: nothing of it counts.
-            Some((_, place)) if last => good = place.offset as usize,
-            // The end was written, for a segment that has a successor is whole, and is damaged now.
-            _ => group.drain(..).for_each(|(record, place)| self.record(record, place)),
-        }
-        if good < bytes.len() {
-            if last {
-                damage.push(format!(
-                    "{}: the last {} bytes were not written whole and are cut off",
-                    path.display(),
-                    bytes.len() - good
-                ));
-                let file = OpenOptions::new().write(true).open(path);
-                file.and_then(|file| file.set_len(good as u64).and_then(|()| file.sync_data()))
-                    .map_err(StoreError::io("cut the torn end of", path))?;
-            } else {
-                damage.push(damaged(path, good, bytes.len()));
-                return Ok(bytes.len() as u64);
-            }
-        }
-        Ok(good as u64)
-    }
-
-    fn segment_header(&mut self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let foreign = || StoreError::Foreign { path: path.to_owned() };
-        let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>().ok_or_else(foreign)?;
-        if header[..8] != MAGIC {
-            return Err(foreign());
-        }
-        let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-        if !(FORMAT_MIN..=FORMAT).contains(&found) {
-            return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT });
-        }
-        self.format = Some(found);
-        let mut last = [0; 8];
-        last.copy_from_slice(&header[16..]);
-        self.last_message_id = self.last_message_id.max(u64::from_le_bytes(last));
-        Ok(())
-    }
-
-    fn record(&mut self, record: Record<'_>, place: Live) {
-        match record {
-            Record::Publish {
-                message: id,
-                expires_ms,
-                published_ms,
-                queues,
-                exchange,
-                routing_key,
-                properties,
-                body,
-            } => {
-                self.last_message_id = self.last_message_id.max(id);
-                let queues: Vec<RecoveredPlace> = queues
-                    .into_iter()
-                    .filter(|queue| self.queues.contains(queue))
-                    .map(RecoveredPlace::new)
-                    .collect();
-                if queues.is_empty() {
-                    // A message that was written again stands for itself, not for its first record.
-                    self.messages.remove(&id);
-                    return;
-                }
-                let content = Content::new([properties, body].concat(), properties.len());
-                let message = RecoveredMessage {
-                    id,
-                    expires_ms,
-                    published_ms,
-                    exchange: exchange.into(),
-                    routing_key: routing_key.into(),
-                    content,
-                    queues,
-                };
-                self.messages.insert(id, (message, place));
-            }
-            Record::Ack { queue, message: id } => {
-                self.counts.remove(&(queue, id));
-                if let Some((message, _)) = self.messages.get_mut(&id) {
-                    message.queues.retain(|place| place.queue != queue);
-                    if message.queues.is_empty() {
-                        self.messages.remove(&id);
-                    }
-                }
-            }
-            Record::Delivered { queue, message } => {
-                self.last_message_id = self.last_message_id.max(message);
-                let last = self.delivered.entry(queue).or_default();
-                *last = message.max(*last);
-            }
-            Record::Counted { queue, message, count, due_ms } => {
-                if self.queues.contains(&queue) {
-                    self.counts.insert((queue, message), (count, due_ms));
-                }
-            }
-            Record::End { .. } => {}
-        }
-    }
-}
-
-/// Leaves a group of `count` records that ends at `end` whole, or empty. In the last segment of a machine that
-/// stopped a part of it may never have been written.
-fn drop_torn(
-    group: &mut Vec<(Record<'_>, Live)>,
-    count: usize,
-    end: u64,
-    path: &Path,
-    damage: &mut Vec<String>,
-) {
-    let mut begins = end;
-    let whole = group.iter().rev().take(count).take_while(|(_, place)| {
-        let follows = place.offset + u64::from(place.record_bytes) == begins;
-        begins = if follows { place.offset } else { begins };
-        follows
-    });
-    let whole = whole.count();
-    let gone = if whole == count { group.len() - count } else { group.len() };
-    if 0 < gone {
-        damage.push(format!(
-            "{}: {gone} records before byte {end} are of a transaction that was not written whole, and do not count",
-            path.display()
-        ));
-        group.drain(..gone);
-    }
-}
-
-fn damaged(path: &Path, from: usize, to: usize) -> String {
-    format!("{}: bytes {from} to {to} are damaged; what stood there is lost", path.display())
 }

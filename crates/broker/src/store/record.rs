@@ -1,47 +1,51 @@
 //! Records of the message log.
 //!
 //! ```text
-//! | size u32 | crc32c u32 of the payload | payload, `size` octets |        integers: little-endian
+//! | size u32 | crc32c u32 of the payload | payload, `size` octets |        integers: little-endian; v: a varint
 //!
-//! publish:   1 | id u64 | expires_ms u64 | queue count u32 | queue ids u64 ... |
-//!            exchange: size u8, octets | routing key: size u8, octets | properties: size u32, octets | body
-//! ack:       2 | queue u64 | id u64
-//! delivered: 3 | queue u64 | id u64
-//! counted:   4 | queue u64 | id u64 | count u32                                      since format 2
-//! dated:     5 | id u64 | expires_ms u64 | published_ms u64 | queue count u32 | ...   since format 3: a publish
-//! waits:     6 | queue u64 | id u64 | count u32 | due_ms u64                         since format 3
-//! end:       7 | count u32                                                           since format 3
+//! publish:   16 | flags u8 | place v | queue count v | queue ids v ... | expires_ms u64, if flags & 1 |
+//!            published_ms u64, if flags & 2 | exchange: size u8, octets | routing key: size u8, octets |
+//!            properties: size v, octets | body
+//! ack:       17 | place id u64 | count v
+//! delivered: 18 | queue v | place id u64
+//! counted:   19 | place id u64 | count v | due_ms v
+//! end:       20 | count v
+//!
+//! filler:    | size u32, the highest bit set | crc32c u32 of these four octets | `size` octets of anything |
 //! ```
-//! A kind with the highest bit set: the record belongs to a group, which counts as a whole or not at all. The *end*
-//! behind it says of how many records it is.
+//! A message has a place for each of its queues, numbered within its segment; a place id is the segment's number
+//! times 2^32, and the place. A kind with the highest bit set: the record belongs to a group, which counts as a whole
+//! or not at all. The *end* behind it says of how many records it is.
 
-use super::framing::{Framed, Reader, begin, end, put_octets, put_short_str, unframe};
+use super::framing::{Framed, Reader, begin, end, put_short_str, put_varint, unframe};
 pub use super::framing::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::message::Message;
 
-const PUBLISH: u8 = 1;
-const ACK: u8 = 2;
-const DELIVERED: u8 = 3;
-const COUNTED: u8 = 4;
-const DATED: u8 = 5;
-const WAITS: u8 = 6;
-const END: u8 = 7;
+const PUBLISH: u8 = 16;
+const ACK: u8 = 17;
+const DELIVERED: u8 = 18;
+const COUNTED: u8 = 19;
+const END: u8 = 20;
 /// Set in the kind of a record of a group.
 const GROUPED: u8 = 0x80;
+const EXPIRES: u8 = 1;
+const DATED: u8 = 2;
+/// Set in the size of what is passed over.
+const FILLER: u32 = 1 << 31;
 
 /// One record, borrowing from the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// A message for some queues.
     Publish {
-        /// Increases from message to message.
-        message: u64,
-        /// Milliseconds since 1970; `u64::MAX`: never.
-        expires_ms: u64,
-        /// When it came in, in milliseconds since 1970; 0: none of its queues asks.
-        published_ms: u64,
+        /// Its place in the first queue; the next places are those in the others.
+        place: u32,
         /// For which queues.
         queues: Vec<u64>,
+        /// Milliseconds since 1970; `u64::MAX`: never.
+        expires_ms: u64,
+        /// When it came in, in milliseconds since 1970; 0: no queue asks.
+        published_ms: u64,
         /// Where it was published.
         exchange: &'a str,
         /// With which key.
@@ -51,26 +55,24 @@ pub enum Record<'a> {
         /// The body.
         body: &'a [u8],
     },
-    /// The message has left the queue.
+    /// Messages have left their queues.
     Ack {
-        /// The queue.
-        queue: u64,
-        /// The message.
-        message: u64,
+        /// The first place id.
+        first: u64,
+        /// So many places in a row.
+        count: u32,
     },
     /// All messages of the queue up to this one may have been delivered.
     Delivered {
         /// The queue.
         queue: u64,
-        /// The last of them.
-        message: u64,
+        /// The place id of the last of them.
+        place: u64,
     },
     /// The message has come back to the queue so many times.
     Counted {
-        /// The queue.
-        queue: u64,
-        /// The message.
-        message: u64,
+        /// The place id.
+        place: u64,
         /// Deliveries that came back.
         count: u32,
         /// Until when it waits there, in milliseconds since 1970; 0: it does not.
@@ -90,6 +92,8 @@ pub enum Decoded<'a> {
     Record(Record<'a>, usize),
     /// The same of a record that counts only with the whole of its group.
     Grouped(Record<'a>, usize),
+    /// Nothing, in so many bytes: what stood there was settled before it was written.
+    Filler(usize),
     /// Bytes that end within the record.
     Unfinished,
     /// A record whose checksum or content is wrong, and how many bytes it says it takes.
@@ -98,6 +102,14 @@ pub enum Decoded<'a> {
 
 /// Reads the record at the start of `bytes`. Never panics, whatever they are.
 pub fn decode(bytes: &[u8]) -> Decoded<'_> {
+    if let Some([s0, s1, s2, s3, crc @ ..]) = bytes.first_chunk::<HEADER_BYTES>() {
+        let size = [*s0, *s1, *s2, *s3];
+        let filler = u32::from_le_bytes(size);
+        if filler & FILLER != 0 && crc32c::crc32c(&size) == u32::from_le_bytes(*crc) {
+            let total = HEADER_BYTES + (filler & !FILLER) as usize;
+            return if total <= bytes.len() { Decoded::Filler(total) } else { Decoded::Unfinished };
+        }
+    }
     let (payload, total) = match unframe(bytes) {
         Framed::Payload(payload, total) => (payload, total),
         Framed::Unfinished => return Decoded::Unfinished,
@@ -110,41 +122,65 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     }
 }
 
+/// How many octets the record at the start of `bytes` says it takes.
+pub(super) fn total(bytes: &[u8]) -> usize {
+    match bytes.first_chunk::<4>() {
+        Some(size) => HEADER_BYTES + (u32::from_le_bytes(*size) & !FILLER) as usize,
+        None => usize::MAX,
+    }
+}
+
+/// Whether a record may begin there, at a glance.
+pub(super) fn may_begin(bytes: &[u8]) -> bool {
+    let fits = total(bytes) <= bytes.len();
+    let is_filler = bytes.get(3).is_some_and(|octet| octet & 0x80 != 0);
+    let kind = bytes.get(HEADER_BYTES).map(|kind| kind & !GROUPED);
+    fits && (is_filler || kind.is_some_and(|kind| (PUBLISH..=END).contains(&kind)))
+}
+
 /// Reads a payload whose checksum is right.
 pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
     let mut reader = Reader(payload);
     let record = match reader.u8()? & !GROUPED {
-        kind @ (PUBLISH | DATED) => {
-            let (message, expires_ms) = (reader.u64()?, reader.u64()?);
-            let published_ms = if kind == DATED { reader.u64()? } else { 0 };
-            let count = reader.u32()? as usize;
-            let queues = reader.take(count.checked_mul(8)?)?;
-            let queues = queues
-                .chunks_exact(8)
-                .filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes))
-                .collect();
+        PUBLISH => {
+            let flags = reader.u8()?;
+            let place = reader.varint()?.try_into().ok()?;
+            let count = reader.varint()? as usize;
+            // Each takes an octet at least: a hostile count must not make us ask for memory.
+            if flags & !(EXPIRES | DATED) != 0 || reader.0.len() < count {
+                return None;
+            }
+            let queues = (0..count).map(|_| reader.varint()).collect::<Option<Vec<_>>>()?;
+            let expires_ms = if flags & EXPIRES != 0 { reader.u64()? } else { u64::MAX };
+            let published_ms = if flags & DATED != 0 { reader.u64()? } else { 0 };
+            if (flags & EXPIRES != 0 && expires_ms == u64::MAX)
+                || (flags & DATED != 0 && published_ms == 0)
+            {
+                return None;
+            }
             let (exchange, routing_key) = (reader.short_str()?, reader.short_str()?);
-            let properties = reader.octets()?;
+            let size = reader.varint()?.try_into().ok()?;
+            let properties = reader.take(size)?;
             let body = reader.take(reader.0.len())?;
             Record::Publish {
-                message,
+                place,
+                queues,
                 expires_ms,
                 published_ms,
-                queues,
                 exchange,
                 routing_key,
                 properties,
                 body,
             }
         }
-        ACK => Record::Ack { queue: reader.u64()?, message: reader.u64()? },
-        DELIVERED => Record::Delivered { queue: reader.u64()?, message: reader.u64()? },
-        kind @ (COUNTED | WAITS) => {
-            let (queue, message, count) = (reader.u64()?, reader.u64()?, reader.u32()?);
-            let due_ms = if kind == WAITS { reader.u64()? } else { 0 };
-            Record::Counted { queue, message, count, due_ms }
-        }
-        END => Record::End { count: reader.u32()? },
+        ACK => Record::Ack { first: reader.u64()?, count: reader.varint()?.try_into().ok()? },
+        DELIVERED => Record::Delivered { queue: reader.varint()?, place: reader.u64()? },
+        COUNTED => Record::Counted {
+            place: reader.u64()?,
+            count: reader.varint()?.try_into().ok()?,
+            due_ms: reader.varint()?,
+        },
+        END => Record::End { count: reader.varint()?.try_into().ok()? },
         _ => return None,
     };
     reader.0.is_empty().then_some(record)
@@ -152,56 +188,85 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record<'_>> {
 
 /// Appends a record; one of a group, perhaps.
 pub fn encode(out: &mut Vec<u8>, record: &Record<'_>, grouped: bool) {
+    let group = if grouped { GROUPED } else { 0 };
     let at = begin(out);
-    match record {
+    match *record {
         Record::Publish {
-            message,
+            place,
+            ref queues,
             expires_ms,
             published_ms,
-            queues,
             exchange,
             routing_key,
             properties,
             body,
         } => {
-            out.push(if *published_ms == 0 { PUBLISH } else { DATED });
-            out.extend_from_slice(&message.to_le_bytes());
-            out.extend_from_slice(&expires_ms.to_le_bytes());
-            if *published_ms != 0 {
-                out.extend_from_slice(&published_ms.to_le_bytes());
-            }
-            out.extend_from_slice(&(queues.len() as u32).to_le_bytes());
+            out.push(PUBLISH | group);
+            let expires = if expires_ms == u64::MAX { 0 } else { EXPIRES };
+            out.push(expires | if published_ms == 0 { 0 } else { DATED });
+            put_varint(out, place.into());
+            put_varint(out, queues.len() as u64);
             for queue in queues {
-                out.extend_from_slice(&queue.to_le_bytes());
+                put_varint(out, *queue);
+            }
+            if expires != 0 {
+                out.extend_from_slice(&expires_ms.to_le_bytes());
+            }
+            if published_ms != 0 {
+                out.extend_from_slice(&published_ms.to_le_bytes());
             }
             put_short_str(out, exchange);
             put_short_str(out, routing_key);
-            put_octets(out, properties);
+            put_varint(out, properties.len() as u64);
+            out.extend_from_slice(properties);
             out.extend_from_slice(body);
         }
-        Record::Ack { queue, message } | Record::Delivered { queue, message } => {
-            out.push(if matches!(record, Record::Ack { .. }) { ACK } else { DELIVERED });
-            out.extend_from_slice(&queue.to_le_bytes());
-            out.extend_from_slice(&message.to_le_bytes());
+        Record::Ack { first, count } => {
+            out.push(ACK | group);
+            out.extend_from_slice(&first.to_le_bytes());
+            put_varint(out, count.into());
         }
-        Record::Counted { queue, message, count, due_ms } => {
-            out.push(if *due_ms == 0 { COUNTED } else { WAITS });
-            out.extend_from_slice(&queue.to_le_bytes());
-            out.extend_from_slice(&message.to_le_bytes());
-            out.extend_from_slice(&count.to_le_bytes());
-            if *due_ms != 0 {
-                out.extend_from_slice(&due_ms.to_le_bytes());
-            }
+        Record::Delivered { queue, place } => {
+            out.push(DELIVERED | group);
+            put_varint(out, queue);
+            out.extend_from_slice(&place.to_le_bytes());
+        }
+        Record::Counted { place, count, due_ms } => {
+            out.push(COUNTED | group);
+            out.extend_from_slice(&place.to_le_bytes());
+            put_varint(out, count.into());
+            put_varint(out, due_ms);
         }
         Record::End { count } => {
-            out.push(END);
-            out.extend_from_slice(&count.to_le_bytes());
+            out.push(END | group);
+            put_varint(out, count.into());
         }
     }
-    if grouped {
-        out[at] |= GROUPED;
-    }
     end(out, at);
+}
+
+/// As [`encode`], without a list of its own for the queues.
+pub(super) fn encode_publish(
+    out: &mut Vec<u8>,
+    place: u32,
+    message: &Message,
+    queues: &mut Vec<u64>,
+    grouped: bool,
+) {
+    let record = Record::Publish {
+        place,
+        queues: std::mem::take(queues),
+        expires_ms: message.expires_ms,
+        published_ms: message.published_ms,
+        exchange: &message.exchange,
+        routing_key: &message.routing_key,
+        properties: message.content.properties(),
+        body: message.content.body(),
+    };
+    encode(out, &record, grouped);
+    if let Record::Publish { queues: list, .. } = record {
+        *queues = list;
+    }
 }
 
 /// Takes the record that begins at `at` and goes to the end out of its group.
@@ -210,19 +275,9 @@ pub(super) fn ungroup(out: &mut [u8], at: usize) {
     end(out, at + HEADER_BYTES);
 }
 
-pub(crate) fn encode_publish(out: &mut Vec<u8>, message: &Message, queues: &[u64], grouped: bool) {
-    encode(
-        out,
-        &Record::Publish {
-            message: message.id,
-            expires_ms: message.expires_ms,
-            published_ms: message.published_ms,
-            queues: queues.to_vec(),
-            exchange: &message.exchange,
-            routing_key: &message.routing_key,
-            properties: message.content.properties(),
-            body: message.content.body(),
-        },
-        grouped,
-    );
+/// Makes a filler of some bytes, [`HEADER_BYTES`] at least: only its header is set.
+pub(super) fn fill(bytes: &mut [u8]) {
+    let size = ((bytes.len() - HEADER_BYTES) as u32 | FILLER).to_le_bytes();
+    bytes[..4].copy_from_slice(&size);
+    bytes[4..HEADER_BYTES].copy_from_slice(&crc32c::crc32c(&size).to_le_bytes());
 }

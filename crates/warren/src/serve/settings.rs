@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
-use warren_broker::{Config, Hashing, Limits, LoginOptions, Mechanism, MemoryLimit, parse_size};
+use warren_broker::{
+    Config, Durability, Hashing, Limits, LoginOptions, Mechanism, MemoryLimit, parse_size,
+};
 
 use super::default_data_dir;
 use super::limits::LimitSettings;
@@ -52,6 +54,10 @@ pub(crate) struct Options {
     /// [default: PLAIN,AMQPLAIN]
     #[arg(long, value_name = "NAMES", env = "WARREN_AUTH_MECHANISMS", value_delimiter = ',')]
     auth_mechanisms: Vec<Mechanism>,
+    /// Confirm messages when the device has them (fsync), or when the system has (os): what that has not written yet is
+    /// lost if the machine fails [default: fsync]
+    #[arg(long, value_name = "fsync|os", env = "WARREN_DURABILITY")]
+    durability: Option<Durability>,
     #[command(flatten)]
     limits: LimitSettings,
     #[command(flatten)]
@@ -79,6 +85,7 @@ struct File {
     memory_limit: Option<String>,
     disk_free_limit: Option<String>,
     auth_mechanisms: Vec<String>,
+    durability: Option<String>,
     /// Tables of their own.
     limits: LimitSettings,
     tls: TlsSettings,
@@ -98,6 +105,7 @@ pub(crate) struct Settings {
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) disk_free_limit: u64,
     pub(crate) auth_mechanisms: Vec<Mechanism>,
+    pub(crate) durability: Durability,
     pub(crate) limits: Limits,
     pub(crate) tls: TlsSettings,
 }
@@ -149,6 +157,11 @@ impl Settings {
         if auth_mechanisms.is_empty() {
             auth_mechanisms = LoginOptions::default().mechanisms;
         }
+        let durability = match (options.durability, &file.durability) {
+            (Some(durability), _) => durability,
+            (None, Some(text)) => text.parse().map_err(|error| anyhow!("durability: {error}"))?,
+            (None, None) => Durability::default(),
+        };
         let guest = || String::from("guest");
         let data_dir = options.data_dir.or(file.data_dir).unwrap_or_else(default_data_dir);
         Ok(Self {
@@ -162,6 +175,7 @@ impl Settings {
             memory_limit,
             disk_free_limit,
             auth_mechanisms,
+            durability,
             limits: options.limits.or(file.limits).map_err(|error| anyhow!("limits: {error}"))?,
             tls: options.tls.or(file.tls),
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),

@@ -134,7 +134,7 @@ impl Engine {
         let mut unused = vec![key];
         // One after the other: chains of exchanges are as long as clients make them.
         while let Some(key) = unused.pop() {
-            let Some(exchange) = self.exchanges.remove(key) else { continue };
+            let Some(mut exchange) = self.exchanges.remove(key) else { continue };
             if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
                 vhost.exchanges.remove(&exchange.name);
             }
@@ -148,6 +148,10 @@ impl Engine {
                 });
             }
             self.refresh_watched(key);
+            if let Some(delays) = exchange.delays_mut() {
+                let places = delays.schedule.clear();
+                self.forget_all(places);
+            }
             for binding in exchange.bindings() {
                 self.forget_at_destination(key, binding);
                 self.tell_binding_gone(&exchange, binding);

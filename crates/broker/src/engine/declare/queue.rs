@@ -225,8 +225,8 @@ impl Engine {
 
     /// Removes a queue with its messages and bindings; its consumers are told.
     pub(crate) fn remove_queue(&mut self, key: QueueKey) {
-        let Some(queue) = self.queues.remove(key) else { return };
-        self.staying.remove(&key);
+        let Some(mut queue) = self.queues.remove(key) else { return };
+        let staying = self.staying.remove(&key);
         if let Some(vhost) = self.vhosts.get_mut(queue.vhost.key) {
             vhost.queues.remove(&queue.name);
         }
@@ -239,6 +239,8 @@ impl Engine {
             // The copies of its dead letters go to disk before its end does.
             while self.letters.iter().any(|letter| letter.is_of(key)) && self.send_letters() {}
             self.define(Definition::DeleteQueue(queue.id));
+            self.forget_all(queue.clear());
+            self.forget_all(staying.iter().flat_map(|staying| staying.places()));
         }
         if queue.stream.is_some()
             && let Some(store) = &mut self.store
@@ -264,12 +266,14 @@ impl Engine {
         self.purge_letters(key);
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
         let count = queue.len() as u32;
-        let entries = queue.drain();
-        // Dropped unread if nobody is to hear of them.
-        if stored(queue) || queue.duplicates.is_some() {
-            for entry in entries {
+        if queue.duplicates.is_some() {
+            for entry in queue.drain() {
                 self.forget(key, &entry);
             }
+        } else {
+            // Dropped unread.
+            let places = queue.clear();
+            self.forget_all(places);
         }
         count
     }
