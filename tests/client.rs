@@ -140,6 +140,150 @@ fn what_nobody_takes_comes_back() {
 }
 
 #[test]
+fn each_message_has_a_confirm_of_its_own() {
+    connected(|connection| {
+        let channel = connection.channel()?;
+        let arguments =
+            FieldTable::new().with("x-max-length", 1).with("x-overflow", "reject-publish");
+        let queue = channel.queue_declare("", QueueOptions { arguments, ..own() })?.queue;
+        let properties = BasicProperties::persistent();
+        let taken = channel.publish(Publish::to("", &queue).mandatory(), &properties, b"1")?;
+        assert_eq!(taken.number(), 1);
+        taken.wait()?;
+        assert!(taken.is_settled());
+        let refused = channel.publish(Publish::to("", &queue), &properties, b"2")?;
+        assert!(matches!(refused.wait(), Err(Error::Nacked(1))));
+        // Told once, and not to who waits for all.
+        channel.wait_for_confirms()?;
+        // To nowhere, to the queue, and to nowhere without wanting it back.
+        let nowhere = Publish::to("amq.direct", "nobody listens here");
+        let lost = channel.publish(nowhere.mandatory(), &properties, b"lost")?;
+        let full = channel.publish(Publish::to("", &queue).mandatory(), &properties, b"lost")?;
+        let dropped = channel.publish(nowhere, &properties, b"lost")?;
+        assert!(matches!(full.wait(), Err(Error::Nacked(1))));
+        dropped.wait_timeout(PATIENCE)?;
+        let error = lost.wait().unwrap_err();
+        let text = "no queue took a message for exchange 'amq.direct' with routing key \
+                    'nobody listens here': 312 NO_ROUTE";
+        assert_eq!(error.to_string(), text);
+        let Error::Returned(returned) = error else { panic!("{error}") };
+        assert_eq!(returned.body, b"lost");
+        connection.close()
+    });
+}
+
+#[test]
+fn who_waits_for_a_confirm_hears_of_the_end() {
+    connected(|connection| {
+        let channel = connection.channel()?;
+        let nowhere = Publish::to("there is no such exchange", "");
+        let confirm = channel.publish(nowhere, &BasicProperties::new(), b"x")?;
+        assert_eq!(confirm.wait().unwrap_err().code().map(u16::from), Some(404));
+        assert_eq!(confirm.wait().unwrap_err().code().map(u16::from), Some(404));
+        connection.close()
+    });
+}
+
+#[test]
+fn a_consumer_knows_that_its_queue_has_gone() {
+    connected(|connection| {
+        let channel = connection.channel()?;
+        let heard = Rc::new(Queue::unbounded());
+        let tags = heard.clone();
+        channel.on_cancel(move |tag| tags.put(tag.to_owned()).expect("never closed"));
+        let queue = channel.queue_declare("", own())?.queue;
+        let mut consumer = channel.basic_consume(&queue, no_ack())?;
+        let tag = consumer.tag().to_owned();
+        assert!(!consumer.is_cancelled());
+        connection.channel()?.queue_delete(&queue, false, false)?;
+        assert!(consumer.next().is_none());
+        assert!(consumer.is_cancelled());
+        assert_eq!(heard.get().ok(), Some(tag));
+        connection.close()
+    });
+}
+
+#[test]
+fn a_new_secret_is_taken() {
+    connected(|connection| {
+        connection.update_secret("a new one", "the old one runs out")?;
+        connection.channel()?.queue_declare("", own())?;
+        connection.close()?;
+        assert!(matches!(connection.wait_closed(), Error::Closed));
+        let late = connection.update_secret("a new one", "too late");
+        assert!(matches!(late, Err(Error::Closed)));
+        Ok(())
+    });
+}
+
+#[test]
+fn publishers_wait_while_the_server_is_short_of_memory() {
+    let broker = Broker::get();
+    let url = broker.url.clone();
+    run(move || {
+        with_timeout(PATIENCE, || {
+            let connection = Connection::open(&url)?;
+            let channel = connection.channel()?;
+            let queue = channel.queue_declare("", own())?.queue;
+            let reasons = Rc::new(Queue::unbounded());
+            let told = reasons.clone();
+            connection.on_blocked(move |reason| {
+                told.put(reason.map(str::to_owned)).expect("never closed");
+            });
+            if !broker.set_alarm(true) {
+                return Ok(());
+            }
+            // The one that the server reads makes it say so.
+            let first = channel.publish(Publish::to("", &queue), &BasicProperties::new(), b"1")?;
+            assert_eq!(reasons.get().ok(), Some(Some("low on memory".into())));
+            assert_eq!(connection.blocked().as_deref(), Some("low on memory"));
+            let publishing = channel.clone();
+            let second = spawn(move || {
+                publishing.publish(Publish::to("", &queue), &BasicProperties::new(), b"2")?.wait()
+            });
+            warren::hub::yield_now();
+            assert!(!second.is_finished());
+            broker.set_alarm(false);
+            assert_eq!(reasons.get().ok(), Some(None));
+            assert_eq!(connection.blocked(), None);
+            connection.wait_until_unblocked()?;
+            first.wait()?;
+            second.join().expect("no panic")?;
+            connection.close()
+        })
+    })
+    .expect("the test does not hang")
+    .expect("the test has no error");
+}
+
+#[test]
+fn a_connection_has_a_name() {
+    let broker = Broker::get();
+    let url = broker.url.clone();
+    run(move || {
+        with_timeout(PATIENCE, || {
+            let watching = Connection::open(&url)?;
+            let channel = watching.channel()?;
+            let queue = channel.queue_declare("", own())?.queue;
+            channel.queue_bind(&queue, "amq.rabbitmq.event", "connection.created")?;
+            let name = format!("name {queue}");
+            let named = format!("{url}?connection_name={}", name.replace(' ', "%20"));
+            let named = Connection::open(&named)?;
+            let is_it = |delivery: Result<warren::amqp::client::Delivery, Error>| {
+                let headers = delivery.ok()?.properties.headers?;
+                Some(headers.get("user_provided_name")?.as_str()? == name)
+            };
+            let mut created = channel.basic_consume(&queue, no_ack())?;
+            assert!(created.any(|delivery| is_it(delivery) == Some(true)));
+            named.close()?;
+            watching.close()
+        })
+    })
+    .expect("the test does not hang")
+    .expect("the test has no error");
+}
+
+#[test]
 fn a_channel_error_tells_code_text_and_method_and_spares_the_connection() {
     connected(|connection| {
         let channel = connection.channel()?;

@@ -130,6 +130,30 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Turns its memory alarm on or off. False when nobody has said how: it is another's broker.
+    pub(crate) fn set_alarm(&self, on: bool) -> bool {
+        let variable = if on { "WARREN_TEST_ALARM" } else { "WARREN_TEST_CALM" };
+        let mut command = match (&self._own, std::env::var(variable)) {
+            (Some((_, folder)), _) => {
+                let mut command = warren();
+                command.args(["ctl", "--data-dir"]).arg(folder.path());
+                let share = if on { "0.0000001" } else { "0.9" };
+                command.args(["set_vm_memory_high_watermark", share]);
+                command
+            }
+            (None, Ok(script)) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", &script]);
+                command
+            }
+            (None, Err(_)) => return false,
+        };
+        assert!(command.status().unwrap().success());
+        true
+    }
+}
+
 /// Resident memory of a process, in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).unwrap();

@@ -93,6 +93,7 @@ fn brokers() -> Tally {
         for test in ANY_BROKER {
             let mut command = cargo(&["test", "--locked", "-p", "warren", "--test", test]);
             command.env("WARREN_TEST_AMQP_URL", &server.url);
+            command.envs(server.operator.iter().map(|(name, script)| (name, script)));
             tally.add(runner(&format!("{test} against RabbitMQ"), command));
         }
         tally

@@ -27,13 +27,18 @@ mod connection;
 mod consumer;
 mod error;
 mod handshake;
+mod options;
+mod publish;
 mod rpc;
 mod state;
+mod stream;
 
-pub use channel::{
-    Channel, ConsumeOptions, ExchangeOptions, GetOk, Publish, QueueDeclared, QueueOptions, Returned,
-};
+pub use channel::{Channel, GetOk};
 pub use connection::Connection;
 pub use consumer::{Consumer, Delivery};
 pub use error::{Close, Error};
+pub use options::{
+    ConsumeOptions, ExchangeOptions, Publish, QueueDeclared, QueueOptions, Returned,
+};
+pub use publish::Confirm;
 pub use rpc::RpcClient;

@@ -9,17 +9,25 @@
 //! | `heartbeat` | seconds; what the server proposes |
 //! | `connection_timeout` | milliseconds for connecting and the handshake; 10000 |
 //! | `channel_max`, `frame_max` | what the server proposes |
-//! | `auth_mechanism` | `plain`; or `amqplain` |
+//! | `auth_mechanism` | `plain`, then `amqplain`; or `external`. May stand there several times: the first that the server offers |
+//! | `connection_name` | none: what the server calls the connection in its lists |
+//! | `cacertfile` | who may vouch for the server, in PEM; those whom the system trusts |
+//! | `certfile`, `keyfile` | none: the client's certificate and its key, in PEM; the key may stand in `certfile` |
+//! | `verify` | `verify_peer`; or `verify_none`, for tests |
+//! | `server_name_indication` | the host: whom the certificate is for; `disable`: the server is not told |
 //!
-//! User, password, host and vhost are percent-decoded. Every mistake is an error, unknown parameters too.
+//! The last four rows are for `amqps` alone. Everything is percent-decoded. Every mistake is an error, unknown
+//! parameters too.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::FieldTable;
 use crate::constants::{DEFAULT_PORT, DEFAULT_TLS_PORT, FRAME_MIN_SIZE, SHORT_STRING_MAX};
 
 /// Where to connect, as whom, and how.
@@ -54,18 +62,56 @@ pub struct AmqpUri {
     pub channel_max: Option<u16>,
     /// The largest frame wanted, in octets; at least 4096, or 0 for no limit.
     pub frame_max: Option<u32>,
-    /// How to log in.
-    pub auth_mechanism: AuthMechanism,
+    /// How to log in: the first of these that the server offers.
+    pub auth_mechanisms: Vec<AuthMechanism>,
+    /// What the connection is called in the server's lists.
+    pub connection_name: Option<String>,
+    /// Who may vouch for the server, in PEM; `None`: those whom the system trusts.
+    pub cacertfile: Option<PathBuf>,
+    /// The client's own certificate, followed by those that vouch for it, in PEM.
+    pub certfile: Option<PathBuf>,
+    /// Its key in PEM; `None`: it stands in `certfile`.
+    pub keyfile: Option<PathBuf>,
+    /// Whether somebody must vouch for the server.
+    pub verify_peer: bool,
+    /// Whom the server's certificate must be for, and what the server is told.
+    pub server_name: ServerName,
+}
+
+/// Whom a server's certificate must be for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ServerName {
+    /// The host.
+    #[default]
+    Host,
+    /// Another one.
+    Other(String),
+    /// The host, but the server is not told which one is meant.
+    Untold,
 }
 
 /// A way to log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMechanism {
     /// User and password, separated by zero octets.
-    #[default]
     Plain,
     /// The same in a field table.
     AmqPlain,
+    /// By the client's certificate: the server knows whose it is.
+    External,
+}
+
+impl AuthMechanism {
+    const ALL: [Self; 3] = [Self::Plain, Self::AmqPlain, Self::External];
+
+    /// Its name in AMQP, where case matters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::AmqPlain => "AMQPLAIN",
+            Self::External => "EXTERNAL",
+        }
+    }
 }
 
 /// Why a text is no AMQP URL.
@@ -105,9 +151,16 @@ pub enum UriError {
     /// A parameter that means nothing.
     #[error(
         "unknown parameter `{0}`; there are heartbeat, connection_timeout, channel_max, frame_max, \
-         auth_mechanism"
+         auth_mechanism, connection_name, and for amqps cacertfile, certfile, keyfile, verify, \
+         server_name_indication"
     )]
     UnknownParameter(String),
+    /// A parameter of an encrypted connection, where none is asked for.
+    #[error("parameter {0} is for amqps:// alone: an amqp:// connection is not encrypted")]
+    NotEncrypted(String),
+    /// `keyfile` without `certfile`.
+    #[error("parameter keyfile needs certfile: a key without its certificate is of no use")]
+    KeyAlone,
 }
 
 impl Default for AmqpUri {
@@ -123,7 +176,13 @@ impl Default for AmqpUri {
             connection_timeout: Duration::from_secs(10),
             channel_max: None,
             frame_max: None,
-            auth_mechanism: AuthMechanism::Plain,
+            auth_mechanisms: vec![AuthMechanism::Plain, AuthMechanism::AmqPlain],
+            connection_name: None,
+            cacertfile: None,
+            certfile: None,
+            keyfile: None,
+            verify_peer: true,
+            server_name: ServerName::Host,
         }
     }
 }
@@ -161,9 +220,20 @@ impl FromStr for AmqpUri {
             }
             uri.vhost = vhost.into_owned();
         }
+        let mut mechanisms = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            uri.parameter(name, value)?;
+            let value = decode("value of a parameter", value)?;
+            match name {
+                "auth_mechanism" => mechanisms.push(mechanism(&value)?),
+                name => uri.parameter(name, &value)?,
+            }
+        }
+        if !mechanisms.is_empty() {
+            uri.auth_mechanisms = mechanisms;
+        }
+        if uri.keyfile.is_some() && uri.certfile.is_none() {
+            return Err(UriError::KeyAlone);
         }
         Ok(uri)
     }
@@ -240,16 +310,56 @@ impl AmqpUri {
                 }
                 self.frame_max = Some(frame_max);
             }
-            "auth_mechanism" => {
-                self.auth_mechanism = match value {
-                    _ if is(value, "plain") => AuthMechanism::Plain,
-                    _ if is(value, "amqplain") => AuthMechanism::AmqPlain,
-                    _ => return Err(wrong("plain or amqplain")),
+            "connection_name" => self.connection_name = Some(value.to_owned()),
+            "cacertfile" | "certfile" | "keyfile" | "verify" | "server_name_indication"
+                if !self.tls =>
+            {
+                return Err(UriError::NotEncrypted(name.to_owned()));
+            }
+            "cacertfile" | "certfile" | "keyfile" if value.is_empty() => {
+                return Err(wrong("the path of a file"));
+            }
+            "cacertfile" => self.cacertfile = Some(value.into()),
+            "certfile" => self.certfile = Some(value.into()),
+            "keyfile" => self.keyfile = Some(value.into()),
+            "verify" => {
+                self.verify_peer = match value {
+                    "verify_peer" => true,
+                    "verify_none" => false,
+                    _ => return Err(wrong("verify_peer or verify_none")),
+                };
+            }
+            "server_name_indication" => {
+                self.server_name = match value {
+                    "" => return Err(wrong("a host or disable")),
+                    "disable" => ServerName::Untold,
+                    host => ServerName::Other(host.to_owned()),
                 };
             }
             _ => return Err(UriError::UnknownParameter(name.to_owned())),
         }
         Ok(())
+    }
+
+    /// How to log in with a server that offers these mechanisms, names with spaces between them: the first of ours
+    /// that is among them, and what to answer. `None` when there is none.
+    pub fn sasl(&self, offered: &[u8]) -> Option<(AuthMechanism, Vec<u8>)> {
+        let offers = |mechanism: &&AuthMechanism| {
+            offered.split(|octet| *octet == b' ').any(|name| name == mechanism.name().as_bytes())
+        };
+        let mechanism = *self.auth_mechanisms.iter().find(offers)?;
+        let (user, password) = (self.user.as_str(), self.password.as_str());
+        let response = match mechanism {
+            AuthMechanism::Plain => format!("\0{user}\0{password}").into_bytes(),
+            AuthMechanism::AmqPlain => {
+                let mut table = Vec::new();
+                FieldTable::new().with("LOGIN", user).with("PASSWORD", password).encode(&mut table);
+                // Without the length.
+                table.split_off(4)
+            }
+            AuthMechanism::External => Vec::new(),
+        };
+        Some((mechanism, response))
     }
 }
 
@@ -273,6 +383,15 @@ impl fmt::Debug for AmqpUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AmqpUri({self})")
     }
+}
+
+fn mechanism(value: &str) -> Result<AuthMechanism, UriError> {
+    let found = AuthMechanism::ALL.into_iter().find(|mechanism| is(value, mechanism.name()));
+    found.ok_or_else(|| UriError::Parameter {
+        name: "auth_mechanism".into(),
+        value: value.to_owned(),
+        wanted: "plain, amqplain or external",
+    })
 }
 
 fn is(text: &str, name: &str) -> bool {
@@ -366,8 +485,24 @@ mod tests {
         check(
             "amqp://h?colour=red",
             "unknown parameter `colour`; there are heartbeat, connection_timeout, channel_max, \
-             frame_max, auth_mechanism",
+             frame_max, auth_mechanism, connection_name, and for amqps cacertfile, certfile, \
+             keyfile, verify, server_name_indication",
         );
+        check(
+            "amqp://h?auth_mechanism=gssapi",
+            "parameter auth_mechanism: `gssapi` is not plain, amqplain or external",
+        );
+        check(
+            "amqp://h?cacertfile=/a",
+            "parameter cacertfile is for amqps:// alone: an amqp:// connection is not encrypted",
+        );
+        check("amqps://h?verify=no", "parameter verify: `no` is not verify_peer or verify_none");
+        check("amqps://h?certfile=", "parameter certfile: `` is not the path of a file");
+        check(
+            "amqps://h?keyfile=/a",
+            "parameter keyfile needs certfile: a key without its certificate is of no use",
+        );
+        check("amqp://h?heartbeat=%zz", "the value of a parameter `%zz` is badly percent-encoded");
     }
 
     #[test]
@@ -380,7 +515,40 @@ mod tests {
         assert_eq!(uri.heartbeat, Some(5));
         assert_eq!(uri.connection_timeout, Duration::from_millis(1500));
         assert_eq!((uri.channel_max, uri.frame_max), (Some(7), Some(8192)));
-        assert_eq!(uri.auth_mechanism, AuthMechanism::AmqPlain);
+        assert_eq!(uri.auth_mechanisms, [AuthMechanism::AmqPlain]);
         assert_eq!(uri.vhost, "v");
+    }
+
+    #[test]
+    fn parameters_of_encryption_are_read() {
+        let uri: AmqpUri = "amqps://h?cacertfile=/a%20b/ca.pem&certfile=c.pem&keyfile=k.pem\
+             &verify=verify_none&server_name_indication=other&connection_name=%C3%A9"
+            .parse()
+            .unwrap();
+        assert_eq!(uri.cacertfile.as_deref(), Some("/a b/ca.pem".as_ref()));
+        assert_eq!(uri.certfile.as_deref(), Some("c.pem".as_ref()));
+        assert_eq!(uri.keyfile.as_deref(), Some("k.pem".as_ref()));
+        assert!(!uri.verify_peer);
+        assert_eq!(uri.server_name, ServerName::Other("other".into()));
+        assert_eq!(uri.connection_name.as_deref(), Some("\u{e9}"));
+        let uri: AmqpUri = "amqps://h?server_name_indication=disable".parse().unwrap();
+        assert_eq!((uri.server_name, uri.verify_peer), (ServerName::Untold, true));
+    }
+
+    #[test]
+    fn the_first_mechanism_that_is_offered_is_used() {
+        let uri: AmqpUri =
+            "amqp://u:p@h?auth_mechanism=external&auth_mechanism=plain".parse().unwrap();
+        let external = Some((AuthMechanism::External, Vec::new()));
+        assert_eq!(uri.sasl(b"PLAIN EXTERNAL"), external);
+        let plain = Some((AuthMechanism::Plain, b"\0u\0p".to_vec()));
+        assert_eq!(uri.sasl(b"AMQPLAIN PLAIN"), plain);
+        assert_eq!(uri.sasl(b"AMQPLAIN"), None);
+        assert_eq!(uri.sasl(b""), None);
+        // Both of user and password, where nothing is said.
+        let uri = AmqpUri::default();
+        let (mechanism, response) = uri.sasl(b"AMQPLAIN").unwrap();
+        assert_eq!(mechanism, AuthMechanism::AmqPlain);
+        assert_eq!(response, b"\x05LOGINS\0\0\0\x05guest\x08PASSWORDS\0\0\0\x05guest");
     }
 }

@@ -219,6 +219,21 @@ fn certificates_must_be_trusted_and_made_out_to_the_host() {
 }
 
 #[test]
+fn a_client_may_trust_anybody_and_name_nobody() {
+    run(|| {
+        let pem = identity("localhost");
+        let acceptor = acceptor(&pem).build().unwrap();
+        for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+            let careless = Connector::builder().verify(false).min_version(version);
+            let careless = careless.send_server_name(false).build().unwrap();
+            let (client, server) = shake(tcp_pair(), &careless, &acceptor, "elsewhere");
+            assert_eq!(client.unwrap().peer_certificates().unwrap().len(), 1);
+            assert_eq!(server.unwrap().server_name(), None);
+        }
+    });
+}
+
+#[test]
 fn clients_may_have_to_show_a_certificate() {
     run(|| {
         let (pem, member) = (identity("localhost"), identity("member"));

@@ -9,88 +9,10 @@ use warren_hub::spawn;
 use super::connection::Connection;
 use super::consumer::{Consumer, Delivery, DeliveryQueue};
 use super::error::Error;
+use super::options::{ConsumeOptions, ExchangeOptions, QueueDeclared, QueueOptions};
 use super::state::ChannelState;
-use crate::constants::CLASS_BASIC;
-use crate::frame;
-use crate::method::{EncodeMethod, basic, confirm, exchange, queue, tx};
-use crate::{BasicProperties, FieldTable, Method, ReplyCode};
-
-/// How a queue is declared.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueueOptions {
-    /// Only ask whether it exists.
-    pub passive: bool,
-    /// Survives the server.
-    pub durable: bool,
-    /// Belongs to this connection and goes with it.
-    pub exclusive: bool,
-    /// Goes with its last consumer.
-    pub auto_delete: bool,
-    /// Such as `x-queue-type`.
-    pub arguments: FieldTable,
-}
-
-/// How an exchange is declared.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ExchangeOptions {
-    /// Only ask whether it exists.
-    pub passive: bool,
-    /// Survives the server.
-    pub durable: bool,
-    /// Goes with its last binding.
-    pub auto_delete: bool,
-    /// Takes messages from other exchanges only.
-    pub internal: bool,
-    /// Such as `alternate-exchange`.
-    pub arguments: FieldTable,
-}
-
-/// How a queue is consumed from.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ConsumeOptions {
-    /// The consumer's name on this channel; empty: the server makes one.
-    pub consumer_tag: String,
-    /// Deliveries count as acknowledged when they are sent.
-    pub no_ack: bool,
-    /// Nobody else may consume from the queue.
-    pub exclusive: bool,
-    /// For the server.
-    pub arguments: FieldTable,
-}
-
-/// Where a message goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Publish<'a> {
-    /// Empty: the default exchange, where the key is a queue's name.
-    pub exchange: &'a str,
-    /// What the exchange routes by.
-    pub routing_key: &'a str,
-    /// Come back if no queue takes it.
-    pub mandatory: bool,
-}
-
-impl<'a> Publish<'a> {
-    /// To an exchange, with a key.
-    pub fn to(exchange: &'a str, routing_key: &'a str) -> Self {
-        Self { exchange, routing_key, mandatory: false }
-    }
-
-    /// The same, and come back if no queue takes it.
-    pub fn mandatory(self) -> Self {
-        Self { mandatory: true, ..self }
-    }
-}
-
-/// A queue as the server knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueueDeclared {
-    /// Its name, which the server may have made.
-    pub queue: String,
-    /// Messages that are ready.
-    pub message_count: u32,
-    /// Its consumers.
-    pub consumer_count: u32,
-}
+use crate::method::{basic, exchange, queue, tx};
+use crate::{FieldTable, Method};
 
 /// A message that was asked for.
 #[derive(Debug)]
@@ -99,23 +21,6 @@ pub struct GetOk {
     pub delivery: Delivery,
     /// Messages that are left in the queue.
     pub message_count: u32,
-}
-
-/// A mandatory message that no queue took.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Returned {
-    /// Such as 312.
-    pub code: ReplyCode,
-    /// Such as `NO_ROUTE`.
-    pub text: String,
-    /// Where it was published.
-    pub exchange: String,
-    /// With which key.
-    pub routing_key: String,
-    /// Its properties.
-    pub properties: BasicProperties,
-    /// Its body.
-    pub body: Vec<u8>,
 }
 
 /// A channel. Clones are the same channel; it is closed when the last goes.
@@ -151,6 +56,10 @@ macro_rules! done {
 impl Channel {
     pub(super) fn new(state: Rc<ChannelState>, connection: Connection) -> Self {
         Self(Rc::new(Handle { state, _connection: connection }))
+    }
+
+    pub(super) fn state(&self) -> &Rc<ChannelState> {
+        &self.0.state
     }
 
     /// The channel's number on its connection.
@@ -330,91 +239,6 @@ impl Channel {
         done!(self, qos, BasicQosOk, "basic.qos-ok")
     }
 
-    /// Publishes a message: it is in the connection's buffer when this returns. The number under which it will
-    /// be confirmed, 0 without confirms. What the server has against it comes back as the failure of a later
-    /// call, or by [`wait_for_confirms`](Self::wait_for_confirms).
-    ///
-    /// # Suspends
-    /// While more than 1 MiB waits to be written.
-    ///
-    /// # Errors
-    /// When the channel or the connection has ended, or a name is too long.
-    pub fn basic_publish(
-        &self,
-        publish: Publish<'_>,
-        properties: &BasicProperties,
-        body: &[u8],
-    ) -> Result<u64, Error> {
-        let state = &self.0.state;
-        state.check()?;
-        let method = basic::Publish {
-            exchange: publish.exchange,
-            routing_key: publish.routing_key,
-            mandatory: publish.mandatory,
-            immediate: false,
-        };
-        method.check()?;
-        properties.check()?;
-        let mut raw_properties = Vec::new();
-        properties.encode(&mut raw_properties);
-        let mut number = 0;
-        state.connection.send_with(|out| {
-            // Counted with the writing: another fiber's publish may come between this call and now.
-            if let Some(confirms) = &mut *state.confirms.borrow_mut() {
-                confirms.last += 1;
-                number = confirms.last;
-                confirms.open.insert(number);
-                state.confirmed.clear();
-            }
-            frame::write_method(out, state.number, &method);
-            let frame_max = state.connection.frame_max;
-            frame::write_content(out, state.number, CLASS_BASIC, &raw_properties, body, frame_max);
-        })?;
-        Ok(number)
-    }
-
-    /// Lets the server confirm every publish from now on.
-    ///
-    /// # Errors
-    /// 406 in a transaction, and see above.
-    pub fn confirm_select(&self) -> Result<(), Error> {
-        done!(self, confirm::Select { no_wait: false }, ConfirmSelectOk, "confirm.select-ok")?;
-        self.0.state.confirms.borrow_mut().get_or_insert_default();
-        Ok(())
-    }
-
-    /// Waits until every message published so far is confirmed.
-    ///
-    /// # Suspends
-    /// Until then.
-    ///
-    /// # Errors
-    /// [`Error::Nacked`] when the server has refused some since the last call; when the channel has ended.
-    pub fn wait_for_confirms(&self) -> Result<(), Error> {
-        let state = &self.0.state;
-        loop {
-            state.check()?;
-            match &mut *state.confirms.borrow_mut() {
-                None => return Ok(()),
-                Some(confirms) if confirms.open.is_empty() => {
-                    return match std::mem::take(&mut confirms.refused) {
-                        0 => Ok(()),
-                        refused => Err(Error::Nacked(refused)),
-                    };
-                }
-                Some(_) => {}
-            }
-            state.confirmed.clear();
-            state.confirmed.wait();
-        }
-    }
-
-    /// Calls `callback` with mandatory messages that come back. It runs on the connection's fiber and must
-    /// not wait.
-    pub fn on_return(&self, callback: impl Fn(Returned) + 'static) {
-        *self.0.state.on_return.borrow_mut() = Some(Rc::new(callback));
-    }
-
     /// Consumes from a queue: an iterator of deliveries.
     ///
     /// # Errors
@@ -464,6 +288,12 @@ impl Channel {
         let tag = consumer.tag().to_owned();
         spawn(move || consumer.flatten().for_each(callback));
         Ok(tag)
+    }
+
+    /// Calls `callback` with the tag of a consumer that the server has ended: its queue has gone. The consumer's
+    /// iterator ends then, too. The callback runs on the connection's fiber and must not wait.
+    pub fn on_cancel(&self, callback: impl Fn(&str) + 'static) {
+        *self.0.state.on_cancel.borrow_mut() = Some(Rc::new(callback));
     }
 
     /// Ends a consumer. Its iterator ends after what has come already.

@@ -4,19 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use warren_hub::net::TcpStream;
-use warren_hub::sync::Event;
+use warren_hub::sync::{Event, Mutex};
 use warren_hub::{spawn, with_timeout};
 
 use super::channel::Channel;
 use super::error::{Close, Error};
 use super::handshake::{Tuned, handshake};
 use super::state::ChannelState;
+use super::stream::Stream;
 use crate::frame::{self, Frame, FrameReader};
 use crate::method::{EncodeMethod, channel, connection};
 use crate::{AmqpUri, FieldTable, Method, ReplyCode};
@@ -40,7 +39,7 @@ struct Handle(Rc<Shared>);
 
 /// The connection itself.
 pub(super) struct Shared {
-    stream: TcpStream,
+    stream: Stream,
     pub(super) frame_max: u32,
     channel_max: u16,
     heartbeat: u16,
@@ -57,8 +56,18 @@ pub(super) struct Shared {
     closing: Cell<bool>,
     read_at: Cell<Instant>,
     wrote_at: Cell<Instant>,
+    /// Why the server takes no publishes.
     blocked: RefCell<Option<String>>,
+    /// It takes them, or the connection has ended.
+    unblocked: Event,
+    on_blocked: RefCell<Option<OnBlocked>>,
+    /// New secrets wait for one another.
+    secret: Mutex<()>,
+    /// The answer to the last one has come, or the connection has ended.
+    secret_taken: Event,
 }
+
+type OnBlocked = Rc<dyn Fn(Option<&str>)>;
 
 impl Connection {
     /// Connects, logs in and opens the virtual host that `url` names:
@@ -89,15 +98,8 @@ impl Connection {
             addr: addr.clone(),
             source: Arc::new(source),
         };
-        if uri.tls {
-            return Err(failed(std::io::Error::new(
-                std::io::ErrorKind::Unsupported,
-                "TLS is not available: use an amqp:// URL",
-            )));
-        }
         let opened = with_timeout(uri.connection_timeout, || {
-            let stream = TcpStream::connect((uri.host.as_str(), uri.port)).map_err(failed)?;
-            stream.set_nodelay(true)?;
+            let stream = Stream::connect(uri).map_err(failed)?;
             let tuned = handshake(&stream, uri)?;
             Ok::<_, Error>((stream, tuned))
         });
@@ -105,7 +107,7 @@ impl Connection {
         Ok(Self::start(stream, tuned))
     }
 
-    fn start(stream: TcpStream, tuned: Tuned) -> Self {
+    fn start(stream: Stream, tuned: Tuned) -> Self {
         let Tuned { channel_max, frame_max, heartbeat, reader, server_properties } = tuned;
         let shared = Rc::new(Shared {
             stream,
@@ -123,7 +125,12 @@ impl Connection {
             read_at: Cell::new(warren_hub::now()),
             wrote_at: Cell::new(warren_hub::now()),
             blocked: RefCell::default(),
+            unblocked: Event::new(),
+            on_blocked: RefCell::default(),
+            secret: Mutex::new(()),
+            secret_taken: Event::new(),
         });
+        shared.unblocked.set();
         let reading = shared.clone();
         spawn(move || reading.read(reader));
         let writing = shared.clone();
@@ -181,9 +188,54 @@ impl Connection {
         &self.0.0.server_properties
     }
 
-    /// Why the server takes no publishes at present, if so (`connection.blocked`).
+    /// Why the server takes no publishes at present, if so (`connection.blocked`): it runs out of memory or disk.
+    /// Publishing waits until it is over.
     pub fn blocked(&self) -> Option<String> {
         self.0.0.blocked.borrow().clone()
+    }
+
+    /// Calls `callback` with the reason when the server takes no publishes any more, and with `None` when it does again.
+    /// It runs on the connection's fiber and must not wait.
+    pub fn on_blocked(&self, callback: impl Fn(Option<&str>) + 'static) {
+        *self.0.0.on_blocked.borrow_mut() = Some(Rc::new(callback));
+    }
+
+    /// Waits until the server takes publishes.
+    ///
+    /// # Suspends
+    /// Until then.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn wait_until_unblocked(&self) -> Result<(), Error> {
+        self.0.0.wait_until_unblocked()
+    }
+
+    /// Gives the server a new secret in place of the one of the login, such as a token that runs out.
+    ///
+    /// # Suspends
+    /// Until the server has answered.
+    ///
+    /// # Errors
+    /// When the server refuses it, which ends the connection; when the connection has ended.
+    pub fn update_secret(&self, secret: &str, reason: &str) -> Result<(), Error> {
+        let shared = &self.0.0;
+        let _turn = shared.secret.lock();
+        shared.secret_taken.clear();
+        shared.check()?;
+        let new_secret = secret.as_bytes();
+        shared.send(0, &connection::UpdateSecret { new_secret, reason })?;
+        shared.secret_taken.wait();
+        shared.check()
+    }
+
+    /// Waits until the connection has ended, and gives the reason; [`Error::Closed`] is ours.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_closed(&self) -> Error {
+        self.0.0.ended.wait();
+        self.0.0.end.borrow().clone().unwrap_or(Error::Closed)
     }
 }
 
@@ -221,15 +273,29 @@ impl Shared {
     /// # Suspends
     /// While too much waits to be written.
     pub(super) fn send_with(&self, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        self.wait_for_room()?;
+        self.check()?;
+        fill(&mut self.output.borrow_mut());
+        self.has_output.set();
+        Ok(())
+    }
+
+    /// # Suspends
+    /// While too much waits to be written.
+    pub(super) fn wait_for_room(&self) -> Result<(), Error> {
         while OUTPUT_BYTES_MAX < self.output.borrow().len() {
             self.check()?;
             self.has_room.clear();
             self.has_room.wait();
         }
-        self.check()?;
-        fill(&mut self.output.borrow_mut());
-        self.has_output.set();
         Ok(())
+    }
+
+    /// # Suspends
+    /// While the server takes no publishes.
+    pub(super) fn wait_until_unblocked(&self) -> Result<(), Error> {
+        self.unblocked.wait();
+        self.check()
     }
 
     pub(super) fn send(&self, number: u16, method: &impl EncodeMethod) -> Result<(), Error> {
@@ -308,13 +374,28 @@ impl Shared {
             Method::ConnectionCloseOk(_) => Err(Error::Closed),
             Method::ConnectionBlocked(blocked) => {
                 *self.blocked.borrow_mut() = Some(blocked.reason.to_owned());
+                self.unblocked.clear();
+                self.tell_blocked(Some(blocked.reason));
                 Ok(())
             }
             Method::ConnectionUnblocked(_) => {
                 *self.blocked.borrow_mut() = None;
+                self.unblocked.set();
+                self.tell_blocked(None);
+                Ok(())
+            }
+            Method::ConnectionUpdateSecretOk(_) => {
+                self.secret_taken.set();
                 Ok(())
             }
             other => Err(Error::Unexpected { got: other.name(), wanted: "a method for channel 0" }),
+        }
+    }
+
+    fn tell_blocked(&self, reason: Option<&str>) {
+        let on_blocked = self.on_blocked.borrow().clone();
+        if let Some(on_blocked) = on_blocked {
+            on_blocked(reason);
         }
     }
 
@@ -360,11 +441,13 @@ impl Shared {
         self.ended.set();
         self.has_output.set();
         self.has_room.set();
+        self.unblocked.set();
+        self.secret_taken.set();
         let channels = std::mem::take(&mut *self.channels.borrow_mut());
         for channel in channels.into_values() {
             channel.finish(&error);
         }
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.stream.shut_down();
     }
 
     pub(super) fn forget_channel(&self, number: u16) {

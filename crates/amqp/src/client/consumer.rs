@@ -1,5 +1,6 @@
 //! Deliveries, one after the other.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,11 +24,26 @@ pub(super) struct Received {
 
 /// Where they wait. Unbounded: `basic_qos` bounds it.
 #[derive(Clone)]
-pub(super) struct DeliveryQueue(Rc<Queue<Result<Received, Error>>>);
+pub(super) struct DeliveryQueue(Rc<Waiting>);
+
+struct Waiting {
+    deliveries: Queue<Result<Received, Error>>,
+    /// The server has ended the consumer.
+    cancelled: Cell<bool>,
+}
+
+impl DeliveryQueue {
+    /// The server has ended the consumer: its queue has gone.
+    pub(super) fn cancel(&self) {
+        self.0.cancelled.set(true);
+        self.close();
+    }
+}
 
 impl Default for DeliveryQueue {
     fn default() -> Self {
-        Self(Rc::new(Queue::unbounded()))
+        let deliveries = Queue::unbounded();
+        Self(Rc::new(Waiting { deliveries, cancelled: Cell::new(false) }))
     }
 }
 
@@ -35,7 +51,7 @@ impl std::ops::Deref for DeliveryQueue {
     type Target = Queue<Result<Received, Error>>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.0.deliveries
     }
 }
 
@@ -106,6 +122,12 @@ impl Consumer {
     /// The consumer's name on its channel.
     pub fn tag(&self) -> &str {
         &self.tag
+    }
+
+    /// Whether the server has ended the consumer: its queue was deleted, or has expired. What came before can still be
+    /// taken.
+    pub fn is_cancelled(&self) -> bool {
+        self.deliveries.0.cancelled.get()
     }
 
     /// Ends the consumer. What has come already can still be taken.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::options::Returned;
 use crate::method::method_name;
 use crate::{DecodeError, EncodeError, FrameError, ReplyCode, UriError};
 
@@ -56,6 +57,16 @@ pub enum Error {
         /// How far it had come.
         step: &'static str,
     },
+    /// None of the ways to log in that are wanted is among those that the server has.
+    #[error(
+        "the server offers the logins {offered}, of which {wanted} is none: see auth_mechanism of the URL"
+    )]
+    NoMechanism {
+        /// What the URL allows.
+        wanted: String,
+        /// What there is.
+        offered: String,
+    },
     /// The server closed the channel.
     #[error("the server closed the channel: {0}")]
     ChannelClosed(Arc<Close>),
@@ -88,6 +99,9 @@ pub enum Error {
     /// The server refused messages that were to be confirmed.
     #[error("the server refused {0} of the messages published")]
     Nacked(u64),
+    /// No queue took a mandatory message.
+    #[error("no queue took a message for exchange '{}' with routing key '{}': {} {}", .0.exchange, .0.routing_key, .0.code.0, .0.text)]
+    Returned(Arc<Returned>),
     /// No answer within the time given.
     #[error("timed out")]
     TimedOut,

@@ -3,14 +3,17 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use warren_hub::net::TcpStream;
-
 use super::error::{Close, Error};
+use super::stream::Stream;
 use crate::constants::{DEFAULT_FRAME_MAX, PROTOCOL_HEADER};
 use crate::frame::{self, Frame, FrameReader};
 use crate::method::{EncodeMethod, connection};
-use crate::uri::AuthMechanism;
 use crate::{AmqpUri, FieldTable, Method};
+
+/// What a server says first.
+const GREETING: &str = "connection.start";
+/// How a server that expects TLS begins its answer to something else (RFC 8446 §5.1): no type of a frame.
+const TLS_ALERT: u8 = 21;
 
 /// What both sides have agreed on.
 pub(super) struct Tuned {
@@ -23,7 +26,7 @@ pub(super) struct Tuned {
 }
 
 struct Handshake<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     reader: FrameReader,
     /// Bytes read and not used yet.
     data: Vec<u8>,
@@ -31,15 +34,17 @@ struct Handshake<'a> {
 }
 
 /// Logs in and opens the virtual host.
-pub(super) fn handshake(stream: &TcpStream, uri: &AmqpUri) -> Result<Tuned, Error> {
+pub(super) fn handshake(stream: &Stream, uri: &AmqpUri) -> Result<Tuned, Error> {
     let mut handshake = Handshake { stream, reader: FrameReader::default(), data: Vec::new(), uri };
     handshake.write(&PROTOCOL_HEADER)?;
-    let server_properties =
-        handshake.receive("no greeting", "connection.start", |method| match method {
-            Method::ConnectionStart(start) => Some(start.server_properties),
+    let (server_properties, offered) =
+        handshake.receive("no greeting", GREETING, |method| match method {
+            Method::ConnectionStart(start) => {
+                Some((start.server_properties, start.mechanisms.to_vec()))
+            }
             _ => None,
         })?;
-    handshake.log_in()?;
+    handshake.log_in(&offered)?;
     let tune =
         handshake.receive("the login was refused", "connection.tune", |method| match method {
             Method::ConnectionTune(tune) => Some(tune),
@@ -72,7 +77,14 @@ fn agree<T: Ord + Default + Copy>(server: T, client: T) -> T {
 }
 
 impl Handshake<'_> {
-    fn log_in(&mut self) -> Result<(), Error> {
+    fn log_in(&mut self, offered: &[u8]) -> Result<(), Error> {
+        let Some((mechanism, response)) = self.uri.sasl(offered) else {
+            let ours = self.uri.auth_mechanisms.iter().map(|mechanism| mechanism.name());
+            return Err(Error::NoMechanism {
+                wanted: ours.collect::<Vec<_>>().join(" "),
+                offered: String::from_utf8_lossy(offered).into_owned(),
+            });
+        };
         let capabilities = [
             "authentication_failure_close",
             "basic.nack",
@@ -83,26 +95,17 @@ impl Handshake<'_> {
         ];
         let capabilities =
             capabilities.into_iter().fold(FieldTable::new(), |table, name| table.with(name, true));
-        let client_properties = FieldTable::new()
+        let mut client_properties = FieldTable::new()
             .with("product", "Warren client")
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("platform", "Rust")
             .with("capabilities", capabilities);
-        let (user, password) = (&self.uri.user, &self.uri.password);
-        let (mechanism, response) = match self.uri.auth_mechanism {
-            AuthMechanism::AmqPlain => {
-                let mut table = Vec::new();
-                let credentials = FieldTable::new()
-                    .with("LOGIN", user.as_str())
-                    .with("PASSWORD", password.as_str());
-                credentials.encode(&mut table);
-                ("AMQPLAIN", table[4..].to_vec())
-            }
-            _ => ("PLAIN", format!("\0{user}\0{password}").into_bytes()),
-        };
+        if let Some(name) = &self.uri.connection_name {
+            client_properties.push("connection_name", name.as_str());
+        }
         self.send(&connection::StartOk {
             client_properties,
-            mechanism,
+            mechanism: mechanism.name(),
             response: &response,
             locale: "en_US",
         })
@@ -153,6 +156,13 @@ impl Handshake<'_> {
                 }
                 Ok(count) => count,
             };
+            if wanted == GREETING && buffer[0] == TLS_ALERT {
+                let addr = format!("{}:{}", self.uri.host, self.uri.port);
+                return Err(Error::Handshake {
+                    addr,
+                    step: "it speaks TLS here: use an amqps:// URL",
+                });
+            }
             self.data.extend_from_slice(&buffer[..count]);
         }
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use warren_hub::sync::AsyncResult;
 
-use super::channel::{Channel, ConsumeOptions, Publish, QueueOptions};
+use super::channel::Channel;
 use super::connection::Connection;
 use super::error::Error;
+use super::options::{ConsumeOptions, Publish, QueueOptions};
 use crate::BasicProperties;
 
 type Answer = Rc<AsyncResult<Vec<u8>>>;

@@ -1,21 +1,23 @@
 //! What the fibers of a connection know of a channel: who waits for what.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use warren_hub::sync::{Event, Mutex, Queue};
 
-use super::channel::Returned;
 use super::connection::Shared;
 use super::consumer::{DeliveryQueue, Received};
 use super::error::{Close, Error};
+use super::options::Returned;
+use super::publish::Confirms;
 use crate::frame::Frame;
 use crate::method::{EncodeMethod, channel};
 use crate::{BasicProperties, Method, ReplyCode};
 
 pub(super) type OnReturn = Rc<dyn Fn(Returned)>;
+pub(super) type OnCancel = Rc<dyn Fn(&str)>;
 
 /// What the connection's fibers know of a channel.
 pub(super) struct ChannelState {
@@ -30,6 +32,7 @@ pub(super) struct ChannelState {
     pub(super) consumers: RefCell<HashMap<String, DeliveryQueue>>,
     incoming: RefCell<Option<Incoming>>,
     pub(super) on_return: RefCell<Option<OnReturn>>,
+    pub(super) on_cancel: RefCell<Option<OnCancel>>,
     pub(super) confirms: RefCell<Option<Confirms>>,
     pub(super) confirmed: Event,
     pub(super) end: RefCell<Option<Error>>,
@@ -48,15 +51,6 @@ struct Incoming {
     body: Vec<u8>,
 }
 
-/// Publishes that the server is to confirm.
-#[derive(Default)]
-pub(super) struct Confirms {
-    pub(super) last: u64,
-    /// Neither acknowledged nor refused.
-    pub(super) open: BTreeSet<u64>,
-    pub(super) refused: u64,
-}
-
 impl ChannelState {
     pub(super) fn new(number: u16, connection: Rc<Shared>) -> Self {
         Self {
@@ -68,6 +62,7 @@ impl ChannelState {
             consumers: RefCell::default(),
             incoming: RefCell::default(),
             on_return: RefCell::default(),
+            on_cancel: RefCell::default(),
             confirms: RefCell::default(),
             confirmed: Event::new(),
             end: RefCell::default(),
@@ -84,6 +79,16 @@ impl ChannelState {
     pub(super) fn send(&self, method: &impl EncodeMethod) -> Result<(), Error> {
         self.check()?;
         self.connection.send(self.number, method)
+    }
+
+    /// Lets `fill` append to the output, if the channel is still open when there is room.
+    ///
+    /// # Suspends
+    /// While too much waits to be written.
+    pub(super) fn send_with(&self, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        self.connection.wait_for_room()?;
+        self.check()?;
+        self.connection.send_with(fill)
     }
 
     /// Sends a method and waits for its answer, of which `pick` takes what matters.
@@ -184,16 +189,20 @@ impl ChannelState {
                 }
             }
             Method::BasicReturn(returned) => {
+                let returned = Returned {
+                    code: returned.reply_code.into(),
+                    text: returned.reply_text.to_owned(),
+                    exchange: returned.exchange.to_owned(),
+                    routing_key: returned.routing_key.to_owned(),
+                    properties,
+                    body,
+                };
+                if let Some(confirms) = &*self.confirms.borrow() {
+                    confirms.returned(&returned);
+                }
                 let on_return = self.on_return.borrow().clone();
                 if let Some(on_return) = on_return {
-                    on_return(Returned {
-                        code: returned.reply_code.into(),
-                        text: returned.reply_text.to_owned(),
-                        exchange: returned.exchange.to_owned(),
-                        routing_key: returned.routing_key.to_owned(),
-                        properties,
-                        body,
-                    });
+                    on_return(returned);
                 }
             }
             _ => self.reply(Reply { method, content: Some((properties, body)) }),
@@ -209,7 +218,11 @@ impl ChannelState {
                 // The queue has gone.
                 let consumer = self.consumers.borrow_mut().remove(cancel.consumer_tag);
                 if let Some(consumer) = consumer {
-                    consumer.close();
+                    consumer.cancel();
+                }
+                let on_cancel = self.on_cancel.borrow().clone();
+                if let Some(on_cancel) = on_cancel {
+                    on_cancel(cancel.consumer_tag);
                 }
             }
             Method::ChannelFlow(flow) => self.send(&channel::FlowOk { active: flow.active })?,
@@ -238,19 +251,10 @@ impl ChannelState {
     }
 
     fn settle(&self, tag: u64, multiple: bool, refused: bool) {
-        if let Some(confirms) = &mut *self.confirms.borrow_mut() {
-            let before = confirms.open.len();
-            if multiple {
-                confirms.open = confirms.open.split_off(&(tag + 1));
-            } else {
-                confirms.open.remove(&tag);
-            }
-            if refused {
-                confirms.refused += (before - confirms.open.len()) as u64;
-            }
-            if confirms.open.is_empty() {
-                self.confirmed.set();
-            }
+        if let Some(confirms) = &mut *self.confirms.borrow_mut()
+            && confirms.settle(tag, multiple, refused)
+        {
+            self.confirmed.set();
         }
     }
 
@@ -261,6 +265,9 @@ impl ChannelState {
         }
         *self.end.borrow_mut() = Some(error.clone());
         self.replies.close();
+        if let Some(confirms) = &mut *self.confirms.borrow_mut() {
+            confirms.fail(error);
+        }
         self.confirmed.set();
         for (_, consumer) in self.consumers.take() {
             if !matches!(error, Error::Closed) {

@@ -41,6 +41,7 @@ mod config;
 mod error;
 mod names;
 mod stream;
+mod unverified;
 
 pub use config::{Acceptor, AcceptorBuilder, ClientAuth, Connector, ConnectorBuilder, TlsVersion};
 pub use error::{TlsError, explain};

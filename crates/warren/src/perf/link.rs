@@ -7,7 +7,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use warren_amqp::constants::PROTOCOL_HEADER;
 use warren_amqp::frame::{self, Frame, FrameReader};
 use warren_amqp::method::{EncodeMethod, connection, exchange, queue};
-use warren_amqp::uri::AuthMechanism;
 use warren_amqp::{FieldTable, Method};
 
 use super::plan::Plan;
@@ -46,7 +45,12 @@ impl Link {
         let uri = plan.server(index);
         let options = &plan.options;
         self.socket.write_all(&PROTOCOL_HEADER)?;
-        self.expect("connection.start", |_| ())?;
+        let login = self.expect("connection.start", |method| match method {
+            Method::ConnectionStart(start) => uri.sasl(start.mechanisms),
+            _ => None,
+        })?;
+        let (mechanism, response) =
+            login.context("the server offers no login that the URL allows")?;
         let capabilities = [
             "authentication_failure_close",
             "basic.nack",
@@ -62,17 +66,7 @@ impl Link {
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("connection_name", name.as_str())
             .with("capabilities", capabilities);
-        let (mechanism, response) = match uri.auth_mechanism {
-            AuthMechanism::AmqPlain => {
-                let mut table = Vec::new();
-                FieldTable::new()
-                    .with("LOGIN", uri.user.as_str())
-                    .with("PASSWORD", uri.password.as_str())
-                    .encode(&mut table);
-                ("AMQPLAIN", table[4..].to_vec())
-            }
-            _ => ("PLAIN", format!("\0{}\0{}", uri.user, uri.password).into_bytes()),
-        };
+        let mechanism = mechanism.name();
         let locale = "en_US";
         self.send(
             0,

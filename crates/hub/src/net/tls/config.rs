@@ -20,6 +20,7 @@ use super::super::Duplex;
 use super::TlsStream;
 use super::error::unusable;
 use super::names::ByName;
+use super::unverified::Unverified;
 
 /// How long a handshake may take when nothing else is said. A peer that says nothing must not keep a fiber for ever.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -278,6 +279,8 @@ impl Connector {
         ConnectorBuilder {
             roots: Vec::new(),
             system: false,
+            verify: true,
+            send_name: true,
             identity: None,
             alpn: Vec::new(),
             min_version: TlsVersion::default(),
@@ -322,6 +325,8 @@ impl fmt::Debug for Connector {
 pub struct ConnectorBuilder {
     roots: Vec<String>,
     system: bool,
+    verify: bool,
+    send_name: bool,
     identity: Option<Identity>,
     alpn: Vec<Vec<u8>>,
     min_version: TlsVersion,
@@ -338,6 +343,19 @@ impl ConnectorBuilder {
     /// Trusts what the system trusts, besides the roots named.
     pub fn system_roots(mut self) -> Self {
         self.system = true;
+        self
+    }
+
+    /// Whether the server's certificate is verified, as it is if nothing is said. Without, the connection is encrypted,
+    /// but with whom is not known: whoever sits in between may read all of it.
+    pub fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
+        self
+    }
+
+    /// Whether the server is told which host it is taken for (SNI, RFC 6066 §3), as it is if nothing is said.
+    pub fn send_server_name(mut self, send: bool) -> Self {
+        self.send_name = send;
         self
     }
 
@@ -376,7 +394,7 @@ impl ConnectorBuilder {
         for pem in &self.roots {
             add_roots(&mut roots, pem)?;
         }
-        if self.system || self.roots.is_empty() {
+        if self.verify && (self.system || self.roots.is_empty()) {
             let found = rustls_native_certs::load_native_certs();
             // Some of a system's certificates may be too old to be understood.
             let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -389,8 +407,13 @@ impl ConnectorBuilder {
         }
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(self.min_version.and_later())
-            .map_err(unusable)?
-            .with_root_certificates(roots);
+            .map_err(unusable)?;
+        let builder = match self.verify {
+            true => builder.with_root_certificates(roots),
+            false => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Unverified(provider()))),
+        };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
@@ -399,6 +422,7 @@ impl ConnectorBuilder {
             }
         };
         config.alpn_protocols = self.alpn;
+        config.enable_sni = self.send_name;
         Ok(Connector { config: Arc::new(config), timeout: self.timeout })
     }
 }
