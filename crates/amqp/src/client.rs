@@ -19,6 +19,8 @@
 //! # Ok::<(), warren_amqp::client::Error>(())
 //! ```
 //!
+//! A [`RobustConnection`] comes back when it is lost, with what was declared and consumed over it.
+//!
 //! One fiber per connection reads and hands out what comes, one writes what calls have left in a buffer, so calls
 //! of many fibers share their system calls. Handles are cheap to clone and belong to the hub they were made on.
 
@@ -29,6 +31,7 @@ mod error;
 mod handshake;
 mod options;
 mod publish;
+mod recovery;
 mod rpc;
 mod state;
 mod stream;
@@ -41,4 +44,5 @@ pub use options::{
     ConsumeOptions, ExchangeOptions, Publish, QueueDeclared, QueueOptions, Returned,
 };
 pub use publish::Confirm;
+pub use recovery::{RecoveryOptions, RobustChannel, RobustConnection, RobustConsumer};
 pub use rpc::RpcClient;

@@ -62,6 +62,25 @@ impl Channel {
         &self.0.state
     }
 
+    /// The reason, if it has ended.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.0.state.check()
+    }
+
+    /// Whether it has ended by itself: it was closed here or by the server.
+    pub(super) fn ended_alone(&self) -> bool {
+        self.0.state.ended_alone.get()
+    }
+
+    /// Whether it has ended with its connection.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.ended_alone() && self.check().is_err()
+    }
+
+    pub(super) fn is_of(&self, connection: &Connection) -> bool {
+        connection.is(&self.0.state.connection)
+    }
+
     /// The channel's number on its connection.
     pub fn number(&self) -> u16 {
         self.0.state.number
@@ -208,7 +227,20 @@ impl Channel {
         source: &str,
         routing_key: &str,
     ) -> Result<(), Error> {
-        let arguments = FieldTable::new();
+        self.exchange_bind_with(destination, source, routing_key, FieldTable::new())
+    }
+
+    /// As [`exchange_bind`](Self::exchange_bind), with arguments: for headers exchanges.
+    ///
+    /// # Errors
+    /// 404, and see above.
+    pub fn exchange_bind_with(
+        &self,
+        destination: &str,
+        source: &str,
+        routing_key: &str,
+        arguments: FieldTable,
+    ) -> Result<(), Error> {
         let bind = exchange::Bind { destination, source, routing_key, no_wait: false, arguments };
         done!(self, bind, ExchangeBindOk, "exchange.bind-ok")
     }

@@ -178,6 +178,10 @@ impl Connection {
         self.0.0.close()
     }
 
+    pub(super) fn is(&self, shared: &Rc<Shared>) -> bool {
+        Rc::ptr_eq(&self.0.0, shared)
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.0.0.end.borrow().is_some()

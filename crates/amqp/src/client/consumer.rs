@@ -119,6 +119,12 @@ impl Consumer {
         Self { channel, tag, deliveries }
     }
 
+    /// The same consumer: each delivery goes to who asks first.
+    pub(super) fn share(&self) -> Self {
+        let deliveries = self.deliveries.clone();
+        Self { channel: self.channel.clone(), tag: self.tag.clone(), deliveries }
+    }
+
     /// The consumer's name on its channel.
     pub fn tag(&self) -> &str {
         &self.tag

@@ -57,6 +57,9 @@ pub enum Error {
         /// How far it had come.
         step: &'static str,
     },
+    /// There is no URL.
+    #[error("no URL names a server to connect to")]
+    NoServer,
     /// None of the ways to log in that are wanted is among those that the server has.
     #[error(
         "the server offers the logins {offered}, of which {wanted} is none: see auth_mechanism of the URL"

@@ -36,6 +36,8 @@ pub(super) struct ChannelState {
     pub(super) confirms: RefCell<Option<Confirms>>,
     pub(super) confirmed: Event,
     pub(super) end: RefCell<Option<Error>>,
+    /// It has ended by itself, and not with its connection.
+    pub(super) ended_alone: Cell<bool>,
 }
 
 /// An answer: the payload of its method, and its content if it is a `basic.get-ok`.
@@ -66,6 +68,7 @@ impl ChannelState {
             confirms: RefCell::default(),
             confirmed: Event::new(),
             end: RefCell::default(),
+            ended_alone: Cell::new(false),
         }
     }
 
@@ -234,6 +237,7 @@ impl ChannelState {
                     method_id: close.method_id,
                 };
                 let _ = self.send(&channel::CloseOk {});
+                self.ended_alone.set(true);
                 self.finish(&Error::ChannelClosed(Arc::new(reason)));
                 self.connection.forget_channel(self.number);
             }
@@ -287,6 +291,7 @@ impl ChannelState {
         self.call(&close, "channel.close-ok", |method| {
             matches!(method, Method::ChannelCloseOk(_)).then_some(())
         })?;
+        self.ended_alone.set(true);
         self.finish(&Error::Closed);
         self.connection.forget_channel(self.number);
         Ok(())
