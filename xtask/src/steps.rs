@@ -11,7 +11,7 @@ use crate::servers::Server;
 use crate::tally::Tally;
 
 /// Rust end-to-end tests that run against any broker, told by the environment which.
-const ANY_BROKER: &[&str] = &["client", "perf", "tools"];
+const ANY_BROKER: &[&str] = &["client", "client_recovery", "perf", "tools"];
 
 /// Runs every step, also after one failed, and returns what they counted together. `local`: without what
 /// needs other programs.
