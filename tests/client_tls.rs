@@ -6,7 +6,7 @@ use std::path::Path;
 
 use support::{PATIENCE, Program, warren};
 use warren::amqp::BasicProperties;
-use warren::amqp::client::{Connection, Error, Publish, QueueOptions};
+use warren::amqp::client::{Connection, ConsumeOptions, Error, Publish, QueueOptions};
 use warren::hub::{run, with_timeout};
 
 /// A server with certificates: `ca.pem`, and those of the server and of a client.
@@ -154,4 +154,36 @@ fn a_login_that_the_server_does_not_offer_is_named() {
         "of which EXTERNAL is none: see auth_mechanism of the URL",
     );
     round_trip(&server.url("&auth_mechanism=external&auth_mechanism=amqplain")).unwrap();
+}
+
+#[test]
+fn events_tell_how_a_connection_is_encrypted() {
+    let server = Server::start();
+    let (cert, key) = (server.file("client.pem"), server.file("client.key"));
+    let url = server.url(&format!("&certfile={cert}&keyfile={key}"));
+    run(move || {
+        with_timeout(PATIENCE, || {
+            let connection = Connection::open(&url)?;
+            let channel = connection.channel()?;
+            let options = QueueOptions { exclusive: true, ..QueueOptions::default() };
+            let queue = channel.queue_declare("", options)?.queue;
+            channel.queue_bind(&queue, "amq.rabbitmq.event", "connection.created")?;
+            let no_ack = ConsumeOptions { no_ack: true, ..ConsumeOptions::default() };
+            let mut created = channel.basic_consume(&queue, no_ack)?;
+            Connection::open(&url)?.close()?;
+            let headers = created.next().expect("an event")?.properties.headers.expect("headers");
+            assert_eq!(headers.get("ssl"), Some(&true.into()));
+            for (header, value) in [
+                ("ssl_protocol", "tlsv1.3"),
+                ("ssl_key_exchange", "any"),
+                ("ssl_hash", "aead"),
+                ("peer_cert_subject", "CN=guest"),
+            ] {
+                assert_eq!(headers.get(header), Some(&value.into()), "{header}");
+            }
+            connection.close()
+        })
+    })
+    .expect("the test does not hang")
+    .expect("the test has no error");
 }

@@ -12,6 +12,7 @@
 mod clients;
 mod objects;
 mod tenancy;
+mod tls;
 
 use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 

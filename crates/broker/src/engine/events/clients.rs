@@ -7,6 +7,7 @@ use warren_amqp::{FieldTable, FieldValue};
 use warren_reactor::PeerAddr;
 
 use super::super::{Engine, NODE};
+use super::tls::Tls;
 use super::{number, pairs};
 use crate::admin::{channel_pid, connection_pid};
 use crate::alarms::Resource;
@@ -57,7 +58,7 @@ impl Engine {
         let (host, port) = address(connection.transport.host());
         let (peer_host, peer_port) = address(connection.transport.peer());
         let client_properties = RawTable::new(&connection.client_properties).to_table();
-        let mut headers = FieldTable::new()
+        let headers = FieldTable::new()
             .with("user_who_performed_action", user)
             .with("node", NODE)
             .with("connected_at", FieldValue::I64(connection.connected_ms as i64))
@@ -68,15 +69,8 @@ impl Engine {
             .with("vhost", &*connection.vhost.name)
             .with("user", user)
             .with("protocol", PROTOCOL);
-        for of_tls in ["ssl_hash", "ssl_cipher", "ssl_key_exchange", "ssl_protocol"] {
-            headers.push(of_tls, "");
-        }
-        headers.push("auth_mechanism", connection.mechanism);
-        for of_tls in ["peer_cert_validity", "peer_cert_issuer", "peer_cert_subject"] {
-            headers.push(of_tls, "");
-        }
-        let headers = headers
-            .with("ssl", false)
+        let headers = Tls::of(&connection.transport)
+            .headers(headers, connection.mechanism)
             .with("peer_host", peer_host.as_str())
             .with("host", host.as_str())
             .with("peer_port", peer_port)
@@ -147,8 +141,8 @@ impl Engine {
 /// What is told of a login, whatever came of it.
 fn login(headers: FieldTable, connection: &Connection, user: &str, mechanism: &str) -> FieldTable {
     let (peer_host, peer_port) = address(connection.transport.peer());
-    headers
-        .with("ssl", false)
+    Tls::of(&connection.transport)
+        .of_login(headers)
         .with("auth_mechanism", mechanism)
         .with("protocol", PROTOCOL)
         .with("peer_port", peer_port)
