@@ -207,6 +207,43 @@ fn verify_survives_the_death_of_the_server() {
     assert!(0 < report["reconnects"].as_u64().unwrap(), "{report}");
 }
 
+#[test]
+fn a_server_with_tls_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file("certificate"), made.cert.pem()).unwrap();
+    std::fs::write(file("key"), made.signing_key.serialize_pem()).unwrap();
+    let mut command = warren();
+    command.args(["serve", "--log", "error", "--listen", "amqps://127.0.0.1:0"]);
+    command.args(["--data-dir", &file("data"), "--tls-key", &file("key")]);
+    let server = Program::start(command.args(["--tls-cert", &file("certificate")]));
+    let line = server.line();
+    let url = format!("amqps://localhost:{}", line.rsplit_once(':').unwrap().1);
+    let trust = format!("--tls-ca {}", file("certificate"));
+    let flow = format!("{trust} -x 2 -y 2 -C 1000 -s 16-20000 -c 100 -q 50 -A 5");
+    check(&report(&url, &flow, 0), &[("confirmed", 2000), ("consumed", 2000)]);
+    // More than a session and its socket hold: who publishes waits for room again and again.
+    let flood = report(&url, &format!("{trust} -d perf-tls -y 0 -C 30 -s 1000000 -c 30"), 0);
+    check(&flood, &[("published", 30), ("confirmed", 30)]);
+    assert_eq!(output(&url, "-C 1").status.code(), Some(1), "nobody vouches for it");
+}
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let broker = Broker::get();
+    let readme = include_str!("../README.md");
+    let commands: Vec<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("warren perf ")).collect();
+    assert!(3 <= commands.len(), "{commands:?}");
+    for command in commands {
+        let output = output(&broker.url, command);
+        let (printed, error) = (&output.stdout, &output.stderr);
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(error));
+        assert!(String::from_utf8_lossy(printed).contains("\nreceived "), "{command}");
+    }
+}
+
 /// Kills a server, and starts another one on its port and data.
 fn restart(mut server: Server, folder: &Path) -> Server {
     server.program.signal(Signal::KILL);

@@ -58,7 +58,7 @@ use worker::{GLANCE, Role, Slot, Stage, Worker};
 
 /// Exit code of a run in which `--verify` found a fault.
 pub const EXIT_UNVERIFIED: u8 = 3;
-/// Exit code of a run in which messages were refused, returned, or not confirmed in time.
+/// Exit code of a run in which messages were refused or returned.
 pub const EXIT_REFUSED: u8 = 4;
 /// How long connections may be down at the end of a run with `--verify`.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);

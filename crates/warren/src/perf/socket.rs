@@ -114,10 +114,13 @@ impl Write for Socket {
             Self::Plain(stream) => return stream.write(data),
             Self::Tls(tls) => tls,
         };
-        // The session takes so much and no more before it is written.
+        // Only a socket that was found full says when it has room. A session that is full says nothing.
+        if !tls.flush_held()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
         let count = tls.session.writer().write(data)?;
         tls.flush_held()?;
-        if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
