@@ -20,7 +20,7 @@ use warren::amqp::method::connection;
 use warren::amqp::{BasicProperties, FieldTable, Method};
 use warren::hub::net::TcpStream;
 use warren::hub::net::tls::{Connector, ConnectorBuilder, TlsStream};
-use warren::hub::{run, sleep};
+use warren::hub::{run, sleep, spawn};
 
 /// A server with settings of its own, and where it listens.
 fn serve(data: &Path, settings: &[&str]) -> (Program, String) {
@@ -64,15 +64,19 @@ fn a_full_disk_blocks_publishers_and_tells_them_why() {
         wait_until(|| publisher.blocked().is_some());
         assert_eq!(publisher.blocked().as_deref(), Some("low on disk"));
         assert!(ctl(&data, &["list_connections", "state"]).contains("blocked"));
-        channel.basic_publish(Publish::to("", "q"), &BasicProperties::new(), b"2").unwrap();
+        let later = channel.clone();
+        let second = spawn(move || {
+            later.basic_publish(Publish::to("", "q"), &BasicProperties::new(), b"2").unwrap();
+        });
         // Who consumes goes on.
         let consumer = Connection::open(&url).unwrap();
         let consuming = consumer.channel().unwrap();
         wait_until(|| consuming.basic_get("q", true).unwrap().is_some());
-        assert!(consuming.basic_get("q", true).unwrap().is_none(), "the second was not read");
+        assert!(consuming.basic_get("q", true).unwrap().is_none(), "the second waits");
         assert!(consumer.blocked().is_none());
         ctl(&data, &["set_disk_free_limit", "0"]);
         wait_until(|| publisher.blocked().is_none());
+        second.join().unwrap();
         wait_until(|| consuming.basic_get("q", true).unwrap().is_some());
         publisher.close().unwrap();
         consumer.close().unwrap();
