@@ -59,20 +59,25 @@ impl Registered {
         }
     }
 
-    /// So many bytes wait at the consumer.
-    pub(crate) fn settle(&self, waiting: usize, limits: WriteLimits) {
+    /// So many bytes wait at the consumer. True when the producer was told so.
+    pub(crate) fn settle(&self, waiting: usize, limits: WriteLimits) -> bool {
         let waits = self.waits.get();
         if !self.streaming {
-            if waiting == 0 && !self.waits.replace(true) {
-                self.tell(|producer| producer.resume_producing());
+            if waiting != 0 || waits {
+                return false;
             }
+            self.waits.set(true);
+            self.tell(|producer| producer.resume_producing());
         } else if !waits && limits.high_bytes < waiting {
             self.waits.set(true);
             self.tell(|producer| producer.pause_producing());
         } else if waits && waiting <= limits.low_bytes {
             self.waits.set(false);
             self.tell(|producer| producer.resume_producing());
+        } else {
+            return false;
         }
+        true
     }
 
     /// Calls the producer. Its panic is logged and harms nobody else.

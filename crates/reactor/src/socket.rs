@@ -40,16 +40,19 @@ impl Reactor {
 impl TurnHook for Reactor {
     fn turn_end(&self) {
         let mut transports = self.scheduled.take();
+        let mut told = false;
         for transport in transports.drain(..) {
-            transport.settle();
+            told |= transport.settle();
         }
         let mut scheduled = self.scheduled.borrow_mut();
+        if told || !scheduled.is_empty() {
+            // What protocols have written since, and what they have asked of others, whose work in this turn is done:
+            // another turn, before the loop sleeps.
+            call_soon(|| {});
+        }
         if scheduled.is_empty() {
             // Its memory serves the next turn.
             *scheduled = transports;
-        } else {
-            // Protocols that were told of their water marks have written: another turn, before the loop sleeps.
-            call_soon(|| {});
         }
     }
 }

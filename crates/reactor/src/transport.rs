@@ -141,6 +141,8 @@ struct Inner {
     producing: Cell<bool>,
     /// Whether the medium will call `settle`.
     scheduled: Cell<bool>,
+    /// The protocol has been called since the last look.
+    told: Cell<bool>,
     limits: Cell<WriteLimits>,
     /// Why it is over, until `settle` tells.
     failure: RefCell<Option<Reason>>,

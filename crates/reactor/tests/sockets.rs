@@ -1,6 +1,6 @@
 //! Protocols on real sockets.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use warren_hub::net::{TcpStream, UnixStream};
 use warren_hub::sync::Queue;
-use warren_hub::{join_all, run, sleep, spawn};
+use warren_hub::{Phase, TurnHook, join_all, offload, on_turn_end, run, sleep, spawn};
 use warren_reactor::{
     Factory, ListeningPort, PeerAddr, Protocol, Reason, Transport, WriteLimits, listen_tcp,
     listen_unix,
@@ -153,6 +153,61 @@ fn a_slow_reader_pauses_the_producer() {
         stream.read_exact(&mut got).unwrap();
         assert!(got.iter().all(|&byte| byte == b'g'));
         assert_eq!(server.log.get().unwrap(), "resume");
+    });
+}
+
+/// As a server that hands out work at the end of its turns, and asks first whether there is room.
+#[test]
+fn what_is_asked_of_others_when_there_is_room_is_done_before_the_loop_sleeps() {
+    /// Writes more than the high mark whenever there is room, until it has written it ten times.
+    #[derive(Default)]
+    struct Dispatcher {
+        to: RefCell<Option<Transport>>,
+        ready: Cell<bool>,
+        written: Cell<usize>,
+    }
+    impl TurnHook for Dispatcher {
+        fn turn_end(&self) {
+            let to = self.to.borrow();
+            let Some(to) = to.as_ref().filter(|_| self.ready.take()) else { return };
+            while !to.is_full() && self.written.get() < 10 {
+                self.written.set(self.written.get() + 1);
+                to.write(&[b'w'; 5000]);
+            }
+        }
+    }
+    struct Taker(Rc<Dispatcher>);
+    impl Protocol for Taker {
+        fn connection_made(&mut self, transport: &Transport) {
+            transport.set_write_buffer_limits(WriteLimits { high_bytes: 1000, low_bytes: 100 });
+            *self.0.to.borrow_mut() = Some(transport.clone());
+            self.0.ready.set(true);
+        }
+        fn data_received(&mut self, _transport: &Transport, _data: &[u8]) {}
+        fn resume_producing(&mut self, _transport: &Transport) {
+            self.0.ready.set(true);
+        }
+        fn connection_lost(&mut self, _reason: &Reason) {
+            self.0.to.take();
+        }
+    }
+    run(|| {
+        let dispatcher = Rc::new(Dispatcher::default());
+        let _hook = on_turn_end(Phase::Work, dispatcher.clone());
+        let shared = dispatcher.clone();
+        let factory =
+            Box::new(
+                move |_: &PeerAddr| Some(Box::new(Taker(shared.clone())) as Box<dyn Protocol>),
+            );
+        let port = listen_tcp("127.0.0.1:0".parse().unwrap(), factory).unwrap();
+        let PeerAddr::Tcp(addr) = *port.addr() else { unreachable!("a TCP port") };
+        // On a thread, so that nothing but the dispatcher's own work wakes the loop again.
+        let read = offload(move || {
+            let mut stream = std::net::TcpStream::connect(addr)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.read_exact(&mut [0; 50_000])
+        });
+        read.expect("all ten pieces");
     });
 }
 

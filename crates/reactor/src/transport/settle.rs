@@ -37,6 +37,7 @@ impl Transport {
             losing: Cell::new(false),
             producing: Cell::new(true),
             scheduled: Cell::new(false),
+            told: Cell::new(false),
             limits: Cell::default(),
             failure: RefCell::default(),
             input: Input::default(),
@@ -121,8 +122,15 @@ impl Transport {
         self.0.read_ended.get() || self.holds_end()
     }
 
-    /// The end of a turn: writes, tells the producers where the water stands, ends what was asked to end.
-    pub(crate) fn settle(&self) {
+    /// The end of a turn: writes, tells the producers where the water stands, ends what was asked to end. True when the
+    /// protocol was told of something: then another turn must follow, for what it has asked of others in theirs.
+    pub(crate) fn settle(&self) -> bool {
+        self.0.told.set(false);
+        self.write_and_tell();
+        self.0.told.get()
+    }
+
+    fn write_and_tell(&self) {
         self.0.scheduled.set(false);
         if self.0.layer.borrow().is_some() {
             self.decode_early();
@@ -200,8 +208,10 @@ impl Transport {
             self.tell(|protocol| protocol.resume_producing(self));
         }
         let registered = self.0.producer.borrow().clone();
-        if let Some(registered) = registered.filter(|_| self.0.state.get() == State::Open) {
-            registered.settle(waiting, limits);
+        if let Some(registered) = registered.filter(|_| self.0.state.get() == State::Open)
+            && registered.settle(waiting, limits)
+        {
+            self.0.told.set(true);
         }
     }
 
@@ -262,6 +272,7 @@ impl Transport {
         }
         let protocol = self.0.protocol.borrow_mut().take();
         if let Some(mut protocol) = protocol {
+            self.0.told.set(true);
             // What has gone wrong is in the log, and nobody is left to be told.
             let _ = contain("a protocol", move || {
                 protocol.connection_lost(&reason);
@@ -293,6 +304,7 @@ impl Transport {
     }
 
     pub(super) fn tell(&self, call: impl FnOnce(&mut dyn Protocol)) {
+        self.0.told.set(true);
         let told = match self.0.protocol.borrow_mut().as_mut() {
             Some(protocol) => contain("a protocol", || call(protocol.as_mut())),
             None => Ok(()),
