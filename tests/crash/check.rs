@@ -161,7 +161,8 @@ mod tests {
             assert_eq!(ledger.publish(&[place], entry), id);
         }
         ledger.confirm(&[place], &[1, 2, 3, 4]);
-        ledger.synced(place, &[2], &[6]);
+        ledger.deliver(place, 2, false).unwrap();
+        ledger.acks(place, &[6], Ack::Synced);
         let found: Vec<_> =
             found.iter().map(|&(id, redelivered)| Found { id, redelivered }).collect();
         let mut faults = Vec::new();

@@ -19,8 +19,7 @@ pub(crate) enum Ack {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) confirmed: bool,
-    /// A client has had it, and a confirm that came later says that this is on disk. The mark of a delivery is written
-    /// beside the delivery, not before it: a server that is killed in between forgets it.
+    /// A client has had it: whenever it comes again it is flagged.
     pub(crate) delivered: bool,
     pub(crate) ack: Ack,
     pub(crate) priority: u8,
@@ -98,27 +97,18 @@ impl Ledger {
         });
     }
 
-    /// A client has had the message. An error: it cannot have.
-    pub(crate) fn deliver(&self, place: &str, id: u64) -> Result<(), String> {
+    /// A client has had the message, with this flag. An error: it cannot have.
+    pub(crate) fn deliver(&self, place: &str, id: u64, redelivered: bool) -> Result<(), String> {
         self.with(|book| match book.entry(place, id) {
             Some(entry) if entry.must_be_gone() => Err(format!(
                 "{place}: message {id} came back after its acknowledgement was on disk"
             )),
-            Some(_) => Ok(()),
+            Some(entry) => match std::mem::replace(&mut entry.delivered, true) {
+                true if !redelivered => Err(format!("{place}: message {id} came again unflagged")),
+                _ => Ok(()),
+            },
             None => Err(format!("{place}: message {id} was never published here, or had gone")),
         })
-    }
-
-    /// What is on disk: that these were delivered, and that of these the acknowledgements were taken.
-    pub(crate) fn synced(&self, place: &str, delivered: &[u64], acked: &[u64]) {
-        self.with(|book| {
-            for id in delivered {
-                if let Some(entry) = book.entry(place, *id) {
-                    entry.delivered = true;
-                }
-            }
-        });
-        self.acks(place, acked, Ack::Synced);
     }
 
     pub(crate) fn acks(&self, place: &str, ids: &[u64], ack: Ack) {

@@ -229,15 +229,12 @@ impl Flow {
         let (_connection, channel) = self.open()?;
         channel.confirm_select()?;
         channel.basic_qos(30, false)?;
-        let (mut had, mut sent) = (Vec::new(), Vec::new());
+        let mut sent = Vec::new();
         let mut held = Vec::new();
         for delivery in channel.basic_consume(queues_of(place)[0], ConsumeOptions::default())? {
             let delivery = delivery?;
             let noted = match id_of(&delivery.body) {
-                Some(id) => {
-                    had.push(id);
-                    self.ledger.deliver(place, id)
-                }
+                Some(id) => self.ledger.deliver(place, id, delivery.redelivered),
                 None => Err(format!("{place}: the body of a message is damaged")),
             };
             if let Err(fault) = noted {
@@ -253,8 +250,7 @@ impl Flow {
             if self.chance.one_in(5) {
                 // What was sent before this was on disk when it is confirmed.
                 sync(&channel, &self.ledger, self.publisher)?;
-                self.ledger.synced(place, &had, &sent);
-                had.clear();
+                self.ledger.acks(place, &sent, Ack::Synced);
                 sent.clear();
             }
             yield_now();

@@ -331,6 +331,7 @@ impl Engine {
     pub(crate) fn take_store(&mut self) -> Option<Store> {
         self.stop_reading();
         self.seal_streams();
+        self.tell_delivered();
         self.store.take()
     }
 }

@@ -21,8 +21,8 @@ pub(crate) use crate::queue::duplicates::Duplicates;
 pub(crate) use crate::queue::levels::Levels;
 use crate::queue::retries::Retries;
 use crate::queue::settings::{Overflow, Settings};
-use crate::store::RecoveredPlace;
 use crate::store::pages::Logged;
+use crate::store::{Mark, RecoveredPlace};
 use crate::stream::Stream;
 use crate::table::Key;
 use crate::vhost::VhostRef;
@@ -91,8 +91,10 @@ pub(crate) struct Queue {
     pub(crate) routed: u64,
     /// Bindings that lead here.
     pub(crate) bindings: Incoming,
-    /// The store has been told that messages up to this one may have been delivered.
+    /// Messages up to this place may have been delivered.
     pub(crate) delivered: u64,
+    /// What the store has been told of that, before it was so.
+    pub(crate) mark: Mark,
 }
 
 impl Queue {
@@ -132,6 +134,7 @@ impl Queue {
             routed: 0,
             bindings: Incoming::default(),
             delivered: 0,
+            mark: Mark::default(),
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) mod framing;
 mod index;
 pub mod legacy;
 mod log;
+mod marks;
 pub(crate) mod pages;
 mod reader;
 pub mod record;
@@ -49,6 +50,8 @@ use definitions::Definitions;
 use disk::Folder;
 use flusher::Mailbox;
 use log::Sizes;
+pub(crate) use marks::Mark;
+use marks::{Left, Marks};
 pub(crate) use reader::LogReader;
 pub(crate) use recovery::{RecoveredMessages, RecoveredPlace};
 
@@ -240,10 +243,12 @@ impl Durability {
 pub(crate) struct Store {
     filler: Filler,
     reader: Rc<LogReader>,
+    marks: Marks,
     durability: Durability,
     folder: PathBuf,
     mailbox: Mailbox,
-    thread: Option<thread::JoinHandle<()>>,
+    /// It gives whether all is on disk.
+    thread: Option<thread::JoinHandle<bool>>,
     /// Where streams are.
     streams: PathBuf,
     /// Held, for the lock, as long as the store is in use.
@@ -275,8 +280,23 @@ impl Store {
         legacy::convert(&path, &queues, &mut recovered.damage)?;
         fs::create_dir_all(&path).map_err(StoreError::io("make", &path))?;
         let disk = Folder::new(&path, durability == Durability::Fsync);
-        let (log, messages) =
+        let left = Marks::read(folder)?;
+        let (log, mut messages) =
             recovery::open(disk.clone(), &Sizes::DEFAULT, &queues, &mut recovered.damage)?;
+        let marks = match left {
+            Left::Nothing => FxHashMap::default(),
+            Left::Marks(mut marks) => {
+                marks.retain(|queue, _| queues.contains(queue));
+                marks
+            }
+            // All that is in segments before the new one.
+            Left::Anything => {
+                let last = batch::place_id(log.number(), 0) - 1;
+                queues.iter().map(|queue| (*queue, last)).collect()
+            }
+        };
+        messages.note_delivered(&marks);
+        let marks = Marks::begin(folder, durability == Durability::Fsync, &marks)?;
         recovered.messages = messages;
         let streams = folder.join("streams");
         let known: Vec<_> = recovered
@@ -297,7 +317,17 @@ impl Store {
             .map_err(StoreError::io("start a thread for", folder))?;
         let (thread, folder) = (Some(thread), folder.to_owned());
         Ok((
-            Self { filler, reader, durability, folder, mailbox, thread, streams, _lock: lock },
+            Self {
+                filler,
+                reader,
+                marks,
+                durability,
+                folder,
+                mailbox,
+                thread,
+                streams,
+                _lock: lock,
+            },
             recovered,
         ))
     }
@@ -324,6 +354,9 @@ impl Store {
         {
             // They may be the copies of what goes with it: those are to be on disk first.
             self.commit();
+        }
+        if let Definition::DeleteQueue(queue) = &definition {
+            self.marks.forget(*queue);
         }
         self.filler.batch.definitions.push(definition);
         self.filler.batch.number
@@ -355,7 +388,15 @@ impl Store {
         self.filler.ack(place);
     }
 
-    /// Messages of a queue up to this place may have been delivered.
+    /// Messages of a queue up to this place are about to be delivered: what is killed from now on knows it.
+    pub(crate) fn delivering(&mut self, queue: u64, up_to: u64) {
+        if !self.marks.pass(queue, up_to) {
+            // Late is better than not at all.
+            self.filler.delivered(queue, up_to);
+        }
+    }
+
+    /// Up to this place messages of a queue have been delivered: said at the end, when the marks go.
     pub(crate) fn delivered(&mut self, queue: u64, place: u64) {
         self.filler.delivered(queue, place);
     }
@@ -398,16 +439,19 @@ impl Store {
     /// Writes everything and ends the store's thread. Blocks.
     pub(crate) fn close(mut self) {
         self.commit();
-        self.end();
+        if self.end() {
+            self.marks.remove();
+        }
     }
 
-    fn end(&mut self) {
+    /// Whether all is on disk.
+    fn end(&mut self) -> bool {
         self.mailbox.close();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return false };
+        thread.join().unwrap_or_else(|_| {
             tracing::error!("the store's thread has panicked");
-        }
+            false
+        })
     }
 }
 

@@ -195,7 +195,11 @@ impl Engine {
         self.expire_until(key, overdue_ms);
         while count < DELIVERIES_PER_TURN {
             let Some(consumer) = self.next_consumer(key) else { break };
-            let Some(entry) = self.queues.get_mut(key).and_then(|queue| queue.pop()) else { break };
+            let Some(queue) = self.queues.get_mut(key) else { break };
+            let Some(entry) = queue.pop() else { break };
+            if queue.mark.is_passed_by(entry.place) {
+                self.pass_mark(key, entry.place);
+            }
             delivered = delivered.max(entry.place);
             self.deliver(key, consumer, entry, None);
             self.expire_until(key, overdue_ms);
@@ -210,14 +214,28 @@ impl Engine {
             self.expire(key);
         }
         self.arm_head(key);
-        if let Some(queue) = self.queues.get_mut(key)
-            && queue.delivered < delivered
-            && let Some(store) = &mut self.store
-        {
-            queue.delivered = delivered;
-            store.delivered(queue.id, delivered);
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.delivered = queue.delivered.max(delivered);
         }
         count == DELIVERIES_PER_TURN
+    }
+
+    /// Lets the store know of a delivery before it is made: a message that comes again after a crash is flagged.
+    #[cold]
+    #[inline(never)]
+    fn pass_mark(&mut self, key: QueueKey, place: u64) {
+        let second = self.clock;
+        if let (Some(queue), Some(store)) = (self.queues.get_mut(key), &mut self.store) {
+            store.delivering(queue.id, queue.mark.pass(place, second));
+        }
+    }
+
+    /// What has been delivered, for a store that is about to end.
+    pub(super) fn tell_delivered(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        for (_, queue) in self.queues.iter().filter(|(_, queue)| queue.delivered != 0) {
+            store.delivered(queue.id, queue.delivered);
+        }
     }
 
     /// The consumer whose turn it is, of those with room: one of the highest priority among them. Equals take
@@ -356,6 +374,14 @@ impl Engine {
         self.touch(queue_key);
         let Some(queue) = self.queues.get_mut(queue_key) else { return };
         let entry = queue.pop();
+        if let Some(entry) = &entry {
+            if queue.mark.is_passed_by(entry.place)
+                && let Some(store) = &mut self.store
+            {
+                store.delivering(queue.id, queue.mark.pass(entry.place, self.clock));
+            }
+            queue.delivered = queue.delivered.max(entry.place);
+        }
         let left = queue.len() as u32;
         if queue.next_expiry_ms() != u64::MAX && !std::mem::replace(&mut queue.dirty, true) {
             // What stood behind it may be over, or end before anything else looks.
@@ -395,15 +421,7 @@ impl Engine {
         if no_ack {
             return self.forget(queue_key, &entry);
         }
-        let place = entry.place;
         channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry, due_ms: u64::MAX });
-        if let Some(queue) = self.queues.get_mut(queue_key)
-            && queue.delivered < place
-            && let Some(store) = &mut self.store
-        {
-            queue.delivered = place;
-            store.delivered(queue.id, place);
-        }
     }
 
     /// Drops messages whose time is over from the head of a queue. Behind others that live, they wait: the

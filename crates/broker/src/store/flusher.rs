@@ -68,7 +68,7 @@ pub(super) fn start(
     definitions: Definitions,
     mailbox: Mailbox,
     on_sync: OnSync,
-) -> io::Result<thread::JoinHandle<()>> {
+) -> io::Result<thread::JoinHandle<bool>> {
     thread::Builder::new().name("warren-store".into()).spawn(move || {
         let mut writer = Writer::new(log, streams, definitions);
         let mut failing = false;
@@ -92,9 +92,13 @@ pub(super) fn start(
         }
         if failing && let Err(error) = writer.write(Vec::new()) {
             tracing::error!(error, "what came since the store could not write is lost");
-        } else if let Err(error) = writer.log.close() {
-            tracing::warn!(%error, "the next start will have to read the end of the message log");
+            return false;
         }
+        if let Err(error) = writer.log.close() {
+            tracing::warn!(%error, "the next start will have to read the end of the message log");
+            return false;
+        }
+        true
     })
 }
 

@@ -61,6 +61,14 @@ pub(crate) struct RecoveredMessages {
 }
 
 impl RecoveredMessages {
+    /// What has been delivered besides, up to a place in each queue.
+    pub(super) fn note_delivered(&mut self, marks: &FxHashMap<u64, u64>) {
+        for (queue, place) in marks {
+            let last = self.delivered.entry(*queue).or_default();
+            *last = (*place).max(*last);
+        }
+    }
+
     /// Gives all out, in the order of publishing.
     pub(crate) fn for_each(self, mut take: impl FnMut(RecoveredPlace)) {
         for (number, (index, dead)) in self.segments {

@@ -124,6 +124,61 @@ fn what_was_durable_is_there_again() {
     server.close();
 }
 
+/// A data directory as a kill at this moment would leave it.
+fn killed(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(from) = folders.pop() {
+        let to = copy.path().join(from.strip_prefix(folder).unwrap());
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+/// Nothing of the turn in which they are delivered has come to the store's thread.
+#[test]
+fn what_was_delivered_in_the_moment_of_a_kill_comes_again_flagged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    let mut client = server.connect();
+    declare_durable(&server, &mut client, &news);
+    for body in ["got", "taken", "delivered", "new"] {
+        publish(&mut client, body.as_bytes());
+    }
+    server.sync(&news);
+    for (no_ack, body) in [(false, "got"), (true, "taken")] {
+        client.send(1, &basic::Get { queue: "q", no_ack });
+        client.skip::<basic::GetOk<'_>>();
+        assert_eq!(client.content().1, body.as_bytes());
+    }
+    let after_get = killed(folder.path());
+    client.send(1, &basic::Qos { prefetch_count: 1, ..Default::default() });
+    client.expect(1, &basic::QosOk {});
+    client.consume(1, "q", "c");
+    let mut deliver = || client.delivery().3;
+    assert_eq!(deliver(), "delivered");
+    let after_delivery = killed(folder.path());
+    server.close();
+    for (folder, flagged) in [(after_get, 2), (after_delivery, 3)] {
+        let (server, _news) = open(folder.path());
+        let mut client = server.connect();
+        client.consume(1, "q", "c");
+        for (nth, body) in ["got", "taken", "delivered", "new"].into_iter().enumerate() {
+            let (tag, redelivered) = (nth as u64 + 1, nth < flagged);
+            assert_eq!(client.delivery(), ("c".into(), tag, redelivered, body.into()));
+        }
+        server.close();
+    }
+}
+
 #[test]
 fn a_time_to_live_goes_on_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();

@@ -304,7 +304,7 @@ impl Model {
         (no_ack, consumer): (bool, Option<&str>),
     ) -> u64 {
         let of = self.queues.get_mut(&queue).unwrap();
-        if entry.message.persistent && !(no_ack && consumer.is_none()) {
+        if entry.message.persistent {
             of.delivered = of.delivered.max(entry.place.1 + 1);
         }
         let generation = of.generation;
