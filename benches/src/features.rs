@@ -16,68 +16,14 @@ mod routing;
 mod streams;
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use warren_amqp::method::queue;
 
 use crate::load::Client;
-use crate::machine::{ProcessGroup, description};
-use crate::table::thousands;
-
-/// One of the two.
-#[derive(Clone, Debug)]
-pub struct Side {
-    /// Where it listens.
-    pub url: String,
-    /// Its processes.
-    pub group: ProcessGroup,
-    /// Where it keeps what it keeps.
-    pub data: PathBuf,
-    /// RabbitMQ, which some sizes are too large for, and which lacks some features.
-    pub is_rabbitmq: bool,
-}
-
-/// How much is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// How long one rate is measured.
-    pub time: Duration,
-    /// Sizes are divided by it.
-    pub divisor: usize,
-}
-
-impl Effort {
-    /// Just enough to see that all works.
-    pub const QUICK: Self = Self { time: Duration::from_millis(50), divisor: 1000 };
-}
-
-/// Sizes of one measurement.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    warren: usize,
-    rabbitmq: usize,
-}
-
-impl Sizes {
-    const fn same(size: usize) -> Self {
-        Self { warren: size, rabbitmq: size }
-    }
-
-    fn of(self, side: &Side, effort: Effort) -> usize {
-        let size = if side.is_rabbitmq { self.rabbitmq } else { self.warren };
-        (size / effort.divisor).max(1)
-    }
-
-    /// For a title: `10,000 queues (RabbitMQ: 1,000)`.
-    fn told(self, what: &str, effort: Effort) -> String {
-        let shown = |size: usize| thousands((size / effort.divisor).max(1) as f64);
-        match self.warren == self.rabbitmq {
-            true => format!("{} {what}", shown(self.warren)),
-            false => format!("{} {what} (RabbitMQ: {})", shown(self.warren), shown(self.rabbitmq)),
-        }
-    }
-}
+use crate::machine::description;
+use crate::side::{Effort, Side, Sizes};
+use crate::table::{digits, thousands};
 
 /// Both sides, and what is said of them.
 pub struct Bench {
@@ -171,15 +117,6 @@ fn compared(
     let ratio = ratio.filter(|ratio| ratio.is_finite());
     let ratio = ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.1}"));
     format!("{} | {} | {ratio}", shown(ours), shown(theirs))
-}
-
-/// Three digits or so.
-fn digits(value: f64) -> String {
-    match value.abs() {
-        0.0..10.0 => format!("{value:.2}"),
-        10.0..100.0 => format!("{value:.1}"),
-        _ => thousands(value),
-    }
 }
 
 /// How fast something was done, and what it cost the server.

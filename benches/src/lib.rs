@@ -3,6 +3,7 @@
 //! `cargo xtask bench` with `broker`, `features`, `runtime`, `reactor` or `models` starts the servers and runs the
 //! programs.
 
+pub mod broker;
 pub mod features;
 pub mod harness;
 pub mod load;
@@ -10,4 +11,5 @@ pub mod machine;
 pub mod models;
 pub mod reactor;
 pub mod runtime;
+pub mod side;
 pub mod table;

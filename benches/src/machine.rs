@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -90,15 +92,7 @@ impl ProcessGroup {
     /// Processor time of its processes and of those of their children that have ended: their own and the kernel's on
     /// their behalf.
     pub fn processor_time(self) -> Duration {
-        self.processes()
-            .map(|(path, fields)| {
-                // utime and stime, the 12th and 13th field after the name; then the same of children.
-                let times = |at: usize| ticks(fields.iter().skip(at).take(2).sum());
-                // Those steps of 10 ms are too coarse for many processes that do little each, and what the scheduler
-                // has noted of the threads that live knows nothing of those that have ended.
-                times(11).max(scheduled(&path)) + times(13)
-            })
-            .sum()
+        self.processes().filter_map(|(path, _)| warren::perf::processor_time(&path)).sum()
     }
 
     /// Memory of its processes; what some of them share counts for each.
@@ -109,6 +103,16 @@ impl ProcessGroup {
     /// Memory of its processes; what some of them share is divided between them.
     pub fn proportional_bytes(self) -> f64 {
         self.sum("smaps_rollup", "Pss:")
+    }
+
+    /// Bytes that its processes have given to file systems, in pages, whether or not a disk has them by now.
+    pub fn written_bytes(self) -> f64 {
+        let written = |(path, _): (PathBuf, _)| {
+            let text = fs::read_to_string(path.join("io")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?;
+            line.parse::<f64>().ok()
+        };
+        self.processes().filter_map(written).sum()
     }
 
     /// Shows what is known of each file that its processes have open.
@@ -124,18 +128,22 @@ impl ProcessGroup {
     }
 }
 
-fn ticks(count: u64) -> Duration {
-    Duration::from_millis(1000 * count / rustix::param::clock_ticks_per_second())
-}
-
-/// How long the threads of a process have had a processor.
-fn scheduled(process: &Path) -> Duration {
-    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    let time = |thread: fs::DirEntry| -> Option<u64> {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse().ok()
-    };
-    Duration::from_nanos(threads.filter_map(time).sum())
+/// What the memory of a server came to at most while something was done, in bytes, beside what that gave.
+pub fn with_peak<T>(group: ProcessGroup, work: impl FnOnce() -> T) -> (T, f64) {
+    thread::scope(|scope| {
+        // Hung up when the work ends, also when it panics.
+        let (line, over) = channel::<()>();
+        let watch = scope.spawn(move || {
+            let mut peak = group.resident_bytes();
+            while over.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+                peak = group.resident_bytes().max(peak);
+            }
+            peak
+        });
+        let done = work();
+        drop(line);
+        (done, watch.join().unwrap_or(f64::NAN))
+    })
 }
 
 /// The number of KiB behind a name in a file of `/proc`, in bytes. 0 when it is not there.

@@ -1,4 +1,4 @@
-//! Results as a Markdown table.
+//! Figures as people read them.
 
 /// The middle of some measurements; of an even number, the lower of the two.
 ///
@@ -22,16 +22,13 @@ pub fn thousands(value: f64) -> String {
     text
 }
 
-/// `what | ours | theirs | ratio`, the ratio such that more is better for us.
-pub fn row(
-    what: &str,
-    ours: f64,
-    theirs: f64,
-    more_is_better: bool,
-    show: impl Fn(f64) -> String,
-) -> String {
-    let ratio = if more_is_better { ours / theirs } else { theirs / ours };
-    format!("| {what} | {} | {} | {ratio:.1} |", show(ours), show(theirs))
+/// Three digits or so.
+pub fn digits(value: f64) -> String {
+    match value.abs() {
+        0.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => thousands(value),
+    }
 }
 
 #[cfg(test)]
@@ -49,11 +46,5 @@ mod tests {
     fn the_median_is_a_measurement() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.0);
-    }
-
-    #[test]
-    fn ratios_are_in_our_favour_when_above_one() {
-        assert_eq!(row("speed", 10.0, 2.0, true, |n| n.to_string()), "| speed | 10 | 2 | 5.0 |");
-        assert_eq!(row("time", 2.0, 10.0, false, |n| n.to_string()), "| time | 2 | 10 | 5.0 |");
     }
 }

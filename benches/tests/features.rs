@@ -4,8 +4,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use warren_benches::features::{Bench, Effort, PARTS, Side, heading};
+use warren_benches::features::{Bench, PARTS, heading};
 use warren_benches::machine::ProcessGroup;
+use warren_benches::side::{Effort, Side};
 use warren_broker::{Broker, Config};
 use warren_reactor::listen_tcp;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::install::{install, install_gevent, install_go, install_reactors, python, run};
-use crate::servers::Server;
 use crate::steps::{cargo, root, target};
 use crate::tally::Tally;
+use xtask::servers::Server;
 
 /// Runs one program of `benches/`.
 pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
@@ -26,13 +26,19 @@ pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
     })
 }
 
+/// A full run leaves its report and the table of the README where they are kept.
 fn broker(arguments: &[String]) -> Result<(), String> {
-    build(&["-p", "warren", "-p", "warren-benches", "--bins"])?;
-    let mut program = Command::new(release().join("broker"));
-    program.args(arguments);
+    build(&["-p", "warren", "-p", "warren-benches", "--bin", "warren", "--bin", "broker"])?;
     install()?;
-    let servers = both()?;
-    run(tell(&mut program, &servers))
+    let mut program = Command::new(release().join("broker"));
+    program.arg("--warren").arg(release().join("warren")).args(arguments);
+    let partial = ["--quick", "--only", "--alone", "--output", "--help"];
+    let says = |argument: &String| partial.iter().any(|partial| argument.starts_with(partial));
+    if !arguments.iter().any(says) {
+        program.arg("--output").arg(root().join("docs/benchmarks/broker.md"));
+        program.arg("--readme").arg(root().join("README.md"));
+    }
+    run(&mut program)
 }
 
 /// Each part has servers of its own. What it prints is the report, which a full run leaves where it is kept.
@@ -63,7 +69,7 @@ fn features(arguments: &[String]) -> Result<(), String> {
 }
 
 fn both() -> Result<[Server; 2], String> {
-    Ok([Server::warren(&release().join("warren"))?, Server::rabbitmq()?])
+    Ok([Server::warren(&release().join("warren"), &[])?, Server::rabbitmq()?])
 }
 
 /// Tells a program of the servers.

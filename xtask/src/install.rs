@@ -5,13 +5,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use xtask::servers::RABBITMQ_SERVER;
+
 use crate::steps::root;
-
-/// RabbitMQ's own start script. The wrapper on the path would change the user.
-pub(crate) const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-
-/// Its control program: not the wrapper either.
-pub(crate) const RABBITMQ_CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
 /// A Debian package, and how to see that what it brings is there.
 pub(crate) struct Package {

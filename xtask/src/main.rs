@@ -7,7 +7,6 @@
 mod bench;
 mod install;
 mod sanitize;
-mod servers;
 mod steps;
 mod tally;
 

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::install::{RABBITMQ_CTL, RABBITMQ_SERVER};
+/// RabbitMQ's own start script. The wrapper on the path would change the user.
+pub const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// Its control program: not the wrapper either.
+pub const RABBITMQ_CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
 /// Plugins that ship with it and whose features Warren has.
 const RABBITMQ_PLUGINS: &[&str] = &[
@@ -27,72 +30,57 @@ const RABBITMQ_PLUGINS: &[&str] = &[
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running server.
-pub(crate) struct Server {
-    pub(crate) name: &'static str,
-    pub(crate) url: String,
+pub struct Server {
+    /// `warren` or `rabbitmq`.
+    pub name: &'static str,
+    /// Where clients connect.
+    pub url: String,
     /// Where RabbitMQ's management listens.
-    pub(crate) api: String,
+    pub api: String,
+    launch: Command,
     child: Child,
+    /// Those that take connections once it has started. One without any says itself when that is, and where.
+    ports: Vec<u16>,
     folder: PathBuf,
     epmd_port: Option<u16>,
     /// What its operator can do to it: the variable that tells the tests, and a command for the shell.
-    pub(crate) operator: Vec<(&'static str, String)>,
+    pub operator: Vec<(&'static str, String)>,
 }
 
 impl Server {
-    /// Starts a `warren serve` with a data directory of its own.
-    pub(crate) fn warren(binary: &Path) -> Result<Self, String> {
+    /// Starts a `warren serve` with a data directory of its own, and these arguments more.
+    ///
+    /// # Errors
+    /// When it does not start: with its log.
+    pub fn warren(binary: &Path, arguments: &[&str]) -> Result<Self, String> {
         let folder = new_folder("warren")?;
         let log = create(&folder.join("log"))?;
-        let mut child = Command::new(binary)
+        let mut launch = Command::new(binary);
+        launch
             .args(["serve", "--listen", "amqp://127.0.0.1:0", "--log", "info", "--data-dir"])
             .arg(folder.join("data"))
+            .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let stdout = child.stdout.take();
-        let mut server = Self {
-            name: "warren",
-            url: String::new(),
-            api: String::new(),
-            child,
-            folder,
-            epmd_port: None,
-            operator: Vec::new(),
-        };
-        for line in
-            BufReader::new(stdout.ok_or("no standard output")?).lines().map_while(Result::ok)
-        {
-            match line.strip_prefix("listening ") {
-                Some(url) => server.url = url.to_owned(),
-                None if line == "ready" => return Ok(server),
-                None => {}
-            }
-        }
-        Err(format!("warren serve did not start:\n{}", server.log()))
+            .stderr(log);
+        Self::launch("warren", launch, folder)
     }
 
     /// Starts a `warren serve` that a command kills, and that is there again on the same port.
-    pub(crate) fn warren_again_and_again(binary: &Path) -> Result<Self, String> {
+    pub fn warren_again_and_again(binary: &Path) -> Result<Self, String> {
         let folder = new_folder("warren")?;
         let [port] = quiet_ports()?;
         let log = create(&folder.join("log"))?;
         // The shell starts it again whenever it has ended.
         let forever = "while :; do \"$0\" serve --listen amqp://127.0.0.1:$1 --data-dir data & echo $! > pid; wait; done";
         let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
-        let child = Command::new("sh")
+        let mut launch = Command::new("sh");
+        launch
             .args(["-c", forever])
             .arg(&binary)
             .arg(port.to_string())
             .current_dir(&folder)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("sh: {error}"))?;
+            .stderr(log);
         // The old one must be gone before the new one is looked for.
         let restart = format!(
             "cd '{}' && old=$(cat pid) && kill -9 $old && until new=$(cat pid) && test -n \"$new\" -a \"$new\" != $old && \
@@ -109,16 +97,16 @@ impl Server {
             ("WARREN_TEST_ALARM", format!("{control} 0.0000001")),
             ("WARREN_TEST_CALM", format!("{control} 0.6")),
         ];
-        let url = format!("amqp://127.0.0.1:{port}");
-        let api = String::new();
-        let mut server =
-            Self { name: "warren", url, api, child, folder, epmd_port: None, operator };
-        server.wait_for(&[port])?;
+        let mut server = Self::prepare("warren", launch, folder)?;
+        server.url = format!("amqp://127.0.0.1:{port}");
+        server.operator = operator;
+        server.ports = vec![port];
+        server.wait()?;
         Ok(server)
     }
 
     /// Starts a RabbitMQ node that shares nothing with one that the system may run.
-    pub(crate) fn rabbitmq() -> Result<Self, String> {
+    pub fn rabbitmq() -> Result<Self, String> {
         let folder = new_folder("rabbitmq")?;
         let [port, dist_port, epmd_port, api_port] = quiet_ports()?;
         write(&folder.join("plugins"), &format!("[{}].\n", RABBITMQ_PLUGINS.join(",")))?;
@@ -126,7 +114,8 @@ impl Server {
         write(&folder.join("rabbitmq.conf"), &settings)?;
         let log = create(&folder.join("log"))?;
         let errors = log.try_clone().map_err(|error| error.to_string())?;
-        let child = Command::new(RABBITMQ_SERVER)
+        let mut launch = Command::new(RABBITMQ_SERVER);
+        launch
             .env("HOME", &folder)
             .env("RABBITMQ_NODENAME", format!("warren-test-{port}@localhost"))
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
@@ -138,13 +127,8 @@ impl Server {
             .env("RABBITMQ_PID_FILE", folder.join("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
-            .stdin(Stdio::null())
             .stdout(log)
-            .stderr(errors)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("{RABBITMQ_SERVER}: {error}"))?;
-        let url = format!("amqp://127.0.0.1:{port}");
+            .stderr(errors);
         let control = format!(
             "HOME='{}' ERL_EPMD_PORT={epmd_port} {RABBITMQ_CTL} -q -n warren-test-{port}@localhost",
             folder.display()
@@ -155,41 +139,94 @@ impl Server {
             ("WARREN_TEST_ALARM", format!("{control} {watermark} 0.0000001")),
             ("WARREN_TEST_CALM", format!("{control} {watermark} 0.4")),
         ];
-        let api = format!("http://127.0.0.1:{api_port}");
-        let epmd_port = Some(epmd_port);
-        let mut server = Self { name: "rabbitmq", url, api, child, folder, epmd_port, operator };
-        server.wait_for(&[port, api_port])?;
+        let mut server = Self::prepare("rabbitmq", launch, folder)?;
+        server.url = format!("amqp://127.0.0.1:{port}");
+        server.api = format!("http://127.0.0.1:{api_port}");
+        server.epmd_port = Some(epmd_port);
+        server.operator = operator;
+        server.ports = vec![port, api_port];
+        server.wait()?;
         Ok(server)
     }
 
-    /// Waits until the first port speaks AMQP and the others take connections.
-    fn wait_for(&mut self, ports: &[u16]) -> Result<(), String> {
+    fn launch(name: &'static str, launch: Command, folder: PathBuf) -> Result<Self, String> {
+        let mut server = Self::prepare(name, launch, folder)?;
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Starts the process; nobody knows yet where it is going to listen.
+    fn prepare(name: &'static str, mut launch: Command, folder: PathBuf) -> Result<Self, String> {
+        launch.stdin(Stdio::null()).process_group(0);
+        let child = launch.spawn().map_err(|error| format!("{launch:?}: {error}"))?;
+        Ok(Self {
+            name,
+            url: String::new(),
+            api: String::new(),
+            launch,
+            child,
+            ports: Vec::new(),
+            folder,
+            epmd_port: None,
+            operator: Vec::new(),
+        })
+    }
+
+    /// Ends the process in order, or kills it, and starts it again with its data. Gives how long the start took.
+    ///
+    /// # Errors
+    /// When it does not end or does not start: with its log.
+    pub fn restart(&mut self, kill: bool) -> Result<Duration, String> {
+        if kill {
+            self.signal(Signal::KILL);
+        }
+        self.end();
+        let start = Instant::now();
+        self.child = self.launch.spawn().map_err(|error| format!("{:?}: {error}", self.launch))?;
+        self.wait()?;
+        Ok(start.elapsed())
+    }
+
+    /// Waits until it says that it is ready; or until the first port speaks AMQP and the others take connections.
+    fn wait(&mut self) -> Result<(), String> {
+        let failed = |server: &Self| format!("{} did not start:\n{}", server.name, server.log());
+        if self.ports.is_empty() {
+            let stdout = self.child.stdout.take().ok_or("no standard output")?;
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                match line.strip_prefix("listening ") {
+                    Some(url) => self.url = url.to_owned(),
+                    None if line == "ready" => return Ok(()),
+                    None => {}
+                }
+            }
+            return Err(failed(self));
+        }
         let start = Instant::now();
         let connects = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
-        while !greets(ports[0]) || !ports[1..].iter().all(connects) {
+        while !greets(self.ports[0]) || !self.ports[1..].iter().all(connects) {
             let ended = !matches!(self.child.try_wait(), Ok(None));
             if ended || PATIENCE < start.elapsed() {
-                return Err(format!("{} did not start:\n{}", self.name, self.log()));
+                return Err(failed(self));
             }
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
     /// What the server has written to its log: its last lines.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let text = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// The process that was started, which leads a group of its own.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where all is that it writes.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -199,17 +236,22 @@ impl Server {
             let _ = kill_process_group(group, signal);
         }
     }
+
+    /// In order, if it does not take too long.
+    fn end(&mut self) {
+        self.signal(Signal::TERM);
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal(Signal::TERM);
-        let start = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
+        self.end();
         if let Some(port) = self.epmd_port {
             // Erlang's name service, which outlives the node that started it.
             let port = port.to_string();

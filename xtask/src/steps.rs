@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::install::{install, node_modules, python};
 use crate::sanitize;
-use crate::servers::Server;
 use crate::tally::Tally;
+use xtask::servers::Server;
 
 /// Rust end-to-end tests that run against any broker, told by the environment which.
 const ANY_BROKER: &[&str] = &["client", "client_recovery", "perf", "tools"];
@@ -185,7 +185,7 @@ fn with_broker(server: Result<Server, String>, tests: impl FnOnce(&Server) -> Ta
 
 /// The server as the tests before have built it.
 fn warren() -> Result<Server, String> {
-    Server::warren(&build_warren()?)
+    Server::warren(&build_warren()?, &[])
 }
 
 /// One whose tests restart it.

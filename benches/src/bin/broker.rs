@@ -1,80 +1,123 @@
-//! Messages per second through Warren and through RabbitMQ, with the same load in the same run.
-//!
-//! `cargo xtask bench broker` starts both and runs this.
+//! Warren beside RabbitMQ: `cargo xtask bench broker` builds both and runs this.
 
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
-use warren_benches::load::{Case, Client, throughput};
-use warren_benches::machine::{self, ProcessGroup};
-use warren_benches::table::{median, row, thousands};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use warren_benches::broker::{Bench, CASES, Section, heading, readme, with_table};
+use warren_benches::machine::raise_open_files;
+use warren_benches::side::Effort;
 
 /// Compares two brokers.
 #[derive(Parser)]
 struct Arguments {
-    /// Warren.
-    #[arg(long, env = "WARREN_URL")]
-    warren: String,
-    /// Its process group.
-    #[arg(long, env = "WARREN_PID")]
-    warren_pid: u32,
-    /// RabbitMQ.
-    #[arg(long, env = "RABBITMQ_URL")]
-    rabbitmq: String,
-    /// Its process group.
-    #[arg(long, env = "RABBITMQ_PID")]
-    rabbitmq_pid: u32,
-    /// How long each measurement takes.
-    #[arg(long, default_value_t = 4)]
-    seconds: u64,
-    /// Of how many the median is taken.
-    #[arg(long, default_value_t = 3)]
+    #[command(subcommand)]
+    serve: Option<Serve>,
+    /// Only these cases, by their letters: a,c
+    #[arg(long, value_delimiter = ',', value_parser = letter)]
+    only: Vec<char>,
+    /// A thousandth of the work: to see that all works. The figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// The program that is Warren.
+    #[arg(long, env = "WARREN_BENCH_WARREN")]
+    warren: Option<PathBuf>,
+    /// Leave RabbitMQ out.
+    #[arg(long)]
+    alone: bool,
+    /// How long each rate is measured.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// Of how many the middle one is taken, of two the lower.
+    #[arg(long, default_value_t = 2)]
     rounds: usize,
+    /// Where the report goes; without it, it is only printed.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The file whose table is renewed.
+    #[arg(long, value_name = "FILE")]
+    readme: Option<PathBuf>,
 }
 
-fn main() -> std::io::Result<()> {
+#[derive(Subcommand)]
+enum Serve {
+    /// Be a broker in this program: for tests, which have no other.
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        data_dir: PathBuf,
+        #[arg(long)]
+        listen: String,
+        #[arg(long)]
+        log: String,
+    },
+}
+
+fn letter(text: &str) -> Result<char, String> {
+    let known = CASES.iter().map(|case| case.letter);
+    known.clone().find(|letter| text == letter.to_string()).ok_or_else(|| {
+        format!("the cases are {}", known.map(String::from).collect::<Vec<_>>().join(", "))
+    })
+}
+
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    println!("{}\n", machine::description());
-    // First, while the servers hold no memory that load has left behind.
-    println!("| KiB resident per idle connection, one channel each | Warren | RabbitMQ | ratio |");
-    println!("|---|---:|---:|---:|");
-    let ours = idle(&arguments.warren, arguments.warren_pid, 5_000)?;
-    let theirs = idle(&arguments.rabbitmq, arguments.rabbitmq_pid, 1_000)?;
-    println!(
-        "{}",
-        row("5,000 and 1,000 connections", ours, theirs, false, |kib| format!("{kib:.1}"))
-    );
-    println!();
-    println!("| messages/s, published and consumed | Warren | RabbitMQ | ratio |");
-    println!("|---|---:|---:|---:|");
-    for (persistent, name) in [(false, "transient"), (true, "persistent, confirmed")] {
-        for queues in [1, 4] {
-            for body_bytes in [16, 1024] {
-                let case = Case { body_bytes, queues, persistent };
-                let what = format!(
-                    "{name}, {body_bytes} B, {queues} queue{}",
-                    if queues > 1 { "s" } else { "" }
-                );
-                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-                // In turn, so that what else the machine does falls on both.
-                for _ in 0..arguments.rounds {
-                    let time = Duration::from_secs(arguments.seconds);
-                    ours.push(throughput(&arguments.warren, case, time)?);
-                    theirs.push(throughput(&arguments.rabbitmq, case, time)?);
-                }
-                println!("{}", row(&what, median(ours), median(theirs), true, thousands));
-            }
-        }
+    if let Some(Serve::Serve { data_dir, .. }) = arguments.serve {
+        return serve(data_dir);
+    }
+    raise_open_files();
+    let time = Duration::from_secs_f64(arguments.seconds);
+    let bench = Bench {
+        warren: arguments.warren.map_or_else(std::env::current_exe, Ok)?,
+        rabbitmq: !arguments.alone,
+        effort: if arguments.quick { Effort::QUICK } else { Effort { time, divisor: 1 } },
+        rounds: if arguments.quick { 1 } else { arguments.rounds },
+    };
+    let mut report = heading(bench.effort);
+    print!("{report}");
+    let mut sections = Vec::new();
+    let wanted = |letter| arguments.only.is_empty() || arguments.only.contains(&letter);
+    for case in CASES.iter().filter(|case| wanted(case.letter)) {
+        let rows = (case.run)(&bench).with_context(|| format!("case {}", case.letter))?;
+        let section = Section { letter: case.letter, rows };
+        let text = section.text();
+        print!("{text}");
+        std::io::stdout().flush()?;
+        report += &text;
+        sections.push(section);
+    }
+    if let Some(path) = arguments.output {
+        fs::write(&path, report.trim_end().to_owned() + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    if let Some(path) = arguments.readme {
+        let text = with_table(&fs::read_to_string(&path)?, &readme(&sections));
+        let text =
+            text.with_context(|| format!("{} has no place for the table", path.display()))?;
+        fs::write(&path, text)?;
+        println!("{}", path.display());
     }
     Ok(())
 }
 
-/// KiB per connection.
-fn idle(url: &str, group: u32, count: usize) -> std::io::Result<f64> {
-    let resident_kib = || ProcessGroup(group).resident_bytes() / 1024.0;
-    let before = resident_kib();
-    let clients = (0..count).map(|_| Client::open(url)).collect::<Result<Vec<_>, _>>()?;
-    let after = resident_kib();
-    drop(clients);
-    Ok((after - before).max(0.0) / count as f64)
+fn serve(data_dir: PathBuf) -> Result<()> {
+    warren::hub::run(|| {
+        let config = warren::broker::Config { data_dir: Some(data_dir), ..Default::default() };
+        let broker =
+            warren::broker::Broker::open(config).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let port = warren::reactor::listen_tcp("127.0.0.1:0".parse()?, broker.factory())?;
+        println!("listening amqp://{}\nready", port.addr());
+        let stop = std::rc::Rc::new(warren::hub::sync::Event::new());
+        let told = stop.clone();
+        let signals = [warren::hub::signal::Signal::TERM];
+        let _signals = warren::hub::signal::on_signals(&signals, move |_| told.set())?;
+        stop.wait();
+        drop(port);
+        broker.shutdown(Duration::from_secs(1));
+        Ok(())
+    })
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use warren_benches::features::{Bench, Effort, PARTS, Side, heading};
+use warren_benches::features::{Bench, PARTS, heading};
 use warren_benches::machine::ProcessGroup;
+use warren_benches::side::{Effort, Side};
 
 /// Compares two brokers, or measures one.
 #[derive(Parser)]

@@ -1,13 +1,6 @@
 //! Ten million messages that wait, then go.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use warren_amqp::BasicProperties;
 use warren_amqp::method::queue;
@@ -15,6 +8,7 @@ use warren_amqp::method::queue;
 use super::flow::Backlog;
 use super::{Bench, Side, Sizes};
 use crate::load::{BATCH, Batch};
+use crate::machine::with_peak;
 
 const MESSAGES: Sizes = Sizes { warren: 10_000_000, rabbitmq: 500_000 };
 const MIB: f64 = 1024.0 * 1024.0;
@@ -64,55 +58,15 @@ fn one(bench: &Bench, side: &Side, persistent: bool) -> io::Result<Run> {
         if persistent { BasicProperties::persistent() } else { BasicProperties::new() };
     let batch = Batch::same(BATCH, "", name, &properties, &[b'x'; 16]);
     let backlog = Backlog { queue: &queue, batch: &batch, count, confirms: persistent };
-    let (memory, disk) = (side.group.resident_bytes(), disk_bytes(side));
+    let (memory, disk) = (side.group.resident_bytes(), side.disk_bytes());
     let mut used = 0.0;
-    let (rates, peak) = with_peak(side, || backlog.run(side, || used = disk_bytes(side) - disk))?;
+    let (rates, peak) =
+        with_peak(side.group, || backlog.run(side, || used = side.disk_bytes() - disk));
+    let rates = rates?;
     let bytes = [(peak - memory).max(0.0), used.max(0.0)];
     Ok(Run {
         rates: [rates.0, rates.1],
         per_message: bytes.map(|bytes| bytes / count as f64),
         mib: bytes.map(|bytes| bytes / MIB),
     })
-}
-
-/// What the server's memory came to at most while something was done.
-fn with_peak<T>(side: &Side, work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, f64)> {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0.0;
-            while !over.load(Ordering::Relaxed) {
-                peak = side.group.resident_bytes().max(peak);
-                thread::sleep(Duration::from_millis(50));
-            }
-            peak
-        });
-        let done = work();
-        over.store(true, Ordering::Relaxed);
-        let peak = watch.join().map_err(|_| io::Error::other("the watch has panicked"))?;
-        Ok((done?, peak))
-    })
-}
-
-/// What the files of a server's folder take, and those that it holds open and that have no name any more.
-fn disk_bytes(side: &Side) -> f64 {
-    let mut files = BTreeMap::new();
-    walk(&side.data, &mut files);
-    side.group.open_files(|metadata| {
-        if metadata.is_file() && metadata.nlink() == 0 {
-            files.insert((metadata.dev(), metadata.ino()), metadata.blocks());
-        }
-    });
-    files.values().sum::<u64>() as f64 * 512.0
-}
-
-fn walk(folder: &Path, files: &mut BTreeMap<(u64, u64), u64>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_dir() {
-            walk(&entry.path(), files);
-        } else {
-            files.insert((metadata.dev(), metadata.ino()), metadata.blocks());
-        }
-    }
 }

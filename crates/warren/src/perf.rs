@@ -12,6 +12,7 @@
 //! The measurements of `benches` use the same generator: fill in [`Options`] and call [`run`].
 
 mod body;
+mod client;
 mod clock;
 mod consumer;
 mod ledger;
@@ -40,9 +41,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use warren_amqp::method::channel as amqp_channel;
 
+pub use client::Client;
 pub use ledger::Faults;
 pub use meter::Counts;
-pub use options::Options;
+pub use options::{Message, Options};
 pub use process::processor_time;
 pub use report::{Latency, Progress, Report, Server, Verified};
 
@@ -267,6 +269,7 @@ struct Before {
     time: u64,
     counts: Counts,
     cpu: Option<Duration>,
+    own_cpu: Duration,
 }
 
 impl Run<'_> {
@@ -280,7 +283,8 @@ impl Run<'_> {
         let end = options.time.map(|time| warm + nanoseconds(time));
         let interval = nanoseconds(options.interval);
         let (mut total, mut recent) = (Latencies::new(), Latencies::new());
-        let mut before = Before { time: start, counts: Counts::default(), cpu: cpu() };
+        let mut before =
+            Before { time: start, counts: Counts::default(), cpu: cpu(), own_cpu: own_cpu() };
         let mut is_warm = options.warm_up.is_zero();
         let (mut shown_at, mut shown) = (start, Counts::default());
         let mut quiet = Quiet::new();
@@ -297,7 +301,8 @@ impl Run<'_> {
                 is_warm = true;
                 self.crew.drain_latencies(&mut recent);
                 recent = Latencies::new();
-                before = Before { time: now, counts: self.crew.counts(), cpu: cpu() };
+                let counts = self.crew.counts();
+                before = Before { time: now, counts, cpu: cpu(), own_cpu: own_cpu() };
             }
             let counts = self.crew.counts();
             let over =
@@ -410,10 +415,17 @@ impl Run<'_> {
                 cpu_seconds_per_million: cpu.as_secs_f64() * 1e6 / (messages.max(1)) as f64,
                 resident_bytes: process::resident_bytes(pid),
             }),
+            own_cpu_seconds_per_million: own_cpu().saturating_sub(before.own_cpu).as_secs_f64()
+                * 1e6
+                / messages.max(1) as f64,
             reconnects: self.shared.reconnects(),
             verify: None,
         }
     }
+}
+
+fn own_cpu() -> Duration {
+    processor_time(Path::new("/proc/self")).unwrap_or_default()
 }
 
 /// Whether nothing happens any more.

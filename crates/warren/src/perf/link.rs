@@ -1,19 +1,28 @@
 //! A connection to the server: set up by calls that block, then read and written as the loop of a worker wants it.
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustls::ClientConfig;
 use warren_amqp::constants::PROTOCOL_HEADER;
 use warren_amqp::frame::{self, Frame, FrameReader};
 use warren_amqp::method::{EncodeMethod, connection, exchange, queue};
-use warren_amqp::{FieldTable, Method};
+use warren_amqp::{AmqpUri, FieldTable, Method};
 
 use super::plan::Plan;
 use super::socket::Socket;
 
 /// How long a server may take to say goodbye.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a connection says of itself and wants.
+pub(super) struct Greeting {
+    pub(super) name: String,
+    pub(super) frame_max: u32,
+    pub(super) heartbeat: u16,
+}
 
 pub(super) struct Link {
     pub(super) socket: Socket,
@@ -25,11 +34,25 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects, logs in and opens the virtual host. Blocks.
+    /// Connection `index` of a run. Blocks.
     pub(super) fn open(plan: &Plan, index: usize) -> Result<Self> {
-        let uri = plan.server(index);
+        let options = &plan.options;
+        let greeting = Greeting {
+            name: format!("{} {index}", plan.id),
+            frame_max: options.framemax,
+            heartbeat: options.heartbeat,
+        };
+        Self::connect(plan.server(index), plan.tls.as_ref(), &greeting)
+    }
+
+    /// Connects, logs in and opens the virtual host. Blocks.
+    pub(super) fn connect(
+        uri: &AmqpUri,
+        tls: Option<&Arc<ClientConfig>>,
+        greeting: &Greeting,
+    ) -> Result<Self> {
         let place = || format!("cannot connect to {}:{}", uri.host, uri.port);
-        let socket = Socket::connect(uri, plan.tls.as_ref()).with_context(place)?;
+        let socket = Socket::connect(uri, tls).with_context(place)?;
         let mut link = Self {
             socket,
             reader: FrameReader::default(),
@@ -37,13 +60,11 @@ impl Link {
             written: 0,
             frame_max: 0,
         };
-        link.shake_hands(plan, index).with_context(place)?;
+        link.shake_hands(uri, greeting).with_context(place)?;
         Ok(link)
     }
 
-    fn shake_hands(&mut self, plan: &Plan, index: usize) -> Result<()> {
-        let uri = plan.server(index);
-        let options = &plan.options;
+    fn shake_hands(&mut self, uri: &AmqpUri, greeting: &Greeting) -> Result<()> {
         self.socket.write_all(&PROTOCOL_HEADER)?;
         let login = self.expect("connection.start", |method| match method {
             Method::ConnectionStart(start) => uri.sasl(start.mechanisms),
@@ -60,11 +81,10 @@ impl Link {
         ];
         let capabilities =
             capabilities.into_iter().fold(FieldTable::new(), |table, name| table.with(name, true));
-        let name = format!("{} {index}", plan.id);
         let client_properties = FieldTable::new()
             .with("product", "warren perf")
             .with("version", env!("CARGO_PKG_VERSION"))
-            .with("connection_name", name.as_str())
+            .with("connection_name", greeting.name.as_str())
             .with("capabilities", capabilities);
         let mechanism = mechanism.name();
         let locale = "en_US";
@@ -76,9 +96,9 @@ impl Link {
             Method::ConnectionTune(tune) => (tune.channel_max, tune.frame_max),
             _ => (0, 0),
         })?;
-        let wanted = options.framemax;
+        let wanted = greeting.frame_max;
         let frame_max = if frame_max == 0 { wanted } else { wanted.min(frame_max) };
-        let heartbeat = options.heartbeat;
+        let heartbeat = greeting.heartbeat;
         self.send(0, &connection::TuneOk { channel_max, frame_max, heartbeat })?;
         self.send(0, &connection::Open { virtual_host: &uri.vhost })?;
         self.expect("connection.open-ok", |_| ())?;
@@ -87,7 +107,7 @@ impl Link {
         Ok(())
     }
 
-    fn send(&mut self, channel: u16, method: &impl EncodeMethod) -> Result<()> {
+    pub(super) fn send(&mut self, channel: u16, method: &impl EncodeMethod) -> Result<()> {
         method.check()?;
         let mut out = Vec::new();
         frame::write_method(&mut out, channel, method);
@@ -105,7 +125,7 @@ impl Link {
         self.expect(answer, |_| ()).with_context(|| format!("{} failed", method.info().name))
     }
 
-    fn expect<T>(&mut self, name: &str, pick: impl Fn(Method<'_>) -> T) -> Result<T> {
+    pub(super) fn expect<T>(&mut self, name: &str, pick: impl Fn(Method<'_>) -> T) -> Result<T> {
         let mut buffer = [0; 4096];
         loop {
             let count = match self.socket.read(&mut buffer) {

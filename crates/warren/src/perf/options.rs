@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use warren_amqp::{AmqpUri, FieldTable};
+use warren_amqp::{AmqpUri, BasicProperties, FieldTable};
 
 use super::body::NUMBERED_BYTES;
 
@@ -201,6 +201,21 @@ pub struct Options {
     /// Seconds between signs of life; 0: none
     #[arg(long, short = 'b', value_name = "SECONDS", default_value_t = 0)]
     pub heartbeat: u16,
+
+    /// What producers send in turn, in place of what the options above say of keys and properties.
+    #[arg(skip)]
+    pub messages: Vec<Message>,
+}
+
+/// One of the messages that producers send in turn: for programs that want more than the command line can say.
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// Where it goes.
+    pub routing_key: String,
+    /// What it says of itself.
+    pub properties: BasicProperties,
+    /// Its latency counts from so long after the time it was to be sent: of a message that is to be delayed.
+    pub due_after: Duration,
 }
 
 impl Options {

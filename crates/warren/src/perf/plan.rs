@@ -97,9 +97,11 @@ impl Plan {
         }
     }
 
-    /// Where producer `index` publishes to. With an exchange that hands a message to all queues, that is one place.
+    /// Where producer `index` publishes to. With an exchange that hands a message to all queues, or with messages that say
+    /// themselves where they go, that is one place.
     pub(super) fn targets(&self, index: usize) -> Vec<usize> {
-        if self.copies > 1 { vec![0] } else { self.share(index, self.options.producers) }
+        let elsewhere = self.copies > 1 || !self.options.messages.is_empty();
+        if elsewhere { vec![0] } else { self.share(index, self.options.producers) }
     }
 
     /// The queues that a message for target `queue` comes to.
@@ -107,13 +109,23 @@ impl Plan {
         if self.copies > 1 { (0..self.queues.len()).collect() } else { vec![queue] }
     }
 
-    /// The keys that messages for a queue are published with.
-    pub(super) fn routing_keys(&self, queue: usize) -> Vec<String> {
-        if self.options.random_routing_key {
-            let count = self.options.routing_key_cache_size;
-            return (0..count).map(|number| format!("{}.key.{number}", self.id)).collect();
+    /// What is published for a queue, in turn: key, properties, and how long after its time a message is due.
+    pub(super) fn messages(&self, queue: usize) -> Vec<(String, Vec<u8>, u64)> {
+        let options = &self.options;
+        let plain = |key| (key, self.properties.clone(), 0);
+        if !options.messages.is_empty() {
+            let given = options.messages.iter().map(|message| {
+                let mut properties = Vec::new();
+                message.properties.encode(&mut properties);
+                (message.routing_key.clone(), properties, nanoseconds(message.due_after))
+            });
+            return given.collect();
         }
-        vec![self.binding_key(queue)]
+        if options.random_routing_key {
+            let keys = 0..options.routing_key_cache_size;
+            return keys.map(|number| plain(format!("{}.key.{number}", self.id))).collect();
+        }
+        vec![plain(self.binding_key(queue))]
     }
 
     /// The key that a queue is bound with.

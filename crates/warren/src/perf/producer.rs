@@ -71,7 +71,7 @@ struct Target {
     /// With `--verify`, what its messages are numbered by.
     lane: u32,
     next_number: u64,
-    /// Method and content header, for each routing key.
+    /// Method and content header, for each of the messages that are sent in turn.
     heads: Vec<Head>,
     key: usize,
 }
@@ -80,6 +80,8 @@ struct Head {
     bytes: Vec<u8>,
     /// Where the body's size stands in it.
     size_at: usize,
+    /// How long after its time a message is due.
+    due_after: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -301,16 +303,17 @@ impl Producer {
         let at = out.len();
         out.extend_from_slice(&head.bytes);
         out[at + head.size_at..at + head.size_at + 8].copy_from_slice(&(size as u64).to_be_bytes());
+        let due = time + head.due_after;
         let number = target.next_number;
         target.next_number += 1;
         let body = &mut self.filler[..size];
         match context.shared.ledger() {
             Some(ledger) => {
                 let run = ledger.run();
-                body::number(body, time, Numbered { run, lane: target.lane, number });
+                body::number(body, due, Numbered { run, lane: target.lane, number });
                 ledger.published(target.lane, number);
             }
-            None => body::stamp(body, time),
+            None => body::stamp(body, due),
         }
         for piece in body.chunks(frame::body_bytes_max(self.frame_max)) {
             out.extend_from_slice(&frame::frame_header(
@@ -422,20 +425,21 @@ impl Channel {
 
 /// What precedes the bodies of messages on this channel for this queue.
 fn heads(plan: &Plan, number: u16, queue: usize) -> Vec<Head> {
-    let keys = plan.routing_keys(queue).into_iter();
-    keys.map(|routing_key| {
-        let publish = basic::Publish {
-            exchange: &plan.exchange,
-            routing_key: &routing_key,
-            mandatory: plan.mandatory,
-            immediate: false,
-        };
-        let mut bytes = Vec::new();
-        frame::write_method(&mut bytes, number, &publish);
-        // Frame header, class and weight stand before the size.
-        let size_at = bytes.len() + frame::frame_header(0, 0, 0).len() + 4;
-        frame::write_content_header(&mut bytes, number, CLASS_BASIC, &plan.properties, 0);
-        Head { bytes, size_at }
-    })
-    .collect()
+    let messages = plan.messages(queue).into_iter();
+    messages
+        .map(|(routing_key, properties, due_after)| {
+            let publish = basic::Publish {
+                exchange: &plan.exchange,
+                routing_key: &routing_key,
+                mandatory: plan.mandatory,
+                immediate: false,
+            };
+            let mut bytes = Vec::new();
+            frame::write_method(&mut bytes, number, &publish);
+            // Frame header, class and weight stand before the size.
+            let size_at = bytes.len() + frame::frame_header(0, 0, 0).len() + 4;
+            frame::write_content_header(&mut bytes, number, CLASS_BASIC, &properties, 0);
+            Head { bytes, size_at, due_after }
+        })
+        .collect()
 }

@@ -44,6 +44,9 @@ pub struct Report {
     pub deliver_latency: Option<Latency>,
     /// The server's process, where it can be seen.
     pub server: Option<Server>,
+    /// Processor time of this program for each million messages delivered, or published where none were to be
+    /// delivered.
+    pub own_cpu_seconds_per_million: f64,
     /// Connections that broke and were opened again.
     pub reconnects: u64,
     /// What `--verify` has found.

@@ -1,0 +1,3 @@
+//! How servers are started, for tests and for benchmarks.
+
+pub mod servers;
