@@ -19,6 +19,7 @@ use crate::message::{Content, Entry, Message};
 use crate::policy::Target;
 pub(crate) use crate::queue::duplicates::Duplicates;
 pub(crate) use crate::queue::levels::Levels;
+pub(crate) use crate::queue::ready::Ready;
 use crate::queue::retries::Retries;
 use crate::queue::settings::{Overflow, Settings};
 use crate::store::pages::Logged;
@@ -241,8 +242,10 @@ impl Queue {
     }
 
     pub(crate) fn has_surplus(&self) -> bool {
+        // What refuses keeps what it has, even when its limit shrinks below that.
         let (length, bytes) = self.waiting();
-        self.settings.is_over(self.ready.len() as u64 + length, self.ready.bytes() + bytes)
+        self.settings.overflow == Overflow::DropHead
+            && self.settings.is_over(self.ready.len() as u64 + length, self.ready.bytes() + bytes)
     }
 
     /// Whether one more message is one too many, and is to be refused for it.

@@ -97,7 +97,7 @@ impl Engine {
         self.records_of("global_parameters", |_| true)
     }
 
-    pub(super) fn queue_rows(&self) -> Value {
+    pub(crate) fn queue_rows(&self) -> Value {
         let mut unacked = rustc_hash::FxHashMap::<_, usize>::default();
         for (_, channel) in self.channels.iter() {
             for held in channel.unacked() {
@@ -111,16 +111,21 @@ impl Engine {
             let kind = kind.unwrap_or("classic");
             let (vhost, target) = (&queue.vhost.name, queue.target());
             let policies = self.tenancy.policy_for(vhost, target, &queue.name);
-            rows.push(json!({
+            let mut row = json!({
                 "name": queue.name.as_str(), "vhost": &*queue.vhost.name, "type": kind, "durable": queue.durable,
                 "auto_delete": queue.auto_delete, "exclusive": queue.owner.is_some(),
                 "owner_pid": queue.owner.map(connection_pid), "arguments": table::from_table(&queue.arguments),
-                "messages": queue.len() + unacked, "messages_ready": queue.len(),
+                "messages": queue.len() + unacked + queue.staying.0 as usize, "messages_ready": queue.len(),
                 "messages_unacknowledged": unacked, "consumers": queue.consumers.len(), "state": "running",
                 "policy": policies.policy.as_ref().map(|policy| policy.record.name.as_str()),
                 "operator_policy": policies.operator.as_ref().map(|policy| policy.record.name.as_str()),
                 "effective_policy_definition": policies.definition(),
-            }));
+            });
+            if target == Target::QuorumQueue {
+                (row["messages_dlx"], row["message_bytes_dlx"]) =
+                    (queue.staying.0.into(), queue.staying.1.into());
+            }
+            rows.push(row);
         }
         sorted(rows, "name")
     }

@@ -7,6 +7,7 @@ mod errors;
 mod events;
 mod exchanges;
 mod handshake;
+mod letters;
 mod limits;
 mod logins;
 mod messages;

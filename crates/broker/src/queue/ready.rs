@@ -308,7 +308,7 @@ impl Ready {
 
     /// Entries that are in memory.
     #[cfg(test)]
-    fn resident(&self) -> usize {
+    pub(crate) fn resident(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.tail.len() + rest.strays.len());
         self.head.len() + rest
     }

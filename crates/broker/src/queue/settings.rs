@@ -92,6 +92,7 @@ impl Settings {
             dead_letter_routing_key: text("dead-letter-routing-key"),
             dead_letters_stay: quorum
                 && overflow == Overflow::RejectPublish
+                && text("dead-letter-exchange").is_some()
                 && text("dead-letter-strategy").as_deref() == Some("at-least-once"),
             priority_max: number("max-priority").and_then(|max| max.try_into().ok()).unwrap_or(0),
             single_active: arguments.get("x-single-active-consumer").and_then(FieldValue::as_bool)

@@ -34,6 +34,14 @@ impl Server {
         self.engine.borrow_mut().store_synced(batch);
     }
 
+    /// The same until the store has nothing more to say.
+    pub(super) fn settle(&self, news: &Receiver<Result<u64, String>>) {
+        self.turn();
+        while self.engine.borrow().awaits_store() {
+            self.sync(news);
+        }
+    }
+
     pub(super) fn close(&self) {
         let store = self.engine.borrow_mut().take_store().unwrap();
         store.close();

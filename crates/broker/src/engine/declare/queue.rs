@@ -177,6 +177,7 @@ impl Engine {
         queue.settings = Settings::new(&kind, &queue.arguments, &policy);
         queue.limited = queue.settings.is_limited() || queue.duplicates.is_some();
         self.configure_stream(key, &policy);
+        self.refresh_letters(key);
         self.touch(key);
         self.drop_surplus(key);
         self.mark(key);
@@ -240,7 +241,7 @@ impl Engine {
             while self.letters.iter().any(|letter| letter.is_of(key)) && self.send_letters() {}
             self.define(Definition::DeleteQueue(queue.id));
             self.forget_all(queue.clear());
-            self.forget_all(staying.iter().flat_map(|staying| staying.places()));
+            self.forget_all(staying.into_iter().flat_map(|mut staying| staying.clear()));
         }
         if queue.stream.is_some()
             && let Some(store) = &mut self.store
@@ -261,9 +262,8 @@ impl Engine {
         }
     }
 
-    /// Purges a queue; how many messages were ready.
+    /// Purges a queue; how many messages were ready. Its dead letters stay, as in RabbitMQ.
     pub(crate) fn purge_queue(&mut self, key: QueueKey) -> u32 {
-        self.purge_letters(key);
         let Some(queue) = self.queues.get_mut(key) else { return 0 };
         let count = queue.len() as u32;
         if queue.duplicates.is_some() {

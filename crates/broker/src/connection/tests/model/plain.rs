@@ -196,7 +196,8 @@ impl Model {
             self.expire(queue, self.now_ms - 1);
         }
         self.expire(queue, self.now_ms);
-        while self.is_over(queue, None) {
+        // A queue that refuses keeps what came back to it, as in RabbitMQ.
+        while self.shapes[queue].overflow == Overflow::DropHead && self.is_over(queue, None) {
             let (_, entry) = self.queues.get_mut(&queue).unwrap().ready.pop_first().unwrap();
             self.letters.push_back(Letter { queue, entry, reason: "maxlen" });
         }
