@@ -80,6 +80,15 @@ pub(crate) enum Mode {
     Tx(Tx),
 }
 
+/// What a client has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The channel: it gets an answer.
+    Channel,
+    /// The connection, which has an answer of its own.
+    Connection,
+}
+
 pub(crate) struct Channel {
     pub(crate) connection: ConnectionKey,
     pub(crate) vhost: VhostKey,
@@ -87,6 +96,8 @@ pub(crate) struct Channel {
     pub(crate) mode: Mode,
     /// On the engine's list of channels that are owed something.
     pub(crate) owed: bool,
+    /// Its client has closed it, and it stays until nothing is owed.
+    pub(crate) ending: Option<Ending>,
     /// Answers that wait for the store: the batch, and the encoded frame.
     pub(crate) answers: VecDeque<(u64, Vec<u8>)>,
     /// Prefetch of consumers yet to come (`basic.qos` with `global` unset).
@@ -125,6 +136,7 @@ impl Channel {
             number,
             mode: Mode::Plain,
             owed: false,
+            ending: None,
             answers: VecDeque::new(),
             prefetch_new: 0,
             prefetch_all: 0,

@@ -10,6 +10,7 @@
 //! knows of it.
 
 mod content;
+mod endings;
 mod handshake;
 mod methods;
 #[cfg(test)]
@@ -47,9 +48,6 @@ const WRITE_LIMITS: WriteLimits = WriteLimits { high_bytes: 512 * 1024, low_byte
 const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bodies from here on are handed to the transport without a copy.
 const SHARE_BYTES_MIN: usize = 16 * 1024;
-/// Seconds a client has to answer `connection.close`.
-const CLOSE_S: u64 = 30;
-
 /// What the engine knows of a connection.
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
@@ -85,8 +83,10 @@ pub(crate) struct Connection {
     pub(crate) closed_channels: Vec<u16>,
     /// When to give up waiting for the client's next step, on the engine's clock.
     deadline: Option<u64>,
-    /// `connection.close` has been sent.
+    /// One side has closed it: nothing more is said but the answer to that.
     closing: bool,
+    /// Its client has closed it and gets an answer once its channels have theirs.
+    pub(crate) ending: bool,
 }
 
 impl Connection {
@@ -153,62 +153,6 @@ impl Connection {
             true => "running",
         }
     }
-
-    /// Once a second: a sign of life for the client, and a look at the client's.
-    pub(crate) fn tick(&self, clock: u64) {
-        if self.deadline.is_some_and(|deadline| deadline <= clock) {
-            return self.transport.abort_connection();
-        }
-        if self.heartbeat == 0 {
-            return;
-        }
-        // The client may be silent for two intervals; one more second for the coarseness of the clock.
-        if !self.blocked && self.read_at + 2 * self.heartbeat < clock {
-            tracing::warn!(peer = %self.transport.peer(), "missed heartbeats from a client, timeout: {} s", self.heartbeat);
-            return self.transport.abort_connection();
-        }
-        if clock.is_multiple_of(self.heartbeat.div_ceil(2)) {
-            self.transport.write_with(frame::write_heartbeat);
-        }
-    }
-
-    /// Ends the connection because nobody has logged in, in the way that the client understands.
-    pub(crate) fn refuse_login(&mut self, exception: &Exception, clock: u64) {
-        self.login = Login::Refused;
-        if self.close_on_refusal {
-            self.close(exception, 0, 0, clock);
-        } else {
-            self.transport.lose_connection();
-        }
-    }
-
-    /// Asks the client to close, giving a reason. The rest of its input is ignored.
-    pub(crate) fn close(
-        &mut self,
-        exception: &Exception,
-        class_id: u16,
-        method_id: u16,
-        clock: u64,
-    ) {
-        if self.closing {
-            return;
-        }
-        self.send(
-            0,
-            &connection::Close {
-                reply_code: exception.code.0,
-                reply_text: &exception.text,
-                class_id,
-                method_id,
-            },
-        );
-        self.deadline = Some(clock + CLOSE_S);
-        self.closing = true;
-        if std::mem::take(&mut self.blocked) {
-            // For the answer.
-            self.transport.resume_reading();
-        }
-    }
 }
 
 /// Where a connection stands.
@@ -235,6 +179,15 @@ enum Slot {
     },
     /// We have sent `channel.close`: everything is ignored until `close-ok`.
     Closing,
+    /// The client has sent `channel.close`, and our answer waits as long as the engine has the channel.
+    Ending(ChannelKey),
+}
+
+impl Slot {
+    /// Nobody uses the number any more.
+    fn is_free(&self, engine: &Engine) -> bool {
+        matches!(self, Slot::Ending(key) if engine.channels.get(*key).is_none())
+    }
 }
 
 /// The protocol of one connection.
@@ -310,6 +263,7 @@ impl Protocol for Session {
             closed_channels: Vec::new(),
             deadline: Some(clock + handshake_s),
             closing: false,
+            ending: false,
         }));
     }
 
@@ -462,8 +416,9 @@ impl SessionState {
     /// Everything has been said.
     fn end(&mut self, engine: &mut Engine) {
         self.stage = Stage::Ended;
+        let clock = engine.clock;
         if let Some(connection) = self.connection(engine) {
-            connection.transport.lose_connection();
+            connection.end(clock);
         }
     }
 

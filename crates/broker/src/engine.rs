@@ -42,7 +42,7 @@ use warren_amqp::frame;
 use warren_amqp::method::{EncodeMethod, channel};
 
 use crate::alarms::Alarms;
-use crate::channel::{Channel, ChannelKey, Publish};
+use crate::channel::{Channel, ChannelKey, Ending, Publish};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
@@ -349,8 +349,58 @@ impl Engine {
         key
     }
 
-    /// Closes a channel: its consumers go, what it holds goes back to the queues.
+    /// Closes a channel.
     pub(crate) fn close_channel(&mut self, key: ChannelKey) {
+        self.quiet_channel(key);
+        self.remove_channel(key);
+    }
+
+    /// A client closes a channel, or its connection. False when the channel is still owed confirms or other answers that
+    /// wait for the disk: then it stays, and the answer comes, until it has them. RabbitMQ forgets them.
+    pub(crate) fn end_channel(&mut self, key: ChannelKey, ending: Ending) -> bool {
+        self.quiet_channel(key);
+        match self.channels.get_mut(key) {
+            Some(channel) if channel.owed => {
+                channel.ending.get_or_insert(ending);
+                false
+            }
+            _ => {
+                self.remove_channel(key);
+                true
+            }
+        }
+    }
+
+    /// A client closes its connection. False when its answer has to wait for answers before it.
+    pub(crate) fn end_connection(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return true };
+        let mut ended = true;
+        for channel in connection.channels.clone() {
+            ended &= self.end_channel(channel, Ending::Connection);
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.ending = !ended;
+        }
+        ended
+    }
+
+    /// A channel that is ending has nothing to say any more.
+    pub(in crate::engine) fn finish_channel(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let (connection, number, ending) = (channel.connection, channel.number, channel.ending);
+        self.remove_channel(key);
+        let clock = self.clock;
+        let Some(connection) = self.connections.get_mut(connection) else { return };
+        if ending == Some(Ending::Channel) {
+            connection.send(number, &channel::CloseOk {});
+        }
+        if connection.ending && connection.channels.is_empty() {
+            connection.finish(clock);
+        }
+    }
+
+    /// Lets nothing come to a channel any more: its consumers go, what it holds goes back to the queues.
+    fn quiet_channel(&mut self, key: ChannelKey) {
         self.cancel_replies(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
         // A queue that goes with its consumer sends its letters at once: none may come here and be lost.
@@ -362,14 +412,16 @@ impl Engine {
             held.extend(tx.verdicts.drain(..).map(|(tag, unacked, _)| (tag, unacked)));
             held.sort_by_key(|(tag, _)| *tag);
         }
-        let connection = channel.connection;
         // The messages first: a queue that is deleted with its last consumer takes them along.
         self.requeue(held, true);
         for consumer in consumers {
             self.remove_consumer(consumer);
         }
+    }
+
+    fn remove_channel(&mut self, key: ChannelKey) {
         self.tell_channel_closed(key);
-        self.channels.remove(key);
+        let Some(Channel { connection, .. }) = self.channels.remove(key) else { return };
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.channels.retain(|other| *other != key);
         }
@@ -402,7 +454,10 @@ impl Engine {
     pub(crate) fn force_close(&mut self, key: ConnectionKey, exception: &Exception) {
         self.close_channels(key);
         let clock = self.clock;
-        if let Some(connection) = self.connections.get_mut(key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.ending {
+            connection.finish(clock);
+        } else {
             connection.close(exception, 0, 0, clock);
         }
     }

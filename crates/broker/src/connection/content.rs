@@ -92,11 +92,12 @@ impl SessionState {
     ) -> Result<(), Exception> {
         let incoming = match self.slots.get_mut(&number) {
             Some(Slot::Closing) => return Ok(()),
+            Some(slot @ Slot::Ending(_)) if !slot.is_free(engine) => return Ok(()),
             Some(Slot::Open { incoming: Some(incoming), .. }) if incoming.body.is_none() => {
                 incoming
             }
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
-            Some(Slot::Open { .. }) | None => return Err(stray()),
+            Some(Slot::Open { .. } | Slot::Ending(_)) | None => return Err(stray()),
         };
         if class_id != CLASS_BASIC {
             let text = format!(
@@ -127,9 +128,10 @@ impl SessionState {
     ) -> Result<(), Exception> {
         let body = match self.slots.get_mut(&number) {
             Some(Slot::Closing) => return Ok(()),
+            Some(slot @ Slot::Ending(_)) if !slot.is_free(engine) => return Ok(()),
             Some(Slot::Open { incoming: Some(Incoming { body: Some(body), .. }), .. }) => body,
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
-            Some(Slot::Open { .. }) | None => return Err(stray()),
+            Some(Slot::Open { .. } | Slot::Ending(_)) | None => return Err(stray()),
         };
         if body.bytes_expected - body.bytes.len() < payload.len() {
             return Err(Exception::hard(

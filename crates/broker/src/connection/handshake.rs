@@ -63,9 +63,18 @@ impl SessionState {
             (Stage::Tune, Method::ConnectionTuneOk(tune_ok)) => self.tune_ok(engine, &tune_ok),
             (Stage::Open, Method::ConnectionOpen(open)) => self.open(engine, &open),
             (_, Method::ConnectionClose(_)) => {
-                self.close_channels(engine);
-                self.send(engine, 0, &connection::CloseOk {});
-                self.end(engine);
+                self.slots.clear();
+                if self.key.is_none_or(|key| engine.end_connection(key)) {
+                    self.send(engine, 0, &connection::CloseOk {});
+                    self.end(engine);
+                } else {
+                    // The engine does the same once the channels have what they are owed.
+                    self.stage = Stage::Ended;
+                    let clock = engine.clock;
+                    if let Some(connection) = self.connection(engine) {
+                        connection.close_by(clock);
+                    }
+                }
                 Ok(())
             }
             (Stage::Running, Method::ConnectionUpdateSecret(_)) => {

@@ -7,7 +7,7 @@ use warren_amqp::{FieldTable, Method, ReplyCode};
 use super::content::{Incoming, interrupted, not_open};
 use super::{SessionState, Slot};
 use crate::auth::Access;
-use crate::channel::{ChannelKey, Verdict};
+use crate::channel::{ChannelKey, Ending, Verdict};
 use crate::connection::ConnectionKey;
 use crate::engine::replies::REPLY_TO;
 use crate::engine::{Engine, refuse_default};
@@ -35,6 +35,14 @@ impl SessionState {
                 }
                 return Ok(());
             }
+            Some(slot @ Slot::Ending(_)) if slot.is_free(engine) => {
+                self.slots.remove(&number);
+                return self.open_channel(engine, connection, number, &method);
+            }
+            Some(Slot::Ending(_)) => {
+                let opens = matches!(method, Method::ChannelOpen(_));
+                return if opens { Err(open_twice()) } else { Ok(()) };
+            }
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
             Some(Slot::Open { key, .. }) => *key,
         };
@@ -48,9 +56,12 @@ impl SessionState {
             }
             Method::ChannelOpen(_) => Err(open_twice()),
             Method::ChannelClose(_) => {
-                self.slots.remove(&number);
-                engine.close_channel(key);
-                self.send(engine, number, &channel::CloseOk {});
+                if engine.end_channel(key, Ending::Channel) {
+                    self.slots.remove(&number);
+                    self.send(engine, number, &channel::CloseOk {});
+                } else {
+                    self.slots.insert(number, Slot::Ending(key));
+                }
                 Ok(())
             }
             Method::ChannelFlowOk(_) => Ok(()),
@@ -82,6 +93,9 @@ impl SessionState {
     ) -> Result<(), Exception> {
         if !matches!(method, Method::ChannelOpen(_)) {
             return Err(not_open());
+        }
+        if usize::from(self.channel_max) <= self.slots.len() {
+            self.slots.retain(|_, slot| !slot.is_free(engine));
         }
         // As in RabbitMQ, their number counts, and not the highest of their numbers.
         if usize::from(self.channel_max) <= self.slots.len() {

@@ -3,6 +3,7 @@
 mod alarms;
 mod consuming;
 mod deduplication;
+mod endings;
 mod errors;
 mod events;
 mod exchanges;

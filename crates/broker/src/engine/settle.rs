@@ -224,7 +224,7 @@ impl Engine {
     /// Sends the answers and confirms that wait for nothing more.
     pub(super) fn pay(&mut self) {
         let mut owing = std::mem::take(&mut self.owing);
-        let (mut broken, mut answered) = (Vec::new(), Vec::new());
+        let (mut broken, mut answered, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         owing.retain(|key| {
             let (synced, failed) = (self.synced, self.failed);
             let Some(channel) = self.channels.get_mut(*key) else { return false };
@@ -240,6 +240,9 @@ impl Engine {
                 broken.push(channel.connection);
                 return false;
             }
+            if channel.ending.is_some() && !channel.owed {
+                ended.push(*key);
+            }
             channel.owed
         });
         owing.append(&mut self.owing);
@@ -252,6 +255,9 @@ impl Engine {
         for channel in answered {
             // Deliveries must not overtake the answer to `basic.consume`.
             self.mark_consumed(channel);
+        }
+        for channel in ended {
+            self.finish_channel(channel);
         }
     }
 }
