@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   once a second: sizes --measure--> over a limit? --> Engine::set_alarm
+//!   the store: cannot write, writes again ------------> Engine::set_refusing
 //!   connection: running --alarm--> blocking --it publishes--> blocked --no alarm any more--> running
 //! ```
 //! A connection that only consumes is never blocked. What has been read of a blocked one stays unread in its
@@ -103,7 +104,10 @@ impl Resource {
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     memory: bool,
+    /// The disk is short.
     disk: bool,
+    /// The store cannot write: the disk is full all the same, broken, or read-only.
+    refusing: bool,
     /// The resident size above which memory is short; `None`: it never is.
     pub(crate) memory_bytes_max: Option<u64>,
     /// The free space below which the disk is short.
@@ -130,18 +134,26 @@ impl Alarms {
 
     /// Whether publishers have to wait.
     pub(crate) fn any(&self) -> bool {
-        self.memory || self.disk
+        self.memory || self.is_on(Resource::Disk)
     }
 
     /// The alarms that are on, by RabbitMQ's names.
     pub(crate) fn names(&self) -> Vec<&'static str> {
-        let all = [(Resource::Memory, self.memory), (Resource::Disk, self.disk)];
-        all.into_iter().filter_map(|(resource, on)| on.then_some(resource.name())).collect()
+        let all = [Resource::Memory, Resource::Disk].into_iter();
+        all.filter(|resource| self.is_on(*resource)).map(Resource::name).collect()
     }
 
-    /// `low on memory`, as RabbitMQ says it.
+    fn is_on(&self, resource: Resource) -> bool {
+        match resource {
+            Resource::Memory => self.memory,
+            Resource::Disk => self.disk || self.refusing,
+        }
+    }
+
+    /// `low on memory`, as RabbitMQ says it; what RabbitMQ does not know is added.
     pub(crate) fn reason(&self) -> String {
-        format!("low on {}", self.names().join(" & "))
+        let why = if self.refusing { " (the store cannot write)" } else { "" };
+        format!("low on {}{why}", self.names().join(" & "))
     }
 }
 
@@ -176,12 +188,35 @@ impl Engine {
 
     /// Turns an alarm on or off. False when it was so already.
     pub(crate) fn set_alarm(&mut self, resource: Resource, on: bool) -> bool {
+        let was_on = self.alarms.is_on(resource);
         let alarm = match resource {
             Resource::Memory => &mut self.alarms.memory,
             Resource::Disk => &mut self.alarms.disk,
         };
-        if std::mem::replace(alarm, on) == on {
-            return false;
+        let changes = std::mem::replace(alarm, on) != on;
+        self.see_alarm(resource, was_on);
+        changes
+    }
+
+    /// The store cannot write, or it can again: what is published meanwhile could not be kept.
+    pub(crate) fn set_refusing(&mut self, on: bool) {
+        if self.alarms.refusing == on {
+            return;
+        }
+        if on {
+            tracing::warn!(
+                "disk alarm: publishers are blocked until the store writes again; consuming goes on"
+            );
+        }
+        let was_on = self.alarms.is_on(Resource::Disk);
+        self.alarms.refusing = on;
+        self.see_alarm(Resource::Disk, was_on);
+    }
+
+    fn see_alarm(&mut self, resource: Resource, was_on: bool) {
+        let on = self.alarms.is_on(resource);
+        if on == was_on {
+            return;
         }
         self.tell_alarm(resource, on);
         if !on {
@@ -195,7 +230,6 @@ impl Engine {
                 }
             }
         }
-        true
     }
 }
 

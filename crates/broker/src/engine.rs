@@ -291,11 +291,13 @@ impl Engine {
         self.failed = false;
         self.commit_streams();
         self.pay();
+        self.set_refusing(false);
     }
 
     /// The store cannot write. It goes on trying, and [`store_synced`](Self::store_synced) says when it can.
     pub(crate) fn store_failed(&mut self) {
         self.failed = true;
+        self.set_refusing(true);
         self.pay();
     }
 

@@ -94,6 +94,35 @@ fn what_came_with_the_publish_is_kept_for_later() {
 }
 
 #[test]
+fn a_store_that_cannot_write_blocks_publishers_until_it_can() {
+    let server = Server::new();
+    let mut publisher = connect(&server, true, 0);
+    publisher.declare("q");
+    let mut consumer = connect(&server, true, 0);
+    consumer.consume(1, "q", "c");
+    server.engine.borrow_mut().store_failed();
+    assert_eq!(server.engine.borrow().alarms.names(), ["disk"]);
+    publisher.publish("q", b"1");
+    let reason = "low on disk (the store cannot write)";
+    publisher.expect(0, &connection::Blocked { reason });
+    let (_, tag, _, body) = consumer.delivery();
+    assert_eq!(body, "1");
+    consumer.send(1, &basic::Ack { delivery_tag: tag, multiple: false });
+    consumer.open_channel(2);
+    // There is room, as far as the system knows; that is not enough.
+    alarm(&server, Resource::Disk, true);
+    alarm(&server, Resource::Disk, false);
+    publisher.silent();
+    // And the other way round.
+    alarm(&server, Resource::Disk, true);
+    server.engine.borrow_mut().store_synced(1);
+    publisher.silent();
+    alarm(&server, Resource::Disk, false);
+    publisher.expect(0, &connection::Unblocked {});
+    assert_eq!(states(&server), ["running", "running"]);
+}
+
+#[test]
 fn a_consumer_is_never_blocked() {
     let server = Server::new();
     let mut publisher = connect(&server, true, 0);
