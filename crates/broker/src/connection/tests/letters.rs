@@ -1,14 +1,12 @@
 //! Dead letters that stay until their targets have taken them.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
 use serde_json::json;
 use warren_amqp::method::{basic, confirm, exchange, queue};
 use warren_amqp::{BasicProperties, FieldTable};
 
-use super::storing::{open, open_at};
+use super::storing::{killed, open, open_at};
 use super::{Client, Server};
 use crate::store::pages::{Pages, Window};
 
@@ -327,19 +325,6 @@ fn the_next_letters_go_as_the_policy_says_then() {
     assert_eq!(client.get("dead"), None);
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_kill_loses_no_letter_wherever_it_comes() {
     const COUNT: usize = 100;
@@ -362,8 +347,7 @@ fn a_kill_loses_no_letter_wherever_it_comes() {
     let mut taken = BTreeSet::new();
     // What is on disk is what a kill leaves. Whoever comes then finds every letter in one of the two queues.
     let check = |server: &Server, taken: &BTreeSet<String>, least_dead: usize| {
-        let copied = tempfile::tempdir().unwrap();
-        copy(folder.path(), copied.path());
+        let copied = killed(folder.path());
         let (again, _news) = open_at(copied.path(), server.now);
         let mut client = again.connect();
         let mut found = taken.clone();

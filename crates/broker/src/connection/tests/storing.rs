@@ -133,7 +133,7 @@ fn what_was_durable_is_there_again() {
 }
 
 /// A data directory as a kill at this moment would leave it.
-fn killed(folder: &Path) -> tempfile::TempDir {
+pub(super) fn killed(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     let mut folders = vec![folder.to_owned()];
     while let Some(from) = folders.pop() {
