@@ -30,12 +30,19 @@ impl Engine {
     pub(crate) fn recover_from(&mut self, store: Store, recovered: Recovered) {
         let pages = Pages::new(store.folder(), Window::DEFAULT);
         self.page_to(pages.log_from(store.reader()));
-        self.open_vhosts();
         self.in_silence(|engine| engine.restore(store, recovered));
     }
 
     fn restore(&mut self, store: Store, recovered: Recovered) {
         let mut places = Places::default();
+        for record in &recovered.tenancy {
+            if let Err(error) = self.tenancy.put(record) {
+                tracing::error!(error, "the store holds a definition that is not understood");
+            }
+        }
+        // All else is in one of them.
+        self.open_vhosts();
+        self.refresh_tracing();
         for definition in recovered.exchanges {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
                 continue;
@@ -70,12 +77,6 @@ impl Engine {
                 places.schedules.insert(definition.schedule, key);
             }
         }
-        for record in &recovered.tenancy {
-            if let Err(error) = self.tenancy.put(record) {
-                tracing::error!(error, "the store holds a definition that is not understood");
-            }
-        }
-        self.refresh_tracing();
         for definition in recovered.queues {
             let Some(vhost) = self.recovered_vhost(&definition.vhost, &definition.name) else {
                 continue;

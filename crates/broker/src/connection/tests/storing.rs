@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime};
 
-use warren_amqp::method::{basic, confirm, exchange, queue, tx};
+use serde_json::json;
+use warren_amqp::method::{basic, confirm, connection, exchange, queue, tx};
 use warren_amqp::{BasicProperties, FieldTable, ReplyCode};
+use warren_reactor::PeerAddr;
 
+use super::tenancy::ask;
 use super::{Client, Server};
 use crate::store::Store;
 
@@ -178,13 +181,56 @@ fn what_was_delivered_in_the_moment_of_a_kill_comes_again_flagged() {
     for (folder, flagged) in [(after_get, 2), (after_delivery, 3)] {
         let (server, _news) = open(folder.path());
         let mut client = server.connect();
+        // That one of them was taken the store's thread may have been quick enough to write.
+        let is_there = client.count("q") == 4;
+        let bodies = ["got", "taken", "delivered", "new"].into_iter().enumerate();
+        let bodies = bodies.filter(|(_, body)| is_there || *body != "taken");
         client.consume(1, "q", "c");
-        for (nth, body) in ["got", "taken", "delivered", "new"].into_iter().enumerate() {
-            let (tag, redelivered) = (nth as u64 + 1, nth < flagged);
-            assert_eq!(client.delivery(), ("c".into(), tag, redelivered, body.into()));
+        for ((nth, body), tag) in bodies.zip(1..) {
+            assert_eq!(client.delivery(), ("c".into(), tag, nth < flagged, body.into()));
         }
         server.close();
     }
+}
+
+#[test]
+fn a_virtual_host_is_there_again_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, news) = open(folder.path());
+    ask(&server, json!({"op": "add_vhost", "name": "two"})).unwrap();
+    let permissions = json!({
+        "op": "set_permissions", "user": "guest", "vhost": "two", "configure": ".*", "write": ".*", "read": ".*",
+    });
+    ask(&server, permissions).unwrap();
+    server.sync(&news);
+    let log_in = |server: &Server| {
+        let mut client = server.dial(PeerAddr::Memory);
+        client.log_in("PLAIN", b"\0guest\0guest");
+        client.answer_tune(0);
+        client.send(0, &connection::Open { virtual_host: "two" });
+        client.expect(0, &connection::OpenOk {});
+        client.open_channel(1);
+        client
+    };
+    let mut client = log_in(&server);
+    let kind = "fanout";
+    client.send(1, &exchange::Declare { exchange: "x", kind, durable: true, ..Default::default() });
+    server.sync(&news);
+    client.expect(1, &exchange::DeclareOk {});
+    declare_durable(&server, &mut client, &news);
+    client.send(1, &queue::Bind { queue: "q", exchange: "x", ..Default::default() });
+    server.sync(&news);
+    client.expect(1, &queue::BindOk {});
+    let to_all = basic::Publish { exchange: "x", ..Default::default() };
+    client.publish_with(&to_all, &BasicProperties::persistent(), b"kept");
+    server.sync(&news);
+    server.close();
+    let (server, _news) = open(folder.path());
+    let mut client = log_in(&server);
+    assert_eq!(client.get("q").as_deref(), Some("kept"));
+    client.publish_with(&to_all, &BasicProperties::new(), b"bound");
+    assert_eq!(client.get("q").as_deref(), Some("bound"));
+    server.close();
 }
 
 #[test]
