@@ -20,6 +20,7 @@ use crate::stream;
 
 mod legacy;
 mod simulated;
+mod torn;
 
 fn open(folder: &Path) -> (Store, Recovered) {
     Store::open(folder, Box::new(|outcome| assert!(outcome.is_ok()))).unwrap()

@@ -3,7 +3,7 @@
 //!
 //! `WARREN_STORE_SEED` repeats one, `WARREN_STORE_HISTORIES` says how many.
 
-mod disk;
+pub(super) mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -86,10 +86,10 @@ struct Inner {
     refuses: bool,
 }
 
-pub(super) struct SimulatedDisk(Arc<Mutex<Inner>>);
+pub(in super::super) struct SimulatedDisk(Arc<Mutex<Inner>>);
 
 impl SimulatedDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in super::super) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             chance: Chance(seed ^ 0x5eed),
             inodes: Vec::new(),
