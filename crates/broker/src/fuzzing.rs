@@ -4,16 +4,17 @@
 //! was thrown out comes again. Whatever they do, nothing panics, what waits for them is bounded, and nothing of
 //! them is left once they have gone.
 
+mod words;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use warren_amqp::FieldTable;
 use warren_amqp::frame::{self, PROTOCOL_HEADER};
-use warren_amqp::method::{basic, channel, confirm, connection, exchange, queue, tx};
 use warren_reactor::PeerAddr;
 use warren_reactor::testing::TestConnection;
 
+use crate::admin::Request;
 use crate::alarms::Resource;
 use crate::auth::Hashing;
 use crate::connection::Session;
@@ -85,7 +86,21 @@ impl World {
         engine.borrow_mut().set_now(now);
         engine.borrow_mut().seed("guest", "guest", Hashing::Sha256).expect("a new engine");
         let clients = [dial(&engine), dial(&engine)];
-        Self { engine, now, clients }
+        let world = Self { engine, now, clients };
+        // A second virtual host, where guest may do everything.
+        for (which, how) in [(9, 0), (11, 6)] {
+            world.administer(words::request(which, how));
+        }
+        world
+    }
+
+    /// Does what an operator asks for, if it can be done.
+    fn administer(&self, request: serde_json::Value) {
+        let request: Request = serde_json::from_value(request).expect("a request");
+        let slow = self.engine.borrow().slow_part(&request);
+        if let Ok(slow) = slow {
+            let _ = self.engine.borrow_mut().administer(request, slow.run());
+        }
     }
 
     fn run(&mut self, operation: u8, program: &mut Program<'_>) {
@@ -104,16 +119,16 @@ impl World {
                 wire.feed(&[&header[..], payload, &[warren_amqp::constants::FRAME_END]].concat());
             }
             2 => wire.feed(&PROTOCOL_HEADER),
-            3 => wire.feed(&log_in()),
+            3 => wire.feed(&words::log_in(if operation & 0x10 == 0 { "/" } else { "v" })),
             4 => {
                 let mut said = Vec::new();
-                say(&mut said, program.number(), program.number());
+                words::say(&mut said, program.number(), program.number());
                 wire.feed(&said);
             }
             5 => {
                 // A valid one with a byte that is another.
                 let mut said = Vec::new();
-                say(&mut said, program.number(), program.number());
+                words::say(&mut said, program.number(), program.number());
                 let (at, flips) = (program.number(), program.number() as u8);
                 if let Some(byte) = said.get_mut(at) {
                     *byte ^= flips;
@@ -129,6 +144,16 @@ impl World {
                 let what = program.number();
                 let resource = if what & 1 == 0 { Resource::Memory } else { Resource::Disk };
                 self.engine.borrow_mut().set_alarm(resource, what & 2 == 0);
+            }
+            12 => {
+                let mut said = Vec::new();
+                let (which, about) = (program.number(), program.number());
+                words::say_more(&mut said, which, about, program.number());
+                wire.feed(&said);
+            }
+            13 => {
+                let which = program.number();
+                self.administer(words::request(which, program.number()));
             }
             _ => self.turn(),
         }
@@ -177,90 +202,6 @@ fn dial(engine: &Rc<RefCell<Engine>>) -> TestConnection {
     )
 }
 
-/// Everything up to an open virtual host and two channels.
-fn log_in() -> Vec<u8> {
-    let capabilities = FieldTable::new()
-        .with("authentication_failure_close", true)
-        .with("consumer_cancel_notify", true)
-        .with("connection.blocked", true);
-    let client_properties = FieldTable::new().with("capabilities", capabilities);
-    let mut said = PROTOCOL_HEADER.to_vec();
-    let (mechanism, response, locale) = ("PLAIN", &b"\0guest\0guest"[..], "en_US");
-    let start_ok = connection::StartOk { client_properties, mechanism, response, locale };
-    frame::write_method(&mut said, 0, &start_ok);
-    let tune_ok = connection::TuneOk { channel_max: 8, frame_max: FRAME_MAX, heartbeat: 9 };
-    frame::write_method(&mut said, 0, &tune_ok);
-    frame::write_method(&mut said, 0, &connection::Open { virtual_host: "/" });
-    for number in [1, 2] {
-        frame::write_method(&mut said, number, &channel::Open {});
-    }
-    said
-}
-
-/// One of the things that clients say, on channel 1 or 2, about few queues and exchanges.
-fn say(out: &mut Vec<u8>, which: usize, about: usize) {
-    let number = 1 + (about & 1) as u16;
-    let queue = ["", "q", "r", "amq.rabbitmq.reply-to"][about >> 1 & 3];
-    let exchange = ["", "x", "amq.topic", "amq.headers"][about >> 3 & 3];
-    let (one, two) = (about & 0x20 != 0, about & 0x40 != 0);
-    let delivery_tag = (about >> 1 & 7) as u64;
-    let consumer_tag = ["", "c"][about >> 7 & 1];
-    let arguments = FieldTable::new();
-    macro_rules! say {
-        ($($method:tt)*) => { frame::write_method(out, number, &$($method)*) };
-    }
-    match which % 24 {
-        0 => say!(channel::Open {}),
-        1 => say!(channel::Close { reply_code: 200, ..Default::default() }),
-        2 => say!(channel::CloseOk {}),
-        3 => {
-            let arguments = arguments
-                .with("x-max-length", 3)
-                .with("x-message-ttl", 100)
-                .with("x-dead-letter-exchange", exchange);
-            say!(queue::Declare { queue, exclusive: one, arguments, ..Default::default() });
-        }
-        4 => say!(queue::Declare { queue, auto_delete: one, no_wait: two, ..Default::default() }),
-        5 => say!(queue::Delete { queue, if_unused: one, if_empty: two, ..Default::default() }),
-        6 => say!(queue::Purge { queue, ..Default::default() }),
-        7 => say!(queue::Bind { queue, exchange, routing_key: "#", ..Default::default() }),
-        8 => say!(queue::Unbind { queue, exchange, routing_key: "#", ..Default::default() }),
-        9 => {
-            let kind = if two { "fanout" } else { "topic" };
-            say!(exchange::Declare { exchange, kind, auto_delete: one, ..Default::default() });
-        }
-        10 => say!(exchange::Delete { exchange, if_unused: one, ..Default::default() }),
-        11 => say!(exchange::Bind {
-            destination: "x",
-            source: exchange,
-            routing_key: "#",
-            ..Default::default()
-        }),
-        12 => say!(basic::Consume {
-            queue,
-            consumer_tag,
-            no_ack: one,
-            exclusive: two,
-            ..Default::default()
-        }),
-        13 => say!(basic::Cancel { consumer_tag, ..Default::default() }),
-        14 => say!(basic::Get { queue, no_ack: one }),
-        15 => say!(basic::Ack { delivery_tag, multiple: one }),
-        16 => say!(basic::Nack { delivery_tag, multiple: one, requeue: two }),
-        17 => say!(basic::Qos { prefetch_size: 0, prefetch_count: 2, global: one }),
-        18 => say!(confirm::Select::default()),
-        19 => say!(tx::Select {}),
-        20 if one => say!(tx::Rollback {}),
-        20 => say!(tx::Commit {}),
-        21 => say!(basic::Recover { requeue: one }),
-        _ => {
-            say!(basic::Publish { exchange, routing_key: queue, mandatory: one, immediate: two });
-            let body = vec![b'b'; about * 64];
-            frame::write_content(out, number, 60, &[0, 0], &body, FRAME_MAX);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -276,6 +217,8 @@ mod tests {
                 let more: &[u8] = match code & 0x0f {
                     4 | 1 => &rest[..2],
                     5 => &rest,
+                    12 => &rest[..3],
+                    13 => &rest[..2],
                     0 => &[],
                     6 | 9 | 10 | 11 => &rest[..1],
                     _ => &[],
