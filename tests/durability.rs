@@ -221,3 +221,64 @@ fn a_connection_that_breaks_says_so_to_everyone() {
         assert!(connection.channel().is_err() && connection.is_closed());
     });
 }
+
+/// Of a queue whose dead letters stay until their target has taken them, which refuses most of them.
+#[test]
+fn dead_letters_that_wait_survive_kills() {
+    const COUNT: usize = 120;
+    let source = || {
+        let QueueOptions { arguments, .. } = durable();
+        let arguments = arguments
+            .with("x-overflow", "reject-publish")
+            .with("x-dead-letter-strategy", "at-least-once")
+            .with("x-dead-letter-exchange", "")
+            .with("x-dead-letter-routing-key", "dead");
+        QueueOptions { durable: true, arguments, ..QueueOptions::default() }
+    };
+    let target = || {
+        let arguments =
+            FieldTable::new().with("x-max-length", 40).with("x-overflow", "reject-publish");
+        QueueOptions { durable: true, arguments, ..QueueOptions::default() }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    talk(&server, move |_, channel| {
+        channel.queue_declare("source", source()).unwrap();
+        channel.confirm_select().unwrap();
+        for n in 0..COUNT {
+            let body = n.to_string();
+            let publish = Publish::to("", "source");
+            channel
+                .basic_publish(publish, &BasicProperties::persistent(), body.as_bytes())
+                .unwrap();
+        }
+        channel.wait_for_confirms().unwrap();
+        while let Some(got) = channel.basic_get("source", false).unwrap() {
+            got.delivery.reject(false).unwrap();
+        }
+    });
+    let seen = Rc::new(RefCell::new(BTreeSet::new()));
+    while seen.borrow().len() < COUNT {
+        server.program.signal(Signal::KILL);
+        server.program.wait();
+        server = Server::start(folder.path());
+        let seen = seen.clone();
+        talk(&server, move |_, channel| {
+            channel.queue_declare("source", source()).unwrap();
+            // The first time it comes later than the letters.
+            while let Some(got) = channel.basic_get("source", false).unwrap() {
+                got.delivery.reject(false).unwrap();
+            }
+            channel.queue_declare("dead", target()).unwrap();
+            let enough = COUNT.min(seen.borrow().len() + 30);
+            with_timeout(PATIENCE, || {
+                while seen.borrow().len() < enough {
+                    seen.borrow_mut()
+                        .extend(drain(channel, "dead").into_iter().map(|(body, _)| body));
+                    yield_now();
+                }
+            })
+            .unwrap();
+        });
+    }
+}

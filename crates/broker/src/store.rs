@@ -47,7 +47,7 @@ use crate::stream::{self, Job, Shared};
 use crate::tenancy::record::{Record, RecordKey};
 use batch::Filler;
 use definitions::Definitions;
-use disk::Folder;
+use disk::{Disk, Folder};
 use flusher::Mailbox;
 use log::Sizes;
 pub(crate) use marks::Mark;
@@ -270,6 +270,16 @@ impl Store {
         durability: Durability,
         on_sync: OnSync,
     ) -> Result<(Self, Recovered), StoreError> {
+        Self::open_on(folder, durability, |disk| disk, on_sync)
+    }
+
+    /// The same, with what a test puts between the message log and its disk.
+    fn open_on(
+        folder: &Path,
+        durability: Durability,
+        between: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+        on_sync: OnSync,
+    ) -> Result<(Self, Recovered), StoreError> {
         fs::create_dir_all(folder).map_err(StoreError::io("make the data directory", folder))?;
         let lock = lock(folder)?;
         let mut recovered = Recovered::default();
@@ -279,7 +289,7 @@ impl Store {
         let queues = recovered.keepers();
         legacy::convert(&path, &queues, &mut recovered.damage)?;
         fs::create_dir_all(&path).map_err(StoreError::io("make", &path))?;
-        let disk = Folder::new(&path, durability == Durability::Fsync);
+        let disk = between(Folder::new(&path, durability == Durability::Fsync));
         let left = Marks::read(folder)?;
         let (log, mut messages) =
             recovery::open(disk.clone(), &Sizes::DEFAULT, &queues, &mut recovered.damage)?;

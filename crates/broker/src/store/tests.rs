@@ -19,6 +19,7 @@ use crate::message::{Content, Message, Spot};
 use crate::stream;
 
 mod legacy;
+mod refusing;
 mod simulated;
 mod torn;
 

@@ -1,15 +1,21 @@
 //! Publishers wait while memory or disk is short, consumers do not.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::io::Errno;
 use warren_amqp::FieldTable;
 use warren_amqp::frame::PROTOCOL_HEADER;
-use warren_amqp::method::{basic, channel, connection};
+use warren_amqp::method::{basic, channel, confirm, connection, queue};
 use warren_amqp::{BasicProperties, ReplyCode};
 use warren_reactor::PeerAddr;
 use warren_reactor::testing::End;
 
+use super::storing::open;
 use super::{Client, Server};
 use crate::alarms::Resource;
 use crate::exception::Exception;
+use crate::store::Store;
 
 /// A client that wants to hear of alarms, or not.
 fn connect(server: &Server, notify: bool, heartbeat: u16) -> Client {
@@ -120,6 +126,76 @@ fn a_store_that_cannot_write_blocks_publishers_until_it_can() {
     alarm(&server, Resource::Disk, false);
     publisher.expect(0, &connection::Unblocked {});
     assert_eq!(states(&server), ["running", "running"]);
+}
+
+/// What happens over a store whose disk refuses with this error.
+fn check_refusal(errno: i32) {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, news) = mpsc::channel();
+    let on_sync = move |outcome| drop(sender.send(outcome));
+    let (store, recovered, refusal) = Store::open_refusing(folder.path(), Box::new(on_sync));
+    let server = Server::new();
+    server.engine.borrow_mut().recover_from(store, recovered);
+    let hear = |server: &Server| {
+        server.turn();
+        match news.recv_timeout(Duration::from_secs(60)).unwrap() {
+            Ok(batch) => server.engine.borrow_mut().store_synced(batch),
+            Err(_) => server.engine.borrow_mut().store_failed(),
+        }
+    };
+    let mut publisher = connect(&server, true, 0);
+    publisher.send(1, &queue::Declare { queue: "q", durable: true, ..Default::default() });
+    publisher.send(1, &confirm::Select { no_wait: false });
+    hear(&server);
+    publisher.skip::<queue::DeclareOk<'_>>();
+    publisher.expect(1, &confirm::SelectOk {});
+    let publish = |client: &mut Client, body: &[u8]| {
+        let publish = basic::Publish { routing_key: "q", ..Default::default() };
+        client.publish_with(&publish, &BasicProperties::persistent(), body);
+    };
+    refusal.set(errno);
+    publish(&mut publisher, b"1");
+    publisher.silent();
+    hear(&server);
+    let nack = |delivery_tag| basic::Nack { delivery_tag, multiple: false, requeue: false };
+    publisher.expect(1, &nack(1));
+    publish(&mut publisher, b"2");
+    let reason = "low on disk (the store cannot write)";
+    publisher.expect(0, &connection::Blocked { reason });
+    publisher.expect(1, &nack(2));
+    // Who consumes goes on.
+    let mut consumer = connect(&server, true, 0);
+    consumer.consume(1, "q", "c");
+    assert_eq!(consumer.bodies(), ["1", "2"]);
+    consumer.send(1, &basic::Ack { delivery_tag: 2, multiple: true });
+    consumer.send(1, &basic::Cancel { consumer_tag: "c", no_wait: true });
+    consumer.open_channel(2);
+    publisher.silent();
+    refusal.set(0);
+    while server.engine.borrow().has_failed() {
+        hear(&server);
+    }
+    publisher.expect(0, &connection::Unblocked {});
+    assert!(!server.engine.borrow().alarms.any());
+    publish(&mut publisher, b"3");
+    publisher.silent();
+    while server.engine.borrow().awaits_store() {
+        hear(&server);
+    }
+    publisher.expect(1, &basic::Ack { delivery_tag: 3, multiple: false });
+    server.close();
+    let (server, _news) = open(folder.path());
+    let mut client = server.connect();
+    assert_eq!((client.get("q").as_deref(), client.get("q")), (Some("3"), None));
+    server.close();
+}
+
+#[test]
+fn a_disk_that_refuses_holds_publishers_back_until_it_writes() {
+    // Full, broken, read-only.
+    for errno in [Errno::NOSPC, Errno::IO, Errno::ROFS] {
+        check_refusal(errno.raw_os_error());
+    }
 }
 
 #[test]
