@@ -78,6 +78,39 @@ fn without_acknowledgements_and_with_polling_and_transactions() {
 }
 
 #[test]
+fn what_perftest_can_do_too() {
+    let broker = Broker::get();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let (short, long) = (file("short", "12345"), file("long", "1234567890"));
+    let names = file("names", "perf-named-1\n\nperf-named-2\n");
+    for (how, published, consumed) in [
+        (format!("--id perf-bodies -B {short},{long} -T text/plain -C 30"), 30, 30),
+        ("--id perf-sizes -vs 16:0.01,100:0.01 -C 300".into(), 300, 300),
+        ("--id perf-latencies -vl 0:0.01,100:0.01 -C 100".into(), 100, 100),
+        ("--id perf-begins -csd 0.05 -C 100 --use-millis".into(), 100, 100),
+        ("--id perf-spread -prsd 0.05 -x 3 -C 10".into(), 30, 30),
+        ("--id perf-interval -P 0.001 -C 10".into(), 10, 10),
+        (format!("-qf {names} -x 2 -y 2 -C 10"), 20, 20),
+        ("--id perf-idle -C 10 -D 100 -ew idle".into(), 10, 10),
+        ("--id perf-empty -C 10 -D 100 --exit-when empty -a".into(), 10, 10),
+        ("--id perf-nack -C 10 -na -re false".into(), 10, 10),
+        ("--id perf-stream -sq -q 10 -C 10 -sco first".into(), 10, 10),
+    ] {
+        let report = report(&broker.url, &how, 0);
+        check(&report, &[("published", published), ("consumed", consumed)]);
+    }
+    // They come again and again.
+    let requeued = report(&broker.url, "--id perf-requeued -C 10 --nack -D 100", 0);
+    check(&requeued, &[("published", 10), ("consumed", 100), ("redelivered", 90)]);
+    let bytes = report(&broker.url, &format!("--id perf-bytes -B {short},{long} -C 4"), 0);
+    assert_eq!(bytes["deliver_latency"], Value::Null, "{bytes}");
+}
+
+#[test]
 fn exchanges_bindings_and_patterns() {
     let broker = Broker::get();
     let four = "--queue-pattern perf-p-%d --queue-pattern-from 1 --queue-pattern-to 4";
@@ -129,6 +162,10 @@ fn what_is_refused_or_returned_or_wrong_has_an_exit_code() {
         ("-p -u perf-no-such-queue -y 1 -x 0", 1, "404"),
         ("--uri amqp://127.0.0.1:1", 1, "cannot connect to 127.0.0.1:1"),
         ("-A 100 -q 10", 1, "--multi-ack-every 100 is more than the prefetch of 10"),
+        ("--uri amqp://127.0.0.1:1 -sst 0.1", 1, "cannot connect to 127.0.0.1:1"),
+        ("-qf /no/such/file", 1, "cannot read --queue-file /no/such/file"),
+        ("-vs 5", 2, "write NUMBER:SECONDS"),
+        ("-P 0", 2, "more than 0"),
         ("--verify -a", 2, "cannot be used with"),
         ("--verify -s 10", 1, "--verify needs bodies of at least 32 bytes"),
         ("-r 0", 2, "more than 0"),

@@ -14,13 +14,12 @@ mod throughput;
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use warren::perf::{Options, Report};
 use xtask::servers::Server;
 
+use crate::load::timed;
 use crate::side::{Effort, Side, Sizes};
 
 pub use report::{Cell, Goal, Row, Section, heading, readme, with_table};
@@ -78,7 +77,7 @@ impl Bench {
         work: impl FnOnce(&mut Server, &Side) -> Result<T>,
     ) -> Result<T> {
         let server = Server::warren(&self.warren, arguments).map_err(|error| anyhow!(error))?;
-        on(server, false, work)
+        on(server, work)
     }
 
     fn rabbitmq<T>(&self, work: impl FnOnce(&mut Server, &Side) -> Result<T>) -> Result<Option<T>> {
@@ -86,7 +85,7 @@ impl Bench {
             return Ok(None);
         }
         let server = Server::rabbitmq().map_err(|error| anyhow!(error))?;
-        on(server, true, work).map(Some)
+        on(server, work).map(Some)
     }
 
     /// Whether `warren serve` knows this flag.
@@ -97,48 +96,21 @@ impl Bench {
 
     /// As much as is done in so long a time, once the server has run in.
     fn timed(&self, options: Options) -> Result<Report> {
-        let warm_up = self.effort.time / 4;
-        measured(Options { time: Some(self.effort.time), warm_up, ..options })
+        timed(self.effort.time, options)
     }
 }
 
 /// Of Warren, and of RabbitMQ if it is there.
 type Both<T> = [Option<T>; 2];
 
-fn on<T>(
-    mut server: Server,
-    is_rabbitmq: bool,
-    work: impl FnOnce(&mut Server, &Side) -> Result<T>,
-) -> Result<T> {
-    let side = Side::of(&server, is_rabbitmq);
+fn on<T>(mut server: Server, work: impl FnOnce(&mut Server, &Side) -> Result<T>) -> Result<T> {
+    let side = Side::of(&server);
     work(&mut server, &side).map_err(|error| error.context(format!("on {}", server.name)))
 }
 
 /// The same for each.
 fn each<T, U>(both: &Both<T>, of: impl Fn(&T) -> U) -> Both<U> {
     both.each_ref().map(|one| one.as_ref().map(&of))
-}
-
-fn measured(options: Options) -> Result<Report> {
-    warren::perf::run(&options, &AtomicBool::new(false), &mut |_| {})
-}
-
-/// What `warren perf` does when nothing else is said, without lines of progress.
-fn quiet(url: &str) -> Options {
-    Options {
-        interval: Duration::ZERO,
-        // Longer than any server has taken that was still going on.
-        confirm_timeout: Duration::from_secs(120),
-        ..Options::new(url)
-    }
-}
-
-fn cpu_per_million(report: &Report) -> f64 {
-    report.server.map_or(f64::NAN, |server| server.cpu_seconds_per_million)
-}
-
-fn persistent() -> Vec<String> {
-    vec!["persistent".into()]
 }
 
 const fn sizes(warren: usize, rabbitmq: usize) -> Sizes {

@@ -4,7 +4,6 @@
 //! memory of a server does not count as another's. Rates are what a shared machine gave; the server's processor time
 //! per operation says more, and is told beside them.
 
-mod backlog;
 mod definitions;
 mod delayed;
 mod fanout;
@@ -15,12 +14,13 @@ mod levels;
 mod routing;
 mod streams;
 
-use std::io;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use warren::perf::{Client, Report};
 use warren_amqp::method::queue;
 
-use crate::load::Client;
+use crate::load::calls;
 use crate::machine::description;
 use crate::side::{Effort, Side, Sizes};
 use crate::table::{digits, thousands};
@@ -34,16 +34,14 @@ pub struct Bench {
 }
 
 /// A part's name, and what it does.
-pub type Part = (&'static str, fn(&Bench) -> io::Result<()>);
+pub type Part = (&'static str, fn(&Bench) -> Result<()>);
 
 /// Each wants servers that have done nothing yet.
 pub const PARTS: &[Part] = &[
-    ("connections", idle::connections),
-    ("queues", idle::queues),
+    ("queues", idle::run),
     ("definitions", definitions::run),
     ("routing", routing::run),
     ("fanout", fanout::run),
-    ("backlog", backlog::run),
     ("levels", levels::run),
     ("letters", letters::run),
     ("streams", streams::run),
@@ -69,7 +67,7 @@ pub fn heading(effort: Effort) -> String {
 
 impl Bench {
     /// The same on each side.
-    fn each<T>(&self, mut measure: impl FnMut(&Side) -> io::Result<T>) -> io::Result<Vec<T>> {
+    fn each<T>(&self, mut measure: impl FnMut(&Side) -> Result<T>) -> Result<Vec<T>> {
         self.sides.iter().map(&mut measure).collect()
     }
 
@@ -122,10 +120,24 @@ fn compared(
 /// How fast something was done, and what it cost the server.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
-    operations: u64,
     per_second: f64,
     /// Microseconds of processor time for one operation.
     cpu_us: f64,
+}
+
+impl Rate {
+    fn published(report: &Report) -> Self {
+        Self::new(report, report.published, report.publish_rate)
+    }
+
+    fn consumed(report: &Report) -> Self {
+        Self::new(report, report.consumed, report.consume_rate)
+    }
+
+    fn new(report: &Report, operations: u64, per_second: f64) -> Self {
+        let cpu = report.server.map_or(f64::NAN, |server| server.cpu_seconds);
+        Self { per_second, cpu_us: cpu * 1e6 / operations as f64 }
+    }
 }
 
 /// Measures from its start on.
@@ -148,7 +160,6 @@ impl<'s> Stint<'s> {
         let took = self.start.elapsed().as_secs_f64();
         let processor = self.side.group.processor_time().saturating_sub(self.processor);
         Rate {
-            operations,
             per_second: operations as f64 / took,
             cpu_us: processor.as_secs_f64() * 1e6 / operations as f64,
         }
@@ -156,22 +167,12 @@ impl<'s> Stint<'s> {
 }
 
 /// Queues of these names, all alike.
-fn declare_queues(
-    client: &mut Client,
-    names: &[String],
-    like: &queue::Declare<'_>,
-) -> io::Result<()> {
-    definitions::calls(client, names.len(), |at| queue::Declare {
-        queue: &names[at],
-        ..like.clone()
-    })
+fn declare_queues(client: &mut Client, names: &[String], like: &queue::Declare<'_>) -> Result<()> {
+    calls(client, names.len(), |at| queue::Declare { queue: &names[at], ..like.clone() })
 }
 
-fn delete_queues(client: &mut Client, names: &[String]) -> io::Result<()> {
-    definitions::calls(client, names.len(), |at| queue::Delete {
-        queue: &names[at],
-        ..queue::Delete::default()
-    })
+fn delete_queues(client: &mut Client, names: &[String]) -> Result<()> {
+    calls(client, names.len(), |at| queue::Delete { queue: &names[at], ..queue::Delete::default() })
 }
 
 fn names(prefix: &str, count: usize) -> Vec<String> {

@@ -6,7 +6,7 @@
 pub mod broker;
 pub mod features;
 pub mod harness;
-pub mod load;
+pub(crate) mod load;
 pub mod machine;
 pub mod models;
 pub mod reactor;

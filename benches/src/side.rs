@@ -26,12 +26,12 @@ pub struct Side {
 
 impl Side {
     /// A server that runs.
-    pub fn of(server: &Server, is_rabbitmq: bool) -> Self {
+    pub fn of(server: &Server) -> Self {
         Self {
             url: server.url.clone(),
             group: ProcessGroup(server.pid()),
             data: server.folder().to_owned(),
-            is_rabbitmq,
+            is_rabbitmq: server.name == "rabbitmq",
         }
     }
 

@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use crate::install::{install, install_gevent, install_go, install_reactors, python, run};
 use crate::steps::{cargo, root, target};
 use crate::tally::Tally;
-use xtask::servers::Server;
 
 /// Runs one program of `benches/`.
 pub(crate) fn bench(name: &str, arguments: &[String]) -> Tally {
@@ -41,56 +40,27 @@ fn broker(arguments: &[String]) -> Result<(), String> {
     run(&mut program)
 }
 
-/// Each part has servers of its own. What it prints is the report, which a full run leaves where it is kept.
+/// What it prints is the report, which a full run leaves where it is kept.
 fn features(arguments: &[String]) -> Result<(), String> {
     build(&["-p", "warren", "-p", "warren-benches", "--bin", "warren", "--bin", "features"])?;
     install()?;
-    let program = || Command::new(release().join("features"));
-    let listed = text_of(program().arg("--list").args(arguments))?;
-    let parts: Vec<&str> = listed.lines().collect();
-    let flags = arguments.iter().filter(|argument| !parts.contains(&argument.as_str()));
-    let flags: Vec<_> = flags.collect();
-    let mut report = text_of(program().arg("--head").args(&flags))?;
-    print!("{report}");
-    for part in parts {
-        let servers = both()?;
-        let mut measure = program();
-        let text = text_of(tell(&mut measure, &servers).args(&flags).arg(part))?;
-        print!("{text}");
-        report += &text;
+    let mut program = Command::new(release().join("features"));
+    program.arg("--warren").arg(release().join("warren")).args(arguments);
+    if !arguments.is_empty() {
+        return run(&mut program);
     }
-    if arguments.is_empty() {
-        let path = root().join("docs/benchmarks/features.md");
-        std::fs::write(&path, report.trim_end().to_owned() + "\n")
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        println!("{}", path.display());
-    }
-    Ok(())
-}
-
-fn both() -> Result<[Server; 2], String> {
-    Ok([Server::warren(&release().join("warren"), &[])?, Server::rabbitmq()?])
-}
-
-/// Tells a program of the servers.
-fn tell<'p>(program: &'p mut Command, servers: &[Server; 2]) -> &'p mut Command {
-    for (server, prefix) in servers.iter().zip(["WARREN", "RABBITMQ"]) {
-        program.env(format!("{prefix}_URL"), &server.url);
-        program.env(format!("{prefix}_PID"), server.pid().to_string());
-        program.env(format!("{prefix}_DATA"), server.folder());
-    }
-    program
-}
-
-/// What a program prints.
-fn text_of(program: &mut Command) -> Result<String, String> {
     let output = program.stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{program:?}: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.success() {
-        true => Ok(text),
-        false => Err(format!("{text}{program:?}: {}", output.status)),
+    let report = String::from_utf8_lossy(&output.stdout);
+    print!("{report}");
+    if !output.status.success() {
+        return Err(format!("{program:?}: {}", output.status));
     }
+    let path = root().join("docs/benchmarks/features.md");
+    std::fs::write(&path, report.trim_end().to_owned() + "\n")
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 fn runtime(arguments: &[String]) -> Result<(), String> {

@@ -1,46 +1,28 @@
-//! What the features of a broker cost, in Warren and in RabbitMQ.
-//!
-//! `cargo xtask bench features` runs this once for each part, with servers of its own.
+//! What the features of a broker cost, in Warren and in RabbitMQ: `cargo xtask bench features` builds both and runs this.
 
-use std::io;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow};
 use clap::Parser;
 use warren_benches::features::{Bench, PARTS, heading};
-use warren_benches::machine::ProcessGroup;
+use warren_benches::machine::raise_open_files;
 use warren_benches::side::{Effort, Side};
+use xtask::servers::Server;
 
-/// Compares two brokers, or measures one.
+/// Compares two brokers. The report goes to standard output.
 #[derive(Parser)]
 struct Arguments {
-    /// Prints the names of the parts wanted, and ends.
-    #[arg(long)]
-    list: bool,
-    /// Prints what a report begins with, and ends.
-    #[arg(long)]
-    head: bool,
     /// What is measured.
     #[arg(value_parser = PARTS.iter().map(|(name, _)| *name).collect::<Vec<_>>())]
     parts: Vec<String>,
-    /// Warren.
-    #[arg(long, env = "WARREN_URL")]
-    warren: Option<String>,
-    /// Its process group.
-    #[arg(long, env = "WARREN_PID", default_value_t = 0)]
-    warren_pid: u32,
-    /// Its data directory.
-    #[arg(long, env = "WARREN_DATA")]
-    warren_data: Option<PathBuf>,
-    /// RabbitMQ.
-    #[arg(long, env = "RABBITMQ_URL")]
-    rabbitmq: Option<String>,
-    /// Its process group.
-    #[arg(long, env = "RABBITMQ_PID", default_value_t = 0)]
-    rabbitmq_pid: u32,
-    /// Its data directory.
-    #[arg(long, env = "RABBITMQ_DATA")]
-    rabbitmq_data: Option<PathBuf>,
+    /// The program that is Warren.
+    #[arg(long, env = "WARREN_BENCH_WARREN")]
+    warren: PathBuf,
+    /// Leave RabbitMQ out.
+    #[arg(long)]
+    alone: bool,
     /// How long each rate is measured.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -52,30 +34,27 @@ struct Arguments {
     quick: bool,
 }
 
-fn main() -> io::Result<()> {
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let wanted =
-        |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|part| part == name);
-    let parts: Vec<_> = PARTS.iter().filter(|(name, _)| wanted(name)).collect();
-    if arguments.list {
-        parts.iter().for_each(|(name, _)| println!("{name}"));
-        return Ok(());
-    }
+    raise_open_files();
     let time = Duration::from_secs_f64(arguments.seconds);
     let effort = match arguments.quick {
         true => Effort::QUICK,
         false => Effort { time, divisor: arguments.divisor },
     };
-    if arguments.head {
-        println!("{}", heading(effort));
-        return Ok(());
+    println!("{}", heading(effort));
+    let wanted =
+        |name: &str| arguments.parts.is_empty() || arguments.parts.iter().any(|part| part == name);
+    for (_, run) in PARTS.iter().filter(|(name, _)| wanted(name)) {
+        // What one part has left behind in the memory of a server does not count as another's.
+        let mut servers =
+            vec![Server::warren(&arguments.warren, &[]).map_err(|error| anyhow!(error))?];
+        if !arguments.alone {
+            servers.push(Server::rabbitmq().map_err(|error| anyhow!(error))?);
+        }
+        let sides = servers.iter().map(Side::of);
+        run(&Bench { sides: sides.collect(), effort })?;
+        std::io::stdout().flush()?;
     }
-    let side = |url: Option<String>, pid, data, is_rabbitmq| {
-        let data = Option::unwrap_or_default(data);
-        url.map(|url| Side { url, group: ProcessGroup(pid), data, is_rabbitmq })
-    };
-    let warren = side(arguments.warren, arguments.warren_pid, arguments.warren_data, false);
-    let rabbitmq = side(arguments.rabbitmq, arguments.rabbitmq_pid, arguments.rabbitmq_data, true);
-    let bench = Bench { sides: warren.into_iter().chain(rabbitmq).collect(), effort };
-    parts.into_iter().try_for_each(|(_, run)| run(&bench))
+    Ok(())
 }

@@ -1,19 +1,15 @@
 //! (f): ten million messages that wait, then go.
 
 use anyhow::Result;
-use warren::perf::Options;
+use warren::perf::{Client, Options};
 use warren_amqp::method::queue;
 
-use super::{
-    Bench, Case, Goal, Row, Sizes, cpu_per_million, each, measured, persistent, quiet, sizes,
-};
+use super::{Bench, Case, Goal, Row, Sizes, each, sizes};
+use crate::load::{bytes, cpu_per_million, drain, fill, persistent, quiet};
 use crate::machine::with_peak;
 use crate::side::Side;
-use warren::perf::Client;
 
 pub(super) const MESSAGES: Sizes = sizes(10_000_000, 500_000);
-/// Of the publisher.
-const UNCONFIRMED_MAX: usize = 2_000;
 
 pub(super) const CASE: Case = Case {
     letter: 'f',
@@ -64,16 +60,9 @@ fn one(bench: &Bench, side: &Side, is_persistent: bool) -> Result<Run> {
     let (empty, disk_before) = (side.group.resident_bytes(), side.disk_bytes());
     let mut full = (0.0, 0.0);
     let (runs, peak) = with_peak(side.group, || {
-        let filled = fill(side, name, count, is_persistent)?;
+        let filled = enqueue(side, name, count, is_persistent)?;
         full = (side.group.resident_bytes(), side.disk_bytes());
-        let drained = measured(Options {
-            producers: 0,
-            queue: vec![name.into()],
-            predeclared: true,
-            autoack: true,
-            cmessages: Some(count),
-            ..quiet(&side.url)
-        })?;
+        let drained = drain(&side.url, &[name.to_owned()], count)?;
         let drained = (drained.consume_rate, cpu_per_million(&drained));
         anyhow::Ok((filled, drained))
     });
@@ -83,18 +72,20 @@ fn one(bench: &Bench, side: &Side, is_persistent: bool) -> Result<Run> {
 }
 
 /// Declares a queue and fills it. Gives messages per second and the server's seconds per million.
-pub(super) fn fill(side: &Side, name: &str, count: u64, is_persistent: bool) -> Result<(f64, f64)> {
+pub(super) fn enqueue(
+    side: &Side,
+    name: &str,
+    count: u64,
+    is_persistent: bool,
+) -> Result<(f64, f64)> {
     let queue = queue::Declare { queue: name, durable: is_persistent, ..queue::Declare::default() };
     Client::open(&side.url)?.call(&queue)?;
-    let filled = measured(Options {
-        consumers: 0,
+    let options = Options {
         queue: vec![name.into()],
-        predeclared: true,
-        size: Some((16, 16)),
+        size: bytes(16),
         flag: if is_persistent { persistent() } else { Vec::new() },
-        confirm: Some(UNCONFIRMED_MAX),
-        pmessages: Some(count),
         ..quiet(&side.url)
-    })?;
+    };
+    let filled = fill(count, options)?;
     Ok((filled.publish_rate, cpu_per_million(&filled)))
 }

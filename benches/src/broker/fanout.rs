@@ -3,7 +3,8 @@
 use anyhow::Result;
 use warren::perf::Options;
 
-use super::{Bench, Case, Goal, Row, Sizes, each, measured, persistent, quiet, sizes};
+use super::{Bench, Case, Goal, Row, Sizes, each, sizes};
+use crate::load::{bytes, measured, persistent, quiet};
 
 const MESSAGES: Sizes = sizes(20_000, 500);
 const QUEUES: usize = 100;
@@ -27,7 +28,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>> {
             exchange: Some("bench-fanout".into()),
             queue: (0..QUEUES).map(|number| format!("bench-fanout-{number}")).collect(),
             auto_delete: Some(false),
-            size: Some((BODY_BYTES, BODY_BYTES)),
+            size: bytes(BODY_BYTES),
             flag: persistent(),
             confirm: Some(1000),
             pmessages: Some(count as u64),

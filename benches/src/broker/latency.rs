@@ -3,7 +3,8 @@
 use anyhow::Result;
 use warren::perf::{Latency, Options, Report};
 
-use super::{Bench, Both, Case, Cell, Goal, Row, cpu_per_million, each, persistent, quiet};
+use super::{Bench, Both, Case, Cell, Goal, Row, each};
+use crate::load::{bytes, cpu_per_million, persistent, quiet};
 use crate::table::thousands;
 
 pub(super) const CASE: Case = Case {
@@ -25,7 +26,7 @@ fn run(bench: &Bench) -> Result<Vec<Row>> {
         let runs = bench.both(|_, side| {
             let run = |rate: f64| {
                 bench.timed(Options {
-                    size: Some((16, 16)),
+                    size: bytes(16),
                     rate: Some(rate),
                     confirm: Some(UNCONFIRMED_MAX),
                     autoack: true,

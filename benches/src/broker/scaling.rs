@@ -4,7 +4,8 @@ use anyhow::Result;
 use warren::perf::Options;
 
 use super::throughput::measure;
-use super::{Bench, Case, Goal, Row, quiet};
+use super::{Bench, Case, Goal, Row};
+use crate::load::{bytes, quiet};
 use crate::side::Side;
 
 pub(super) const CASE: Case = Case {
@@ -21,7 +22,7 @@ const HUBS: &str = "--hubs";
 fn run(bench: &Bench) -> Result<Vec<Row>> {
     let one = |side: &Side, queues: usize| {
         let options = Options {
-            size: Some((16, 16)),
+            size: bytes(16),
             autoack: true,
             queue: (0..queues).map(|number| format!("bench-scaling-{number}")).collect(),
             producers: queues,

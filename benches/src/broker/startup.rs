@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow, ensure};
 use warren::perf::Client;
 use xtask::servers::Server;
 
-use super::backlog::{MESSAGES, fill};
+use super::backlog::{MESSAGES, enqueue};
 use super::{Bench, Case, Goal, Row, each};
 use crate::side::Side;
 use crate::table::median;
@@ -22,12 +22,12 @@ const ROUNDS: usize = 5;
 
 fn run(bench: &Bench) -> Result<Vec<Row>> {
     let name = "bench-start";
-    let runs = bench.both(|server, side| {
+    let runs = bench.both(|server, _| {
         let empty = (0..ROUNDS).map(|_| start(server, false)).collect::<Result<Vec<_>>>()?;
         // After a start it has another process and, if it takes any, another port.
-        let side = Side::of(server, side.is_rabbitmq);
+        let side = Side::of(server);
         let count = MESSAGES.of(&side, bench.effort);
-        fill(&side, name, count as u64, true)?;
+        enqueue(&side, name, count as u64, true)?;
         let mut full = |kill| -> Result<f64> {
             let ms = start(server, kill)?;
             let begun = std::time::Instant::now();

@@ -3,18 +3,16 @@
 use anyhow::Result;
 use warren::perf::{Options, Report};
 
-use super::{Bench, Case, Goal, Row, cpu_per_million, each, persistent, quiet};
+use super::{Bench, Case, Goal, Row, each};
+use crate::load::{BACKLOG_MAX, bytes, cpu_per_million, persistent, quiet};
 use crate::table::median;
-
-/// Messages that are on their way at most: a publisher waits for its consumer.
-pub(super) const BACKLOG_MAX: u64 = 20_000;
 
 pub(super) const TINY: Case = Case {
     letter: 'a',
     title: "16 B, transient",
     story: "One publisher without confirms, one consumer without acknowledgements, at most 20,000 messages on their way.",
     run: |bench| {
-        let options = |url: &str| Options { size: Some((16, 16)), autoack: true, ..quiet(url) };
+        let options = |url: &str| Options { size: bytes(16), autoack: true, ..quiet(url) };
         rows(bench, options, [13.0, 25.0, 0.4])
     },
 };
@@ -26,7 +24,7 @@ pub(super) const SMALL: Case = Case {
             at once, one queue.",
     run: |bench| {
         let options = |url: &str| Options {
-            size: Some((12, 12)),
+            size: bytes(12),
             flag: persistent(),
             producers: 2,
             consumers: 2,
@@ -45,7 +43,7 @@ pub(super) const CONFIRMED: Case = Case {
     story: "One publisher with at most 1,000 unconfirmed messages, one consumer that acknowledges 100 at once.",
     run: |bench| {
         let options = |url: &str| Options {
-            size: Some((1024, 1024)),
+            size: bytes(1024),
             flag: persistent(),
             confirm: Some(1000),
             multi_ack_every: 100,
@@ -60,7 +58,7 @@ pub(super) const LARGE: Case = Case {
     title: "1 KiB, transient",
     story: "As (a), with larger messages.",
     run: |bench| {
-        let options = |url: &str| Options { size: Some((1024, 1024)), autoack: true, ..quiet(url) };
+        let options = |url: &str| Options { size: bytes(1024), autoack: true, ..quiet(url) };
         rows(bench, options, [7.5, 7.5, 1.2])
     },
 };

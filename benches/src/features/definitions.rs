@@ -1,22 +1,19 @@
 //! Declaring, binding and deleting.
 
-use std::io;
 use std::time::Duration;
 
-use warren_amqp::frame;
+use anyhow::Result;
+use warren::perf::Client;
 use warren_amqp::method::{EncodeMethod, exchange, queue};
 
 use super::{Bench, Rate, Side, Sizes, Stint, names};
-use crate::load::Client;
+use crate::load::{PIPELINE, calls};
 
-/// Requests that are written at once, before their answers are read: so few that both directions fit into the
-/// sockets' buffers.
-const PIPELINE: usize = 500;
 /// At most so many, and for as long as the effort says.
 const PIPELINED: Sizes = Sizes { warren: 20_000, rabbitmq: 1_000 };
 const SINGLE: Sizes = Sizes { warren: 5_000, rabbitmq: 500 };
 
-pub(super) fn run(bench: &Bench) -> io::Result<()> {
+pub(super) fn run(bench: &Bench) -> Result<()> {
     println!("## Declare, bind, delete\n");
     println!(
         "By one client on one channel, of which each request is answered before the next one is sent, or which sends up \
@@ -62,7 +59,7 @@ fn round(
     pipeline: usize,
     most: usize,
     time: Duration,
-) -> io::Result<Vec<Rate>> {
+) -> Result<Vec<Rate>> {
     let mut client = Client::open(&side.url)?;
     let (names, all) = (names("bench-definition", most), most);
     let exchange = exchange::Declare {
@@ -119,35 +116,13 @@ fn timed<M: EncodeMethod>(
     most: usize,
     time: Duration,
     method: impl Fn(usize) -> M,
-) -> io::Result<(usize, Rate)> {
+) -> Result<(usize, Rate)> {
     let stint = Stint::start(side);
     let mut made = 0;
     while made < most && (made == 0 || stint.elapsed() < time) {
         let count = pipeline.min(most - made);
-        client.calls(&encoded(made..made + count, &method), count)?;
+        client.calls((made..made + count).map(&method))?;
         made += count;
     }
     Ok((made, stint.end(made as u64)))
-}
-
-/// So many requests, pipelined.
-pub(super) fn calls<M: EncodeMethod>(
-    client: &mut Client,
-    count: usize,
-    method: impl Fn(usize) -> M,
-) -> io::Result<()> {
-    for start in (0..count).step_by(PIPELINE) {
-        let range = start..count.min(start + PIPELINE);
-        let length = range.len();
-        client.calls(&encoded(range, &method), length)?;
-    }
-    Ok(())
-}
-
-fn encoded<M: EncodeMethod>(range: std::ops::Range<usize>, method: impl Fn(usize) -> M) -> Vec<u8> {
-    let mut requests = Vec::new();
-    for at in range {
-        frame::write_method(&mut requests, 1, &method(at));
-    }
-    requests
 }

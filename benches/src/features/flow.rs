@@ -1,87 +1,49 @@
 //! Messages that go through: published by one connection, consumed by another at the same time.
 
-use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use anyhow::Result;
+use warren::perf::{Message, Options};
 
-use warren_amqp::method::queue;
-
-use super::{Effort, Rate, Side, Stint};
-use crate::load::{Batch, Client, Consumer, IN_FLIGHT_MAX, Publisher, UNCONFIRMED_MAX};
+use super::{Effort, Rate, Side};
+use crate::load::{BACKLOG_MAX, UNCONFIRMED_MAX, bytes, quiet, timed};
 
 /// Messages that go through.
 pub(super) struct Flow<'f> {
-    pub(super) batch: &'f Batch,
-    /// What a batch comes to in deliveries.
-    pub(super) deliveries: u64,
+    /// The exchange and its type.
+    pub(super) exchange: (&'f str, &'f str),
+    /// What is published, in turn.
+    pub(super) messages: &'f [Message],
+    pub(super) body_bytes: usize,
     pub(super) confirms: bool,
-    /// Some queue, through which the end is asked for.
-    pub(super) queue: &'f str,
+    /// Where it comes to, and is consumed.
+    pub(super) queues: &'f [String],
+    /// Whether anything comes there.
+    pub(super) arrives: bool,
 }
 
 impl Flow<'_> {
-    /// Publishes over and over while the consumer, which takes from all queues that the batch reaches, keeps up. The
-    /// rate is that of publishes.
-    pub(super) fn run(
-        &self,
-        side: &Side,
-        effort: Effort,
-        consumer: Option<&Consumer>,
-    ) -> io::Result<Rate> {
-        let count = || consumer.map_or(0, Consumer::count);
-        let mut publisher = Publisher::open(&side.url, self.confirms)?;
-        let (stint, before) = (Stint::start(side), count());
-        let mut expected = before;
-        // A batch of a fanout may be more than that by itself.
-        let in_flight_max = IN_FLIGHT_MAX.max(2 * self.deliveries);
-        while stint.elapsed() < effort.time {
-            let late = Instant::now() + Duration::from_secs(120);
-            while in_flight_max < expected - count() + self.deliveries {
-                if late < Instant::now() {
-                    return Err(io::Error::other(format!("{} of {expected} have come", count())));
-                }
-                thread::sleep(Duration::from_micros(50));
-            }
-            publisher.wait_until_owed(UNCONFIRMED_MAX)?;
-            publisher.publish(self.batch)?;
-            expected += self.deliveries;
-        }
-        publisher.settle(self.queue)?;
-        if let Some(consumer) = consumer {
-            consumer.wait_for(expected)?;
-        }
-        Ok(stint.end(publisher.published()))
+    /// Publishes over and over while the consumer keeps up. Gives what was published, and what was delivered.
+    pub(super) fn run(&self, side: &Side, effort: Effort) -> Result<(Rate, Rate)> {
+        let report = timed(
+            effort.time,
+            Options {
+                exchange: Some(self.exchange.0.into()),
+                kind: Some(self.exchange.1.into()),
+                predeclared: true,
+                queue: self.queues.to_vec(),
+                consumers: usize::from(self.arrives),
+                autoack: true,
+                messages: self.messages.to_vec(),
+                size: bytes(self.body_bytes),
+                confirm: self.confirms.then_some(UNCONFIRMED_MAX),
+                backlog_max: self.arrives.then_some(BACKLOG_MAX),
+                ..quiet(&side.url)
+            },
+        )?;
+        Ok((Rate::published(&report), Rate::consumed(&report)))
     }
 }
 
-/// Fills a queue, then empties it.
-pub(super) struct Backlog<'b> {
-    pub(super) queue: &'b queue::Declare<'b>,
-    pub(super) batch: &'b Batch,
-    pub(super) count: u64,
-    pub(super) confirms: bool,
-}
-
-impl Backlog<'_> {
-    /// The rates of messages in and out; between the two, `full` is called.
-    pub(super) fn run(&self, side: &Side, full: impl FnOnce()) -> io::Result<(Rate, Rate)> {
-        let mut client = Client::open(&side.url)?;
-        client.call(self.queue)?;
-        let name = self.queue.queue;
-        let mut publisher = Publisher::open(&side.url, self.confirms)?;
-        let stint = Stint::start(side);
-        while publisher.published() < self.count {
-            publisher.wait_until_owed(UNCONFIRMED_MAX)?;
-            publisher.publish(self.batch)?;
-        }
-        publisher.settle(name)?;
-        let filled = stint.end(publisher.published());
-        full();
-        let stint = Stint::start(side);
-        let consumer = Consumer::of(&side.url, &[name.to_owned()])?;
-        consumer.wait_for(publisher.published())?;
-        let emptied = stint.end(publisher.published());
-        client.call(&queue::Delete { queue: name, ..queue::Delete::default() })?;
-        Ok((filled, emptied))
-    }
+/// To this queue, through the default exchange.
+pub(super) fn to(queue: &str) -> Message {
+    Message { routing_key: queue.into(), ..Message::default() }
 }

@@ -1,36 +1,42 @@
 //! Priorities.
 
-use std::io;
-
+use anyhow::Result;
+use warren::perf::{Client, Message, Options};
 use warren_amqp::method::queue;
 use warren_amqp::{BasicProperties, FieldTable};
 
-use super::flow::Backlog;
-use super::{Bench, Sizes};
-use crate::load::{BATCH, Batch};
+use super::{Bench, Rate, Sizes, delete_queues};
+use crate::load::{bytes, drain, fill, quiet};
 
 const MESSAGES: Sizes = Sizes { warren: 500_000, rabbitmq: 100_000 };
 
-pub(super) fn run(bench: &Bench) -> io::Result<()> {
+pub(super) fn run(bench: &Bench) -> Result<()> {
     println!("## A queue of 10 priorities\n");
-    let name = "bench-levels";
-    let arguments = FieldTable::new().with("x-max-priority", 10);
-    let queue = queue::Declare { queue: name, arguments, ..queue::Declare::default() };
-    let mut batch = Batch::default();
-    for number in 0..BATCH {
-        let priority = Some((number % 11) as u8);
-        let properties = BasicProperties { priority, ..BasicProperties::new() };
-        batch.push("", name, &properties, &[b'x'; 16]);
-    }
+    let queues = ["bench-levels".to_owned()];
+    // One of them is more than the queue has.
+    let messages = (0..11).map(|priority| Message {
+        routing_key: queues[0].clone(),
+        properties: BasicProperties { priority: Some(priority), ..BasicProperties::new() },
+        ..Message::default()
+    });
+    let messages: Vec<_> = messages.collect();
     let runs = bench.each(|side| {
-        let count = (MESSAGES.of(side, bench.effort) as u64).next_multiple_of(BATCH);
-        let backlog = Backlog { queue: &queue, batch: &batch, count, confirms: false };
-        backlog.run(side, || {})
+        let arguments = FieldTable::new().with("x-max-priority", 10);
+        let mut client = Client::open(&side.url)?;
+        client.call(&queue::Declare { queue: &queues[0], arguments, ..Default::default() })?;
+        let count = MESSAGES.of(side, bench.effort) as u64;
+        let filled = fill(
+            count,
+            Options { messages: messages.clone(), size: bytes(16), ..quiet(&side.url) },
+        )?;
+        let drained = drain(&side.url, &queues, count)?;
+        delete_queues(&mut client, &queues)?;
+        Ok((Rate::published(&filled), Rate::consumed(&drained)))
     })?;
     let what = MESSAGES.told("messages of 16 B", bench.effort);
     let rows = [
-        (format!("{what}, enqueued"), runs.iter().map(|(filled, _)| *filled).collect()),
-        (format!("{what}, drained"), runs.iter().map(|(_, emptied)| *emptied).collect()),
+        (format!("{what}, enqueued, confirmed"), runs.iter().map(|(filled, _)| *filled).collect()),
+        (format!("{what}, drained"), runs.iter().map(|(_, drained)| *drained).collect()),
     ];
     bench.rates("messages/s", "message", &rows);
     Ok(())

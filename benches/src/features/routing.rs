@@ -1,13 +1,13 @@
 //! Exchanges with many bindings.
 
-use std::io;
-
+use anyhow::Result;
+use warren::perf::{Client, Message};
 use warren_amqp::method::{exchange, queue};
 use warren_amqp::{BasicProperties, FieldTable};
 
 use super::flow::Flow;
-use super::{Bench, Rate, Side, Sizes, declare_queues, definitions, delete_queues, names};
-use crate::load::{BATCH, Batch, Client, Consumer};
+use super::{Bench, Rate, Side, Sizes, declare_queues, delete_queues, names};
+use crate::load::calls;
 
 const TOPICS: Sizes = Sizes { warren: 100_000, rabbitmq: 10_000 };
 /// Of those, the ones that all match one key.
@@ -15,8 +15,10 @@ const MATCHING: Sizes = Sizes::same(1_000);
 const HEADERS: Sizes = Sizes::same(10_000);
 const HASHED: Sizes = Sizes::same(100);
 const EXCHANGE: &str = "bench-routing";
+/// Messages that are published in turn.
+const KINDS: usize = 100;
 
-pub(super) fn run(bench: &Bench) -> io::Result<()> {
+pub(super) fn run(bench: &Bench) -> Result<()> {
     println!("## Routing\n");
     println!(
         "One publisher and, where something matches, one consumer that keeps up. All bindings of a topic or headers \
@@ -40,7 +42,7 @@ enum Found {
     Many,
 }
 
-fn topics(bench: &Bench) -> io::Result<Rows> {
+fn topics(bench: &Bench) -> Result<Rows> {
     let many = TOPICS.told("bindings", bench.effort);
     let matching = MATCHING.told("match", bench.effort);
     let cases = [
@@ -72,21 +74,21 @@ fn topics(bench: &Bench) -> io::Result<Rows> {
                 None => (format!("plant.{}.line.{}.*", at / 1000, at % 1000), FieldTable::new()),
             })?;
             bound = count;
-            let one = |number: u64| match number as usize * count / BATCH as usize {
+            let one = |number: usize| match number * count / KINDS {
                 at if (1..=many).contains(&at) => 0,
                 at => at,
             };
-            let mut batch = Batch::default();
-            for number in 0..BATCH {
+            let message = |number: usize| {
                 let at = one(number);
-                let key = match found {
+                let routing_key = match found {
                     Found::Nothing => format!("plant.{}.line.{}", at / 1000, at % 1000),
                     Found::One => format!("plant.{}.line.{}.heat", at / 1000, at % 1000),
                     Found::Many => WORDS.join("."),
                 };
-                batch.push(EXCHANGE, &key, &BasicProperties::new(), &[b'x'; 16]);
-            }
-            rates.push(place.flow(bench, &batch, *found != Found::Nothing)?);
+                Message { routing_key, ..Message::default() }
+            };
+            let messages: Vec<_> = (0..KINDS).map(message).collect();
+            rates.push(place.flow(bench, &messages, *found != Found::Nothing)?);
         }
         place.close()?;
     }
@@ -101,7 +103,7 @@ fn starred(bits: usize) -> String {
     WORDS.iter().enumerate().map(word).collect::<Vec<_>>().join(".")
 }
 
-fn headers(bench: &Bench) -> io::Result<Rows> {
+fn headers(bench: &Bench) -> Result<Rows> {
     let many = HEADERS.told("bindings of two headers", bench.effort);
     let cases = [
         (
@@ -120,32 +122,30 @@ fn headers(bench: &Bench) -> io::Result<Rows> {
                 |at: usize| FieldTable::new().with("format", "report").with("customer", at as i32);
             place.bind(bound..count, |at| (String::new(), table(at)))?;
             bound = count;
-            let mut batch = Batch::default();
-            for number in 0..BATCH {
-                let properties = BasicProperties {
-                    headers: Some(table(number as usize * count / BATCH as usize)),
-                    ..BasicProperties::new()
-                };
-                batch.push(EXCHANGE, "", &properties, &[b'x'; 16]);
-            }
-            rates.push(place.flow(bench, &batch, true)?);
+            let message = |number: usize| {
+                let headers = Some(table(number * count / KINDS));
+                let properties = BasicProperties { headers, ..BasicProperties::new() };
+                Message { properties, ..Message::default() }
+            };
+            let messages: Vec<_> = (0..KINDS).map(message).collect();
+            rates.push(place.flow(bench, &messages, true)?);
         }
         place.close()?;
     }
     Ok(rows)
 }
 
-fn hash(bench: &Bench) -> io::Result<(String, Vec<Rate>)> {
+fn hash(bench: &Bench) -> Result<(String, Vec<Rate>)> {
     let rates = bench.each(|side| {
         let queues = names("bench-hash", HASHED.of(side, bench.effort));
         let mut place = Place::open(side, "x-consistent-hash", &queues)?;
         place.bind(0..queues.len(), |_| ("10".into(), FieldTable::new()))?;
-        let mut batch = Batch::default();
-        for number in 0..BATCH {
-            let key = format!("customer-{number}");
-            batch.push(EXCHANGE, &key, &BasicProperties::new(), &[b'x'; 16]);
-        }
-        let rate = place.flow(bench, &batch, true)?;
+        let message = |number| {
+            let routing_key = format!("customer-{number}");
+            Message { routing_key, ..Message::default() }
+        };
+        let messages: Vec<_> = (0..KINDS).map(message).collect();
+        let rate = place.flow(bench, &messages, true)?;
         place.close()?;
         Ok(rate)
     })?;
@@ -155,17 +155,18 @@ fn hash(bench: &Bench) -> io::Result<(String, Vec<Rate>)> {
 /// An exchange with its queues.
 struct Place<'s> {
     side: &'s Side,
+    kind: &'static str,
     client: Client,
     queues: Vec<String>,
 }
 
 impl<'s> Place<'s> {
-    fn open(side: &'s Side, kind: &str, queues: &[String]) -> io::Result<Self> {
+    fn open(side: &'s Side, kind: &'static str, queues: &[String]) -> Result<Self> {
         let mut client = Client::open(&side.url)?;
         declare_queues(&mut client, queues, &queue::Declare::default())?;
         let exchange = EXCHANGE;
         client.call(&exchange::Declare { exchange, kind, ..exchange::Declare::default() })?;
-        Ok(Self { side, client, queues: queues.to_vec() })
+        Ok(Self { side, kind, client, queues: queues.to_vec() })
     }
 
     /// Adds bindings of these numbers, to its queues in turn.
@@ -173,10 +174,10 @@ impl<'s> Place<'s> {
         &mut self,
         range: std::ops::Range<usize>,
         binding: impl Fn(usize) -> (String, FieldTable),
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let made: Vec<_> = range.map(|at| (at, binding(at))).collect();
         let queues = &self.queues;
-        definitions::calls(&mut self.client, made.len(), |index| {
+        calls(&mut self.client, made.len(), |index| {
             let (at, (routing_key, arguments)) = &made[index];
             queue::Bind {
                 queue: &queues[at % queues.len()],
@@ -188,14 +189,14 @@ impl<'s> Place<'s> {
         })
     }
 
-    fn flow(&self, bench: &Bench, batch: &Batch, arrives: bool) -> io::Result<Rate> {
-        let deliveries = if arrives { batch.count } else { 0 };
-        let flow = Flow { batch, deliveries, confirms: false, queue: &self.queues[0] };
-        let consumer = Consumer::of(&self.side.url, &self.queues)?;
-        flow.run(self.side, bench.effort, Some(&consumer))
+    fn flow(&self, bench: &Bench, messages: &[Message], arrives: bool) -> Result<Rate> {
+        let exchange = (EXCHANGE, self.kind);
+        let (confirms, queues) = (false, &self.queues[..]);
+        let flow = Flow { exchange, messages, body_bytes: 16, confirms, queues, arrives };
+        Ok(flow.run(self.side, bench.effort)?.0)
     }
 
-    fn close(mut self) -> io::Result<()> {
+    fn close(mut self) -> Result<()> {
         let exchange = EXCHANGE;
         self.client.call(&exchange::Delete { exchange, ..exchange::Delete::default() })?;
         delete_queues(&mut self.client, &self.queues)

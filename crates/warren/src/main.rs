@@ -39,7 +39,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let arguments = warren::perf::arguments(std::env::args_os());
+    let outcome = match Arguments::parse_from(arguments).command {
         Command::Serve(options) => serve::run(*options),
         Command::Publish(publish) => publish.run(),
         Command::Consume(consume) => consume.run(),

@@ -20,6 +20,7 @@ mod link;
 mod meter;
 mod options;
 mod pace;
+mod perftest;
 mod plan;
 mod process;
 mod producer;
@@ -45,6 +46,7 @@ pub use client::Client;
 pub use ledger::Faults;
 pub use meter::Counts;
 pub use options::{Message, Options};
+pub use perftest::arguments;
 pub use process::processor_time;
 pub use report::{Latency, Progress, Report, Server, Verified};
 
@@ -62,6 +64,10 @@ use worker::{GLANCE, Role, Slot, Stage, Worker};
 pub const EXIT_UNVERIFIED: u8 = 3;
 /// Exit code of a run in which messages were refused or returned.
 pub const EXIT_REFUSED: u8 = 4;
+/// How soon a server that is not there yet is looked for again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long consumers have nothing to do before `--exit-when` ends the run.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long connections may be down at the end of a run with `--verify`.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -122,7 +128,7 @@ pub fn run(
 ) -> Result<Report> {
     let plan = Arc::new(Plan::new(options)?);
     let ledger = options.verify.then(|| open_ledger(&plan)).transpose()?;
-    let mut control = Link::open(&plan, 0)?;
+    let mut control = first_link(&plan)?;
     control.call(1, &amqp_channel::Open {}, "channel.open-ok")?;
     control.declare(&plan, 1, &(0..plan.queues.len()).collect::<Vec<_>>())?;
     let shared = Arc::new(Shared::new(
@@ -156,6 +162,19 @@ pub fn run(
     Ok(report)
 }
 
+/// Waits for a server that is being started, as long as the options allow.
+fn first_link(plan: &Plan) -> Result<Link> {
+    let start = Instant::now();
+    loop {
+        match Link::open(plan, 0) {
+            Err(_) if start.elapsed() < plan.options.servers_startup_timeout => {
+                thread::sleep(RETRY)
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn open_ledger(plan: &Plan) -> Result<Ledger> {
     // Two runs at the same time do not have the same.
     let run = (clock::now() / 1000) as u32 ^ std::process::id().rotate_left(16);
@@ -185,7 +204,7 @@ impl Crew {
         let mut shares: Vec<Vec<Slot>> = (0..count).map(|_| Vec::new()).collect();
         // Producers and their consumers on different threads, where there is more than one.
         for place in 0..options.producers {
-            let producer = Producer::new(plan, place, shared.ledger());
+            let producer = Box::new(Producer::new(plan, place, shared.ledger()));
             let slot = Slot::new(place, place, Role::Producer(producer));
             shares[place % count].push(slot);
         }
@@ -288,6 +307,7 @@ impl Run<'_> {
         let mut is_warm = options.warm_up.is_zero();
         let (mut shown_at, mut shown) = (start, Counts::default());
         let mut quiet = Quiet::new();
+        let mut idle = Idle { since: Instant::now(), consumed: 0 };
         loop {
             thread::sleep(GLANCE);
             let now = clock::now();
@@ -305,8 +325,9 @@ impl Run<'_> {
                 before = Before { time: now, counts, cpu: cpu(), own_cpu: own_cpu() };
             }
             let counts = self.crew.counts();
-            let over =
-                end.is_some_and(|end| end <= now) || self.interrupted.load(Ordering::Relaxed);
+            let over = end.is_some_and(|end| end <= now)
+                || self.interrupted.load(Ordering::Relaxed)
+                || idle.is_over(self.plan, counts)?;
             let (producers_left, consumers_left) = self.shared.left();
             let sent = 0 < options.producers && producers_left == 0;
             if over || sent {
@@ -426,6 +447,41 @@ impl Run<'_> {
 
 fn own_cpu() -> Duration {
     processor_time(Path::new("/proc/self")).unwrap_or_default()
+}
+
+/// What `--exit-when` waits for.
+struct Idle {
+    since: Instant,
+    consumed: u64,
+}
+
+impl Idle {
+    fn is_over(&mut self, plan: &Plan, counts: Counts) -> Result<bool> {
+        let Some(when) = &plan.options.exit_when else { return Ok(false) };
+        let begins = plan.options.consumer_start_delay;
+        if counts.consumed != self.consumed || self.since.elapsed() < IDLE {
+            if counts.consumed != self.consumed {
+                *self = Self { since: Instant::now(), consumed: counts.consumed };
+            }
+            return Ok(false);
+        }
+        if counts.consumed == 0 && self.since.elapsed() < begins + IDLE {
+            return Ok(false);
+        }
+        if when == "idle" {
+            return Ok(true);
+        }
+        // Looked at once a second.
+        self.since = Instant::now();
+        let mut link = Link::open(plan, 0)?;
+        link.call(1, &amqp_channel::Open {}, "channel.open-ok")?;
+        let empty = plan
+            .queues
+            .iter()
+            .try_fold(true, |empty, queue| anyhow::Ok(empty && link.ready(1, queue)? == 0))?;
+        link.close();
+        Ok(empty)
+    }
 }
 
 /// Whether nothing happens any more.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use anyhow::{Result, bail};
 use warren_amqp::frame::{self, Frame};
-use warren_amqp::method::{EncodeMethod, channel, queue};
+use warren_amqp::method::{EncodeMethod, channel};
 use warren_amqp::{AmqpUri, Method};
 
 use super::link::{Greeting, Link, refusal};
@@ -70,11 +70,7 @@ impl Client {
     /// # Errors
     /// When there is no such queue.
     pub fn ready(&mut self, queue: &str) -> Result<u32> {
-        self.0.send(1, &queue::Declare { queue, passive: true, ..queue::Declare::default() })?;
-        self.0.expect("queue.declare-ok", |method| match method {
-            Method::QueueDeclareOk(answer) => answer.message_count,
-            _ => 0,
-        })
+        self.0.ready(1, queue)
     }
 }
 

@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
-use warren_amqp::Method;
 use warren_amqp::frame::{self, Frame};
 use warren_amqp::method::{basic, channel};
+use warren_amqp::{FieldTable, Method};
 
 use super::body::{self, Reading};
 use super::ledger::Delivered;
 use super::link::{Link, refusal};
-use super::options::table;
-use super::pace::Pace;
-use super::plan::Plan;
+use super::options::{Options, table};
+use super::pace::{Cycle, Pace};
+use super::plan::{Plan, nanoseconds};
 use super::worker::{Context, Wake};
 
 pub(super) struct Consumer {
@@ -25,6 +25,8 @@ pub(super) struct Consumer {
     /// When the next message may be taken, of a consumer that takes its time.
     ready_at: u64,
     taken: u64,
+    /// Whether it has asked for messages.
+    begun: bool,
     done: bool,
 }
 
@@ -32,6 +34,14 @@ struct Settings {
     autoack: bool,
     multi_ack_every: u64,
     latency: u64,
+    /// Times that change as time goes by.
+    changing: Option<Cycle>,
+    /// Whether messages are refused, and go back.
+    nack: Option<bool>,
+    /// When consuming begins, in nanoseconds after the start.
+    begins: u64,
+    clock_offset: u64,
+    arguments: FieldTable,
     limit: Option<u64>,
     /// Nanoseconds until an empty queue is asked again; `None`: deliveries come by themselves.
     polling: Option<u64>,
@@ -85,6 +95,11 @@ impl Consumer {
                 autoack: options.autoack,
                 multi_ack_every: options.multi_ack_every,
                 latency: options.consumer_latency * 1000,
+                changing: Cycle::new(&options.variable_latency),
+                nack: options.nack.then_some(options.requeue),
+                begins: nanoseconds(options.consumer_start_delay),
+                clock_offset: plan.clock_offset,
+                arguments: arguments(options),
                 limit: options.cmessages,
                 polling: options.polling.then_some(options.polling_interval * 1_000_000),
                 queues: plan.queues.clone(),
@@ -92,6 +107,7 @@ impl Consumer {
             pace: options.consumer_rate.map(|rate| Pace::constant(rate, 0)),
             ready_at: 0,
             taken: 0,
+            begun: false,
             done: false,
         }
     }
@@ -114,24 +130,32 @@ impl Consumer {
         Ok(())
     }
 
-    /// There is a new connection: begins to consume.
-    pub(super) fn opened(&mut self, plan: &Plan, link: &mut Link, now: u64) {
+    /// There is a new connection.
+    pub(super) fn opened(&mut self) {
+        self.begun = false;
         for channel in &mut self.channels {
             channel.unacked = 0;
             channel.current = Current::default();
+            channel.ask_at = None;
+        }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>, now: u64) {
+        self.begun = true;
+        for channel in &mut self.channels {
             if self.settings.polling.is_some() {
                 channel.ask_at = Some(now);
                 continue;
             }
             for &queue in &channel.queues {
                 let consume = basic::Consume {
-                    queue: &plan.queues[queue],
+                    queue: &self.settings.queues[queue],
                     consumer_tag: &queue.to_string(),
                     no_ack: self.settings.autoack,
-                    arguments: table(&plan.options.consumer_args),
+                    arguments: self.settings.arguments.clone(),
                     ..basic::Consume::default()
                 };
-                frame::write_method(&mut link.out, channel.number, &consume);
+                frame::write_method(out, channel.number, &consume);
             }
         }
     }
@@ -155,7 +179,7 @@ impl Consumer {
         };
         match frame {
             Frame::Body { payload, .. } => {
-                channel.current.body(payload, context);
+                channel.current.body(payload, self.settings.clock_offset, context);
                 if channel.current.left == 0 {
                     self.complete(usize::from(frame.channel()) - 1, out, context);
                 }
@@ -206,13 +230,17 @@ impl Consumer {
         self.taken += 1;
         channel.unacked += 1;
         if !self.settings.autoack && self.settings.multi_ack_every <= channel.unacked {
-            channel.ack(out, 1 < self.settings.multi_ack_every);
+            channel.ack(out, 1 < self.settings.multi_ack_every, self.settings.nack);
         }
         if self.settings.polling.is_some() {
             channel.ask_at = Some(context.now);
         }
-        if 0 < self.settings.latency {
-            self.ready_at = context.now + self.settings.latency;
+        let latency = match &self.settings.changing {
+            None => self.settings.latency,
+            Some(changing) => changing.at(context.now.saturating_sub(context.start)) * 1000,
+        };
+        if 0 < latency {
+            self.ready_at = context.now + latency;
         }
         if let Some(pace) = &mut self.pace {
             pace.advance();
@@ -228,6 +256,12 @@ impl Consumer {
     /// Asks for the next messages when polling, and writes what there is to write.
     pub(super) fn pump(&mut self, link: &mut Link, context: &mut Context<'_>) -> Result<Wake> {
         let mut wake = Wake::OnEvent;
+        if !self.begun {
+            match context.start + self.settings.begins {
+                time if time <= context.now => self.begin(&mut link.out, context.now),
+                time => wake = Wake::At(time),
+            }
+        }
         for channel in &mut self.channels {
             match channel.ask_at {
                 Some(time) if time <= context.now && !self.done => {
@@ -251,10 +285,21 @@ impl Consumer {
     pub(super) fn acknowledge_all(&mut self, out: &mut Vec<u8>) {
         for channel in &mut self.channels {
             if 0 < channel.unacked && !self.settings.autoack {
-                channel.ack(out, true);
+                channel.ack(out, true, self.settings.nack);
             }
         }
     }
+}
+
+fn arguments(options: &Options) -> FieldTable {
+    let mut arguments = table(&options.consumer_args);
+    if let Some(offset) = &options.stream_consumer_offset {
+        match offset.parse::<i64>() {
+            Ok(number) => arguments.insert("x-stream-offset", number),
+            Err(_) => arguments.insert("x-stream-offset", offset.as_str()),
+        }
+    }
+    arguments
 }
 
 impl Channel {
@@ -282,10 +327,17 @@ impl Channel {
         Ok(true)
     }
 
-    /// Acknowledges the message that was last completed, or with `multiple` all up to it.
-    fn ack(&mut self, out: &mut Vec<u8>, multiple: bool) {
-        let ack = basic::Ack { delivery_tag: self.current.tag, multiple };
-        frame::write_method(out, self.number, &ack);
+    /// Acknowledges the message that was last completed, or with `multiple` all up to it; or refuses them, and says
+    /// whether they go back.
+    fn ack(&mut self, out: &mut Vec<u8>, multiple: bool, nack: Option<bool>) {
+        let delivery_tag = self.current.tag;
+        match nack {
+            None => frame::write_method(out, self.number, &basic::Ack { delivery_tag, multiple }),
+            Some(requeue) => {
+                let nack = basic::Nack { delivery_tag, multiple, requeue };
+                frame::write_method(out, self.number, &nack);
+            }
+        }
         self.unacked = 0;
     }
 }
@@ -298,11 +350,14 @@ impl Current {
         self.reading.clear();
     }
 
-    fn body(&mut self, piece: &[u8], context: &mut Context<'_>) {
+    fn body(&mut self, piece: &[u8], clock_offset: u64, context: &mut Context<'_>) {
         if !self.begun {
             self.begun = true;
             if let Some(time) = body::time(piece) {
-                context.tally.deliveries.push(context.now.saturating_sub(time));
+                context
+                    .tally
+                    .deliveries
+                    .push(context.now.saturating_sub(time.wrapping_sub(clock_offset)));
             }
         }
         if context.shared.ledger().is_some() {

@@ -107,7 +107,7 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, channel: u16, method: &impl EncodeMethod) -> Result<()> {
+    fn send(&mut self, channel: u16, method: &impl EncodeMethod) -> Result<()> {
         method.check()?;
         let mut out = Vec::new();
         frame::write_method(&mut out, channel, method);
@@ -125,7 +125,7 @@ impl Link {
         self.expect(answer, |_| ()).with_context(|| format!("{} failed", method.info().name))
     }
 
-    pub(super) fn expect<T>(&mut self, name: &str, pick: impl Fn(Method<'_>) -> T) -> Result<T> {
+    fn expect<T>(&mut self, name: &str, pick: impl Fn(Method<'_>) -> T) -> Result<T> {
         let mut buffer = [0; 4096];
         loop {
             let count = match self.socket.read(&mut buffer) {
@@ -146,6 +146,16 @@ impl Link {
                 return Ok(picked);
             }
         }
+    }
+
+    /// Messages that are ready in a queue. Blocks.
+    pub(super) fn ready(&mut self, channel: u16, queue: &str) -> Result<u32> {
+        let declare = queue::Declare { queue, passive: true, ..queue::Declare::default() };
+        self.send(channel, &declare)?;
+        self.expect("queue.declare-ok", |method| match method {
+            Method::QueueDeclareOk(answer) => answer.message_count,
+            _ => 0,
+        })
     }
 
     /// Declares the exchange, these queues and their bindings. Blocks.

@@ -1,9 +1,10 @@
 //! The command line of `warren perf`, with PerfTest's names where it has one.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use warren_amqp::{AmqpUri, BasicProperties, FieldTable};
 
@@ -74,6 +75,9 @@ pub struct Options {
     /// Whether queues go with their last consumer [default: true, but for quorum queues, streams and --verify]
     #[arg(long, value_name = "BOOL")]
     pub auto_delete: Option<bool>,
+    /// Read the names of the queues from this file, one a line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["queue", "queue_pattern"])]
+    pub queue_file: Option<PathBuf>,
     /// Declare nothing: exchange and queues are there
     #[arg(long, short = 'p')]
     pub predeclared: bool,
@@ -99,12 +103,27 @@ pub struct Options {
     /// Properties of messages: priority=5,expiration=1000; other names become headers
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = pair)]
     pub message_properties: Vec<(String, String)>,
+    /// Sizes that follow one another: BYTES:SECONDS; may be repeated
+    #[arg(long, value_name = "BYTES:SECONDS", value_delimiter = ',', value_parser = number_stage, conflicts_with_all = ["size", "body"])]
+    pub variable_size: Vec<(u64, Duration)>,
+    /// Publish what is in these files, in turn; such messages carry no time, so there is no latency of deliveries
+    #[arg(long, short = 'B', value_name = "FILES", value_delimiter = ',', conflicts_with_all = ["size", "verify"])]
+    pub body: Vec<PathBuf>,
+    /// What the bodies are: application/json, ...
+    #[arg(long, short = 'T', value_name = "TYPE")]
+    pub body_content_type: Option<String>,
     /// Messages per second of each producer, in an open loop: latency counts from the time a message was to be sent
     #[arg(long, short = 'r', value_name = "RATE", value_parser = rate)]
     pub rate: Option<f64>,
     /// Rates that follow one another: RATE:SECONDS; may be repeated
     #[arg(long, value_name = "RATE:SECONDS", value_delimiter = ',', value_parser = stage, conflicts_with = "rate")]
     pub variable_rate: Vec<(f64, Duration)>,
+    /// Seconds between two messages of a producer: a rate below one per second
+    #[arg(long, short = 'P', value_name = "SECONDS", value_parser = interval, conflicts_with_all = ["rate", "variable_rate"])]
+    pub publishing_interval: Option<Duration>,
+    /// Let producers begin at random moments within so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0", hide_default_value = true)]
+    pub producer_random_start_delay: Duration,
     /// Let the rate rise from nothing for so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "rate")]
     pub ramp: Option<Duration>,
@@ -133,6 +152,12 @@ pub struct Options {
         conflicts_with = "autoack"
     )]
     pub multi_ack_every: u64,
+    /// Refuse messages (basic.nack) instead of acknowledging them
+    #[arg(long, conflicts_with_all = ["autoack", "verify"])]
+    pub nack: bool,
+    /// Whether messages that are refused go back to their queue
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, requires = "nack")]
+    pub requeue: bool,
     /// Prefetch of each consumer; 0: no limit
     #[arg(long, short = 'q', value_name = "COUNT", default_value_t = 0)]
     pub qos: u16,
@@ -145,6 +170,15 @@ pub struct Options {
     /// Microseconds that a consumer takes for a message
     #[arg(long, short = 'L', value_name = "MICROSECONDS", default_value_t = 0)]
     pub consumer_latency: u64,
+    /// Times that consumers take, which follow one another: MICROSECONDS:SECONDS; may be repeated
+    #[arg(long, value_name = "MICROSECONDS:SECONDS", value_delimiter = ',', value_parser = number_stage, conflicts_with = "consumer_latency")]
+    pub variable_latency: Vec<(u64, Duration)>,
+    /// Begin to consume so many seconds later than to publish
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0", hide_default_value = true)]
+    pub consumer_start_delay: Duration,
+    /// Where to begin to read streams: first, last, next, or a number
+    #[arg(long, value_name = "OFFSET")]
+    pub stream_consumer_offset: Option<String>,
     /// Arguments of the consumers: x-priority=5
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = pair)]
     pub consumer_args: Vec<(String, String)>,
@@ -167,6 +201,9 @@ pub struct Options {
     /// Messages that each consumer takes
     #[arg(long, short = 'D', value_name = "COUNT")]
     pub cmessages: Option<u64>,
+    /// End when consumers have had nothing to do for a second (idle), or when the queues are empty, too (empty)
+    #[arg(long, value_name = "WHEN", value_parser = ["idle", "empty"], conflicts_with = "verify")]
+    pub exit_when: Option<String>,
     /// At the end, seconds without progress after which what has not come is given up
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     pub shutdown_timeout: Duration,
@@ -179,10 +216,17 @@ pub struct Options {
     /// after a crash of the whole machine, looks for
     #[arg(long, value_name = "FILE", requires = "verify")]
     pub ledger: Option<PathBuf>,
+    /// Try for so many seconds to reach a server that is not there yet
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "0", hide_default_value = true)]
+    pub servers_startup_timeout: Duration,
     /// Open connections again that break, after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub connection_recovery_interval: Option<Duration>,
 
+    /// Take times from the clock of the day, when producers and consumers run on different machines: as exact as these
+    /// clocks agree
+    #[arg(long)]
+    pub use_millis: bool,
     /// Seconds between lines of progress; 0: none
     #[arg(long, short = 'i', value_name = "SECONDS", value_parser = seconds, default_value = "1")]
     pub interval: Duration,
@@ -239,7 +283,12 @@ impl Options {
     /// Least and most bytes of a body.
     pub(super) fn sizes(&self) -> Result<(usize, usize)> {
         let default = if self.verify { NUMBERED_BYTES } else { super::body::TIMED_BYTES };
-        let (least, most) = self.size.unwrap_or((default, default));
+        let variable = self.variable_size.iter().map(|stage| stage.0 as usize);
+        let (least, most) = match (variable.clone().min(), variable.max()) {
+            (Some(least), Some(most)) => (least, most),
+            _ => self.size.unwrap_or((default, default)),
+        };
+        ensure!(most <= BODY_BYTES_MAX, "--variable-size {most} is more than {BODY_BYTES_MAX}");
         if self.verify && least < NUMBERED_BYTES {
             bail!(
                 "--verify needs bodies of at least {NUMBERED_BYTES} bytes for its numbers, not --size {least}"
@@ -264,6 +313,14 @@ impl Options {
     }
 
     pub(super) fn queue_names(&self, id: &str) -> Result<Vec<String>> {
+        if let Some(path) = &self.queue_file {
+            let wrong = || format!("cannot read --queue-file {}", path.display());
+            let text = fs::read_to_string(path).with_context(wrong)?;
+            let names: Vec<_> =
+                text.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+            ensure!(!names.is_empty(), "--queue-file {} names no queue", path.display());
+            return Ok(names.into_iter().map(str::to_owned).collect());
+        }
         let Some(pattern) = &self.queue_pattern else {
             let named = !self.queue.is_empty();
             return Ok(if named { self.queue.clone() } else { vec![id.to_owned()] });
@@ -365,6 +422,22 @@ fn stage(text: &str) -> Result<(f64, Duration), String> {
     let rate: f64 = rate.parse().map_err(|_| wrong())?;
     let time = seconds(time)?;
     if !rate.is_finite() || rate < 0.0 || time.is_zero() { Err(wrong()) } else { Ok((rate, time)) }
+}
+
+/// Of sizes and of latencies.
+fn number_stage(text: &str) -> Result<(u64, Duration), String> {
+    let wrong = || "write NUMBER:SECONDS, such as 1000:30".to_owned();
+    let (number, time) = text.split_once(':').ok_or_else(wrong)?;
+    let time = seconds(time)?;
+    let number = number.parse().map_err(|_| wrong())?;
+    if time.is_zero() { Err(wrong()) } else { Ok((number, time)) }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| match time.is_zero() {
+        true => Err("write seconds, more than 0".into()),
+        false => Ok(time),
+    })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

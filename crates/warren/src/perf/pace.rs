@@ -4,7 +4,10 @@
 //! only. Here the time of every message is fixed beforehand and its latency is counted from that time on, however late
 //! it was really sent.
 
+use std::time::Duration;
+
 use super::clock::SECOND;
+use super::plan::nanoseconds;
 
 /// The schedule of one producer or consumer.
 #[derive(Clone, Debug)]
@@ -15,19 +18,21 @@ pub(super) struct Pace {
     ramp: u64,
     /// Messages scheduled so far.
     count: u64,
-    /// When the next one is due, in nanoseconds after the start.
+    /// When the next one is due, in nanoseconds after the start of this schedule.
     next: f64,
+    /// When that is, in nanoseconds after the start of all.
+    delay: u64,
 }
 
 impl Pace {
     /// The same rate all the time, after a ramp.
     pub(super) fn constant(rate: f64, ramp: u64) -> Self {
-        Self { stages: vec![(rate, u64::MAX)], ramp, count: 0, next: 0.0 }
+        Self { stages: vec![(rate, u64::MAX)], ramp, count: 0, next: 0.0, delay: 0 }
     }
 
     /// Rates that follow one another, over and over.
     pub(super) fn stages(stages: Vec<(f64, u64)>) -> Self {
-        let mut pace = Self { stages, ramp: 0, count: 0, next: 0.0 };
+        let mut pace = Self { stages, ramp: 0, count: 0, next: 0.0, delay: 0 };
         pace.skip_silence();
         pace
     }
@@ -41,9 +46,15 @@ impl Pace {
         self
     }
 
+    /// Begins later by so many nanoseconds.
+    pub(super) fn delayed(mut self, delay: u64) -> Self {
+        self.delay = delay;
+        self
+    }
+
     /// When the next message is due, in nanoseconds after the start.
     pub(super) fn due(&self) -> u64 {
-        self.next as u64
+        self.delay + self.next as u64
     }
 
     /// The next message has been sent: the one after it is next.
@@ -71,11 +82,12 @@ impl Pace {
     /// The rate at the next message's time, and when it ends.
     fn stage(&self) -> (f64, u64) {
         let cycle = self.stages.iter().map(|stage| stage.1).fold(0, u64::saturating_add);
-        let begun = self.due() / cycle * cycle;
+        let next = self.next as u64;
+        let begun = next / cycle * cycle;
         let mut end = begun;
         for &(rate, length) in &self.stages {
             end = end.saturating_add(length);
-            if self.due() < end {
+            if next < end {
                 return (rate, end);
             }
         }
@@ -89,6 +101,31 @@ impl Pace {
         {
             self.next = end as f64;
         }
+    }
+}
+
+/// A number that changes as time goes by: each holds for so many nanoseconds, the last is followed by the first.
+#[derive(Clone, Debug)]
+pub(super) struct Cycle(Vec<(u64, u64)>);
+
+impl Cycle {
+    /// `None`: there is nothing that changes.
+    pub(super) fn new(stages: &[(u64, Duration)]) -> Option<Self> {
+        let timed = |&(number, time): &(u64, Duration)| (number, nanoseconds(time));
+        (!stages.is_empty()).then(|| Self(stages.iter().map(timed).collect()))
+    }
+
+    /// So many nanoseconds after the start.
+    pub(super) fn at(&self, time: u64) -> u64 {
+        let cycle = self.0.iter().map(|stage| stage.1).fold(0, u64::saturating_add);
+        let mut left = time % cycle;
+        for &(number, length) in &self.0 {
+            if left < length {
+                return number;
+            }
+            left -= length;
+        }
+        self.0[0].0
     }
 }
 
@@ -117,6 +154,15 @@ mod tests {
         assert_eq!(times.iter().filter(|&&time| time < 1000).count(), 50);
         assert_eq!(times.iter().filter(|&&time| time < 2000).count(), 150);
         assert!(times[1] - times[0] > times[49] - times[48], "it accelerates");
+    }
+
+    #[test]
+    fn numbers_follow_one_another() {
+        let second = Duration::from_secs(1);
+        assert!(Cycle::new(&[]).is_none());
+        let cycle = Cycle::new(&[(5, second), (7, 2 * second)]).unwrap();
+        let at = |tenths: u64| cycle.at(tenths * SECOND / 10);
+        assert_eq!([0, 9, 10, 29, 30, 39, 40].map(at), [5, 5, 7, 7, 5, 5, 7]);
     }
 
     #[test]

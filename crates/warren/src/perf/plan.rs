@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use rustls::ClientConfig;
 use warren_amqp::{AmqpUri, BasicProperties, FieldTable};
 use warren_hub::net::tls::Connector;
 
+use super::clock;
 use super::options::{Options, table};
 use super::pace::Pace;
 
@@ -27,6 +29,10 @@ pub(super) struct Plan {
     pub(super) durable: bool,
     pub(super) auto_delete: bool,
     pub(super) sizes: (usize, usize),
+    /// What bodies are made of, in turn; none: they are made up.
+    pub(super) bodies: Vec<Vec<u8>>,
+    /// What the times that messages carry are ahead of our clock.
+    pub(super) clock_offset: u64,
     /// Encoded, flags included.
     pub(super) properties: Vec<u8>,
     pub(super) mandatory: bool,
@@ -74,6 +80,8 @@ impl Plan {
             durable: persistent || replicated,
             auto_delete: options.auto_delete.unwrap_or(!replicated && !options.verify),
             sizes: options.sizes()?,
+            bodies: options.body.iter().map(|path| read_body(path)).collect::<Result<_>>()?,
+            clock_offset: if options.use_millis { clock::of_the_day() } else { 0 },
             properties,
             mandatory: options.has_flag("mandatory"),
             copies,
@@ -137,18 +145,35 @@ impl Plan {
         }
     }
 
+    /// When producer `index` begins, in nanoseconds after the start.
+    pub(super) fn start_delay(&self, index: usize) -> u64 {
+        random_below(nanoseconds(self.options.producer_random_start_delay), index)
+    }
+
     /// The schedule of producer `index`; `None`: as fast as it goes.
     pub(super) fn publishing_pace(&self, index: usize) -> Option<Pace> {
         let options = &self.options;
         let shift = index as f64 / options.producers as f64;
-        if let Some(rate) = options.rate {
+        let delay = self.start_delay(index);
+        let interval = options.publishing_interval.map(|time| 1.0 / time.as_secs_f64());
+        if let Some(rate) = options.rate.or(interval) {
             let ramp = options.ramp.map_or(0, nanoseconds);
-            return Some(Pace::constant(rate, ramp).shifted(shift));
+            return Some(Pace::constant(rate, ramp).shifted(shift).delayed(delay));
         }
         let stages = options.variable_rate.iter().map(|&(rate, time)| (rate, nanoseconds(time)));
         let stages: Vec<_> = stages.collect();
-        (!stages.is_empty()).then(|| Pace::stages(stages).shifted(shift))
+        (!stages.is_empty()).then(|| Pace::stages(stages).shifted(shift).delayed(delay))
     }
+}
+
+fn read_body(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read --body {}", path.display()))
+}
+
+/// Any spread will do.
+fn random_below(most: u64, index: usize) -> u64 {
+    let mixed = (clock::now() ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    ((u128::from(most) * u128::from(mixed)) >> 32) as u64
 }
 
 pub(super) fn nanoseconds(time: Duration) -> u64 {
@@ -158,6 +183,7 @@ pub(super) fn nanoseconds(time: Duration) -> u64 {
 fn message_properties(options: &Options, persistent: bool) -> Result<BasicProperties> {
     let mut properties =
         if persistent { BasicProperties::persistent() } else { BasicProperties::new() };
+    properties.content_type = options.body_content_type.as_deref().map(Into::into);
     let mut headers = Vec::new();
     for (name, value) in &options.message_properties {
         let number = || {

@@ -14,7 +14,7 @@ use warren_amqp::method::{basic, channel, confirm, tx};
 use super::body::{self, Numbered, Reading};
 use super::ledger::Ledger;
 use super::link::{Link, refusal};
-use super::pace::Pace;
+use super::pace::{Cycle, Pace};
 use super::plan::{Plan, nanoseconds};
 use super::worker::{Context, Stage, Wake};
 
@@ -31,6 +31,13 @@ pub(super) struct Producer {
     turn: usize,
     pace: Option<Pace>,
     sizes: (usize, usize),
+    /// Sizes that change as time goes by.
+    changing: Option<Cycle>,
+    /// What bodies are made of, in turn; none: they are made up.
+    bodies: Vec<Vec<u8>>,
+    clock_offset: u64,
+    /// When a producer without a schedule begins, in nanoseconds after the start.
+    begins: u64,
     /// A body of `x`, as long as the longest.
     filler: Vec<u8>,
     random: u64,
@@ -129,6 +136,10 @@ impl Producer {
             turn: 0,
             pace: plan.publishing_pace(index),
             sizes: plan.sizes,
+            changing: Cycle::new(&plan.options.variable_size),
+            bodies: plan.bodies.clone(),
+            clock_offset: plan.clock_offset,
+            begins: plan.start_delay(index),
             filler: vec![b'x'; plan.sizes.1],
             random: 0x9E37_79B9_7F4A_7C15 ^ (index as u64 + 1),
             frame_max: 0,
@@ -261,6 +272,9 @@ impl Producer {
                 return Wake::At(context.now + BACKLOG_WAIT);
             }
             let time = match &self.pace {
+                None if context.now < context.start + self.begins => {
+                    return Wake::At(context.start + self.begins);
+                }
                 None => context.now,
                 Some(pace) => match context.start + pace.due() {
                     due if due <= context.now => due,
@@ -293,7 +307,16 @@ impl Producer {
     }
 
     fn publish(&mut self, index: usize, time: u64, out: &mut Vec<u8>, context: &mut Context<'_>) {
-        let size = self.size();
+        let own = self.bodies.get(self.sent as usize % self.bodies.len().max(1));
+        let size = match own {
+            Some(body) => body.len(),
+            None => size(
+                &mut self.random,
+                self.sizes,
+                &self.changing,
+                context.now.saturating_sub(context.start),
+            ),
+        };
         let channel = &mut self.channels[index];
         let turn = channel.turn;
         channel.turn = (turn + 1) % channel.targets.len();
@@ -303,18 +326,19 @@ impl Producer {
         let at = out.len();
         out.extend_from_slice(&head.bytes);
         out[at + head.size_at..at + head.size_at + 8].copy_from_slice(&(size as u64).to_be_bytes());
-        let due = time + head.due_after;
+        let due = (time + head.due_after).wrapping_add(self.clock_offset);
         let number = target.next_number;
         target.next_number += 1;
-        let body = &mut self.filler[..size];
+        let made = &mut self.filler[..if own.is_some() { 0 } else { size }];
         match context.shared.ledger() {
             Some(ledger) => {
                 let run = ledger.run();
-                body::number(body, due, Numbered { run, lane: target.lane, number });
+                body::number(made, due, Numbered { run, lane: target.lane, number });
                 ledger.published(target.lane, number);
             }
-            None => body::stamp(body, due),
+            None => body::stamp(made, due),
         }
+        let body = own.map_or(&*made, |body| body);
         for piece in body.chunks(frame::body_bytes_max(self.frame_max)) {
             out.extend_from_slice(&frame::frame_header(
                 FRAME_BODY,
@@ -337,18 +361,6 @@ impl Producer {
         context.tally.counts.published_bytes += size as u64;
     }
 
-    fn size(&mut self) -> usize {
-        let (least, most) = self.sizes;
-        if least == most {
-            return least;
-        }
-        // xorshift64: any spread will do, and the same with every run.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        least + (self.random % (most - least + 1) as u64) as usize
-    }
-
     /// Commits what is left of the last transactions.
     fn finish(&mut self, out: &mut Vec<u8>) {
         if let Mode::Transactions(_) = self.mode {
@@ -359,6 +371,26 @@ impl Producer {
             }
         }
     }
+}
+
+/// Of the next body.
+fn size(
+    random: &mut u64,
+    (least, most): (usize, usize),
+    changing: &Option<Cycle>,
+    time: u64,
+) -> usize {
+    if least == most {
+        return least;
+    }
+    if let Some(changing) = changing {
+        return changing.at(time) as usize;
+    }
+    // xorshift64: any spread will do, and the same with every run.
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    least + (*random % (most - least + 1) as u64) as usize
 }
 
 impl Channel {

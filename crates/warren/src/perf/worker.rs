@@ -99,7 +99,7 @@ impl Context<'_> {
 
 /// Who is at this end of a connection.
 pub(super) enum Role {
-    Producer(Producer),
+    Producer(Box<Producer>),
     Consumer(Box<Consumer>),
 }
 
@@ -219,7 +219,7 @@ impl Worker {
         };
         match &mut slot.role {
             Role::Producer(producer) => producer.opened(link, &mut context),
-            Role::Consumer(consumer) => consumer.opened(&self.plan, link, now),
+            Role::Consumer(consumer) => consumer.opened(),
         }
         self.heat(at);
         Ok(())
