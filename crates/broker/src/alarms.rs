@@ -15,6 +15,7 @@ use rustix::fs::statvfs;
 use warren_amqp::method::connection;
 
 use crate::engine::Engine;
+use crate::memory::Bodies;
 
 /// How much memory the server may take before publishers have to wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,7 +109,7 @@ pub(crate) struct Alarms {
     disk: bool,
     /// The store cannot write: the disk is full all the same, broken, or read-only.
     refusing: bool,
-    /// The resident size above which memory is short; `None`: it never is.
+    /// The memory of the process above which it is short; `None`: it never is.
     pub(crate) memory_bytes_max: Option<u64>,
     /// The free space below which the disk is short.
     pub(crate) disk_free_bytes_min: u64,
@@ -143,7 +144,8 @@ impl Alarms {
         all.filter(|resource| self.is_on(*resource)).map(Resource::name).collect()
     }
 
-    fn is_on(&self, resource: Resource) -> bool {
+    /// Whether this is short.
+    pub(crate) fn is_on(&self, resource: Resource) -> bool {
         match resource {
             Resource::Memory => self.memory,
             Resource::Disk => self.disk || self.refusing,
@@ -160,18 +162,7 @@ impl Alarms {
 impl Engine {
     /// Compares what there is with the limits.
     pub(crate) fn check_alarms(&mut self) {
-        if let Some(max) = self.alarms.memory_bytes_max
-            && let Some(used) = resident_bytes()
-        {
-            let short = max < used;
-            if self.set_alarm(Resource::Memory, short) && short {
-                tracing::warn!(
-                    used,
-                    limit = max,
-                    "memory alarm: publishers are blocked until consumers have made room; consume, purge queues, or raise --memory-limit"
-                );
-            }
-        }
+        self.watch_memory();
         let free = self.alarms.folder.as_deref().and_then(|folder| statvfs(folder).ok());
         if let Some(free) = free.map(|of| of.f_bavail.saturating_mul(of.f_frsize)) {
             let limit = self.alarms.disk_free_bytes_min;
@@ -223,6 +214,7 @@ impl Engine {
             tracing::info!(?resource, "an alarm is over");
         }
         if !self.alarms.any() {
+            self.bodies = Bodies::default();
             let clock = self.clock;
             for key in self.connections.keys() {
                 if let Some(connection) = self.connections.get_mut(key) {
@@ -244,7 +236,7 @@ impl crate::connection::Connection {
         }
     }
 
-    fn unblock(&mut self, clock: u64) {
+    pub(crate) fn unblock(&mut self, clock: u64) {
         if std::mem::take(&mut self.blocked) {
             if self.blocked_notify && self.is_open() {
                 self.send(0, &connection::Unblocked {});
@@ -254,11 +246,6 @@ impl crate::connection::Connection {
             self.transport.resume_reading();
         }
     }
-}
-
-/// What this process has in memory now.
-fn resident_bytes() -> Option<u64> {
-    kib_line(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 /// What the machine has, or the control group if that is less.
@@ -293,7 +280,7 @@ fn kib_line(text: &str, name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MemoryLimit, parse_size, resident_bytes, total_memory};
+    use super::{MemoryLimit, parse_size, total_memory};
 
     #[test]
     fn sizes_have_rabbitmqs_units() {
@@ -317,7 +304,9 @@ mod tests {
     }
 
     #[test]
-    fn this_process_takes_a_part_of_what_there_is() {
-        assert!(resident_bytes().unwrap() < total_memory().unwrap());
+    fn a_share_is_one_of_what_there_is() {
+        let all = total_memory().unwrap();
+        assert_eq!(MemoryLimit::Share(1.0).bytes(), Some(all));
+        assert!(MemoryLimit::Share(0.5).bytes().unwrap() <= all / 2);
     }
 }

@@ -393,6 +393,7 @@ fn tick(inner: Rc<Inner>) {
             engine.set_now(warren_hub::system_time());
             engine.tick();
             engine.check_alarms();
+            engine.tend_memory();
             let clock = engine.clock;
             for (_, connection) in engine.connections.iter() {
                 connection.tick(clock);

@@ -1,5 +1,7 @@
 //! A channel's books: what it holds unacknowledged, what it has published.
 
+mod away;
+
 use std::collections::VecDeque;
 
 use compact_str::CompactString;
@@ -9,10 +11,11 @@ use crate::connection::ConnectionKey;
 use crate::engine::access::PublishCheck;
 use crate::engine::replies::ReplyConsumer;
 use crate::exchange::ExchangeKey;
-use crate::message::{Content, Entry};
+use crate::message::Content;
 use crate::queue::{ConsumerKey, QueueKey};
 use crate::table::Key;
 use crate::vhost::VhostKey;
+pub(crate) use away::{Fetcher, Held};
 
 /// Places of settled deliveries that are kept until it pays to close the gaps.
 const GAPS_MAX: usize = 64;
@@ -24,7 +27,7 @@ pub(crate) struct Unacked {
     pub(crate) queue: QueueKey,
     /// `None` for `basic.get`.
     pub(crate) consumer: Option<ConsumerKey>,
-    pub(crate) entry: Entry,
+    pub(crate) held: Held,
     /// By when it must be settled, in milliseconds since 1970; `u64::MAX`: at any time.
     pub(crate) due_ms: u64,
 }
@@ -119,6 +122,10 @@ pub(crate) struct Channel {
     unacked: VecDeque<(u64, Option<Unacked>)>,
     /// How many of them are `None`.
     gaps: usize,
+    /// How many of them are on disk.
+    away: usize,
+    /// With more than so many in memory, it is time to write some to disk.
+    here_max: usize,
     /// Those that came to a consumer, and are settled in no more than a transaction.
     pub(crate) held: u32,
 }
@@ -149,6 +156,8 @@ impl Channel {
             last_tag: 0,
             unacked: VecDeque::new(),
             gaps: 0,
+            away: 0,
+            here_max: away::HERE_MAX,
             held: 0,
         }
     }
@@ -163,14 +172,18 @@ impl Channel {
         self.last_tag
     }
 
-    pub(crate) fn hold(&mut self, tag: u64, unacked: Unacked) {
+    /// Keeps a delivery. True when there are so many that some should leave memory.
+    #[must_use]
+    pub(crate) fn hold(&mut self, tag: u64, unacked: Unacked) -> bool {
         self.held += u32::from(unacked.consumer.is_some());
         self.unacked.push_back((tag, Some(unacked)));
+        self.here_max < self.unacked.len() - self.away
     }
 
     /// Takes deliveries back that a rolled back transaction had settled.
     pub(crate) fn hold_again(&mut self, tag: u64, unacked: Unacked) {
         self.held += u32::from(unacked.consumer.is_some());
+        self.away += usize::from(unacked.held.is_away());
         let at = self.unacked.partition_point(|(other, _)| *other < tag);
         match self.unacked.get_mut(at) {
             Some((other, place)) if *other == tag => {
@@ -190,6 +203,7 @@ impl Channel {
         }
         let unacked = place.take()?;
         self.held -= u32::from(unacked.consumer.is_some());
+        self.away -= usize::from(unacked.held.is_away());
         self.gaps += 1;
         while matches!(self.unacked.front(), Some((_, None))) {
             self.unacked.pop_front();
@@ -222,6 +236,9 @@ impl Channel {
             .collect();
         self.gaps -= count - settled.len();
         self.held -= count_held(settled.iter().map(|(_, unacked)| unacked));
+        if self.away != 0 {
+            self.away -= settled.iter().filter(|(_, unacked)| unacked.held.is_away()).count();
+        }
         Some(settled)
     }
 
@@ -249,7 +266,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Channel, Unacked};
+    use super::{Channel, Held, Unacked};
     use crate::message::{Content, Entry, Message};
     use crate::table::{Key, Table};
 
@@ -301,7 +318,10 @@ mod tests {
                 match step {
                     Step::Hold => {
                         let tag = channel.next_tag();
-                        channel.hold(tag, Unacked { queue, consumer: None, entry: entry.clone(), due_ms: u64::MAX });
+                        let here = Held::Here(entry.clone());
+                        let unacked =
+                            Unacked { queue, consumer: None, held: here, due_ms: u64::MAX };
+                        let _ = channel.hold(tag, unacked);
                         held.insert(tag);
                     }
                     Step::Settle(tag) => {

@@ -26,7 +26,7 @@ use warren_amqp::constants::{
 use warren_amqp::frame::{self, Frame, FrameReader};
 use warren_amqp::method::{EncodeMethod, channel, connection, method_name};
 use warren_amqp::{DecodeError, Fault, Method, ReplyCode};
-use warren_reactor::{Protocol, Reason, Transport, WriteLimits};
+use warren_reactor::{Protocol, Reason, Transport};
 
 use crate::auth::LoginOptions;
 use crate::channel::ChannelKey;
@@ -34,7 +34,7 @@ use crate::engine::login::Login;
 use crate::engine::{Actor, Engine};
 use crate::erlang;
 use crate::exception::Exception;
-use crate::message::Content;
+use crate::message::{Content, SHARE_BYTES_MIN};
 use crate::queue::QueueKey;
 use crate::table::Key;
 use crate::vhost::VhostRef;
@@ -42,12 +42,6 @@ use content::Incoming;
 
 pub(crate) type ConnectionKey = Key<Connection>;
 
-/// Output that waits for a client who reads slowly: more is not produced for it.
-const WRITE_LIMITS: WriteLimits = WriteLimits { high_bytes: 512 * 1024, low_bytes: 128 * 1024 };
-/// Answers that wait for a client who asks and does not read: it is not heard until it has read.
-const ANSWERS_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bodies from here on are handed to the transport without a copy.
-const SHARE_BYTES_MIN: usize = 16 * 1024;
 /// What the engine knows of a connection.
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
@@ -77,6 +71,8 @@ pub(crate) struct Connection {
     pub(crate) blocked_notify: bool,
     /// It has published during an alarm and is not read.
     pub(crate) blocked: bool,
+    /// It has fetched behind an answer that waits for the store, and is not read until that has gone.
+    pub(crate) awaits_answer: bool,
     pub(crate) channels: Vec<ChannelKey>,
     pub(crate) exclusive_queues: Vec<QueueKey>,
     /// Channels that the broker has closed, which the session is to hear of.
@@ -237,8 +233,8 @@ impl Session {
 
 impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
-        transport.set_write_buffer_limits(WRITE_LIMITS);
         let mut engine = self.state.engine.borrow_mut();
+        transport.set_write_buffer_limits(engine.output_share.write_limits());
         let (clock, handshake_s) = (engine.clock, engine.limits.handshake_s);
         let connected_ms = engine.now_ms();
         self.state.key = Some(engine.connections.insert(Connection {
@@ -258,6 +254,7 @@ impl Protocol for Session {
             cancel_notify: false,
             blocked_notify: false,
             blocked: false,
+            awaits_answer: false,
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
             closed_channels: Vec::new(),
@@ -285,6 +282,7 @@ impl Protocol for Session {
                 self.state.slots.clear();
             }
         }
+        self.state.paused = false;
         self.state.see_login(&engine);
         let mut data = data;
         if self.state.stage == Stage::Header
@@ -313,12 +311,12 @@ impl Protocol for Session {
         if self.state.stage == Stage::Checking {
             transport.pause_reading();
         }
-        if self.state.blocked || self.state.stage == Stage::Checking {
-            return transport.unread(data.len());
-        }
-        if transport.is_full() && ANSWERS_BYTES_MAX < transport.buffered() {
+        if transport.is_full() && engine.output_share.answer_bytes_max() < transport.buffered() {
             transport.pause_reading();
             self.state.paused = true;
+        }
+        if self.state.blocked || self.state.paused || self.state.stage == Stage::Checking {
+            transport.unread(data.len());
         }
     }
 
@@ -327,7 +325,7 @@ impl Protocol for Session {
         let connection = self.state.key.and_then(|key| engine.connections.get(key));
         let held = connection
             .is_some_and(|connection| connection.blocked || connection.login == Login::Checking);
-        if std::mem::take(&mut self.state.paused) && !held {
+        if self.state.paused && !held {
             transport.resume_reading();
         }
         if let Some(key) = self.state.key {
@@ -353,7 +351,7 @@ impl SessionState {
 
     /// Whether more of the input is to be looked at.
     fn reads(&self) -> bool {
-        !self.blocked && !matches!(self.stage, Stage::Ended | Stage::Checking)
+        !self.blocked && !self.paused && !matches!(self.stage, Stage::Ended | Stage::Checking)
     }
 
     fn send(&self, engine: &mut Engine, channel: u16, method: &impl EncodeMethod) {

@@ -47,6 +47,7 @@ use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
 use crate::limits::Limits;
+use crate::memory::{Bodies, Budget, OutputShare};
 use crate::queue::{Consumer, Duplicates, Levels, Queue, QueueKey};
 use crate::store::pages::Pages;
 use crate::store::{Definition, Store};
@@ -68,6 +69,9 @@ pub(crate) struct Engine {
     reply_channels: FxHashMap<CompactString, ChannelKey>,
     logins: login::Logins,
     pub(crate) alarms: Alarms,
+    pub(crate) budget: Budget,
+    pub(crate) output_share: OutputShare,
+    pub(crate) bodies: Bodies,
     pub(crate) limits: Limits,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
@@ -281,6 +285,9 @@ impl Engine {
             store.commit();
         }
         self.pay();
+        if self.budget.is_due(self.memory_weight()) {
+            self.watch_memory();
+        }
         more || !self.dirty.is_empty() || !self.notes.is_empty()
     }
 
@@ -308,6 +315,11 @@ impl Engine {
 
     pub(crate) fn has_store(&self) -> bool {
         self.store.is_some()
+    }
+
+    /// Bytes of messages that the store was given since it was opened.
+    pub(crate) fn store_given(&self) -> u64 {
+        self.store.as_ref().map_or(0, Store::given)
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -41,6 +41,7 @@ mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
 mod limits;
+mod memory;
 mod message;
 mod policy;
 mod queue;

@@ -1,11 +1,17 @@
 //! A message as queues hold it.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use compact_str::CompactString;
 use warren_amqp::properties::PERSISTENT;
 use warren_amqp::{BasicProperties, RawProperties};
+
+use crate::memory::{Charge, Charged, MESSAGE_BYTES};
+
+/// Bodies from here on are handed to transports without a copy.
+pub(crate) const SHARE_BYTES_MIN: usize = 16 * 1024;
 
 /// Shared by all queues it was routed to.
 #[derive(Clone)]
@@ -46,12 +52,26 @@ pub(crate) struct Spot {
 pub(crate) struct Content {
     bytes: Bytes,
     properties_bytes: u32,
+    _charge: Charge,
 }
 
 impl Content {
     /// `bytes` is the encoded properties, `properties_bytes` long, and then the body.
     pub(crate) fn new(bytes: Vec<u8>, properties_bytes: usize) -> Self {
-        Self { bytes: Bytes::from(bytes), properties_bytes: properties_bytes as u32 }
+        let charge = Charge::new(bytes.capacity() + MESSAGE_BYTES);
+        let properties_bytes = properties_bytes as u32;
+        if bytes.len() < SHARE_BYTES_MIN {
+            return Self { bytes: Bytes::from(bytes), properties_bytes, _charge: charge };
+        }
+        // Transports may hold it for longer than queues do.
+        let bytes = Bytes::from_owner(Charged::new(bytes, charge));
+        Self { bytes, properties_bytes, _charge: Charge::default() }
+    }
+
+    /// A part of a piece of memory that is no longer wanted otherwise: properties and body in a row.
+    pub(crate) fn within(bytes: Vec<u8>, at: Range<usize>, properties_bytes: usize) -> Self {
+        let charge = Charge::new(bytes.capacity() + MESSAGE_BYTES);
+        Self::shared(Bytes::from_owner(Charged::new(bytes, charge)).slice(at), properties_bytes)
     }
 
     pub(crate) fn with_properties(properties: &BasicProperties, body: &[u8]) -> Self {
@@ -64,7 +84,12 @@ impl Content {
 
     /// A part of somebody else's bytes: properties and body in a row.
     pub(crate) fn shared(bytes: Bytes, properties_bytes: usize) -> Self {
-        Self { bytes, properties_bytes: properties_bytes as u32 }
+        Self { bytes, properties_bytes: properties_bytes as u32, _charge: Charge::default() }
+    }
+
+    /// Properties and body in a row.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(crate) fn properties(&self) -> &[u8] {

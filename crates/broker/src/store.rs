@@ -247,6 +247,8 @@ pub(crate) struct Store {
     durability: Durability,
     folder: PathBuf,
     mailbox: Mailbox,
+    /// Bytes of records that were handed over.
+    given: u64,
     /// It gives whether all is on disk.
     thread: Option<thread::JoinHandle<bool>>,
     /// Where streams are.
@@ -334,6 +336,7 @@ impl Store {
                 durability,
                 folder,
                 mailbox,
+                given: 0,
                 thread,
                 streams,
                 _lock: lock,
@@ -436,8 +439,14 @@ impl Store {
     /// Hands what has gathered to the store's thread.
     pub(crate) fn commit(&mut self) {
         if let Some(batch) = self.filler.take() {
+            self.given += batch.records.len() as u64;
             self.mailbox.send(batch);
         }
+    }
+
+    /// Bytes of messages and of what became of them that the store's thread was handed.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
     }
 
     /// The last batch that the store's thread was handed.

@@ -105,6 +105,7 @@ pub use deferred::{
 };
 pub use listen::{BoundPort, ListeningPort, bind_tcp, bind_unix, listen_tcp, listen_unix};
 pub use looping::{AlreadyLooping, LoopingCall};
+pub use output::drop_pooled_buffers;
 pub use process::{
     ChildFd, ErrorOutput, ProcessCommand, ProcessDone, ProcessError, ProcessOutput,
     ProcessProtocol, ProcessReason, ProcessTerminated, ProcessTransport, ToSignal,

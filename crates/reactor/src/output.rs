@@ -178,6 +178,11 @@ impl Output {
     }
 }
 
+/// Gives the buffers that this thread keeps for its connections' next output back to the allocator.
+pub fn drop_pooled_buffers() {
+    POOL.with_borrow_mut(|pool| *pool = Vec::new());
+}
+
 /// An empty buffer, with room when the thread has one to spare.
 pub(crate) fn pooled() -> Vec<u8> {
     POOL.with_borrow_mut(|pool| pool.pop()).unwrap_or_default()

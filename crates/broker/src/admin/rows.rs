@@ -30,6 +30,7 @@ impl Engine {
             "consumers": self.consumers.len(), "queues": self.queues.len(), "exchanges": self.exchanges.len(),
             "messages_ready": ready, "vhosts": self.tenancy.vhosts.len(), "users": self.tenancy.users.len(),
             "alarms": self.alarms.names(), "memory_limit": self.alarms.memory_bytes_max,
+            "memory_used": self.budget.measured(), "memory_messages": crate::memory::held(),
             "disk_free_limit": self.alarms.disk_free_bytes_min, "durable": self.has_store(), "durability": self.durability(), "store_failed": self.has_failed(),
         })
     }

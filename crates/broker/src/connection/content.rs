@@ -12,11 +12,12 @@ use crate::channel::{ChannelKey, Publish};
 use crate::engine::Engine;
 use crate::exception::{Exception, resource};
 use crate::exchange::ExchangeKey;
+use crate::memory::Part;
 use crate::message::Content;
 use crate::vhost::VhostKey;
 
-/// What is reserved for a body that was announced; more only as it arrives.
-const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+/// What is reserved for a body that was announced: one in a single frame is not moved. More only as it arrives.
+const RESERVE_BYTES_MAX: usize = 132 * 1024;
 
 /// A publish of which more is to come.
 pub(super) struct Incoming {
@@ -34,6 +35,20 @@ struct IncomingBody {
     bytes: Vec<u8>,
     properties_bytes: usize,
     bytes_expected: usize,
+    /// For what has come, once that is more than a frame.
+    part: Part,
+}
+
+impl IncomingBody {
+    fn append(&mut self, payload: &[u8]) {
+        let wanted = self.bytes.len() + payload.len();
+        if self.bytes.capacity() < wanted {
+            // Doubled, so that little is moved; in the end just as large as it has to be.
+            let capacity = (2 * self.bytes.capacity()).max(wanted).min(self.bytes_expected);
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(payload);
+    }
 }
 
 impl Incoming {
@@ -113,10 +128,15 @@ impl SessionState {
         }
         properties::validate(raw_properties)?;
         let bytes_expected = raw_properties.len() + body_size as usize;
+        if RESERVE_BYTES_MAX < bytes_expected
+            && let Some(key) = self.key
+        {
+            self.blocked |= !engine.may_go_on(key);
+        }
         let mut bytes = Vec::with_capacity(bytes_expected.min(RESERVE_BYTES_MAX));
         bytes.extend_from_slice(raw_properties);
-        let body = IncomingBody { bytes, properties_bytes: raw_properties.len(), bytes_expected };
-        incoming.body = Some(body);
+        let (properties_bytes, part) = (raw_properties.len(), Part::default());
+        incoming.body = Some(IncomingBody { bytes, properties_bytes, bytes_expected, part });
         self.complete(engine, number)
     }
 
@@ -139,7 +159,14 @@ impl SessionState {
                 "the body is longer than its header says",
             ));
         }
-        body.bytes.extend_from_slice(payload);
+        body.append(payload);
+        if body.bytes.len() < body.bytes_expected {
+            body.part.set(body.bytes.capacity());
+            if let Some(key) = self.key {
+                self.blocked |= !engine.may_go_on(key);
+            }
+            return Ok(());
+        }
         self.complete(engine, number)
     }
 
@@ -163,7 +190,12 @@ impl SessionState {
             Some((exchange, name)) => Some(engine.find_again(key, exchange, &name)?),
             None => None,
         };
-        let content = Content::new(body.bytes, body.properties_bytes);
+        let IncomingBody { bytes, properties_bytes, part, .. } = body;
+        let content = Content::new(bytes, properties_bytes);
+        if part.is_some() {
+            drop(part);
+            engine.body_came(self.key);
+        }
         let more_keys = Vec::new();
         // First, for the publish can end the channel.
         if engine.alarms.any() {

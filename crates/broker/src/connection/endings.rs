@@ -61,7 +61,7 @@ impl Connection {
             },
         );
         self.close_by(clock);
-        if std::mem::take(&mut self.blocked) {
+        if std::mem::take(&mut self.blocked) | std::mem::take(&mut self.awaits_answer) {
             // For the answer.
             self.transport.resume_reading();
         }

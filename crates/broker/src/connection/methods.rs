@@ -79,7 +79,12 @@ impl SessionState {
                 engine.take_defined();
                 let vhost = engine.connections.get(connection).map(|connection| &connection.vhost);
                 let vhost = vhost.cloned().unwrap_or_else(VhostRef::nowhere);
-                Call { engine, connection, vhost, key }.run(method)
+                let fetches = matches!(method, Method::BasicGet(_));
+                Call { engine, connection, vhost, key }.run(method)?;
+                if fetches {
+                    self.paused |= engine.has_fetched_enough(key);
+                }
+                Ok(())
             }
         }
     }

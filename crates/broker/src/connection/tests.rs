@@ -11,6 +11,7 @@ mod handshake;
 mod letters;
 mod limits;
 mod logins;
+mod memory;
 mod messages;
 mod model;
 mod queues;

@@ -8,7 +8,7 @@ use warren_amqp::{FieldTable, FieldValue, RawProperties, ReplyCode};
 
 use super::deadletter::Reason;
 use super::{Actor, Engine};
-use crate::channel::{ChannelKey, Unacked};
+use crate::channel::{ChannelKey, Held, Unacked};
 use crate::erlang;
 use crate::exception::{Exception, resource};
 use crate::message::{Content, Entry, Message};
@@ -16,6 +16,9 @@ use crate::queue::{Consumer, ConsumerKey, Queue, QueueKey};
 
 /// Deliveries of one queue in one turn. Then others have theirs.
 pub(super) const DELIVERIES_PER_TURN: usize = 4096;
+
+/// What a channel fetches behind an answer that waits for the store waits with it: so many are counted by their bytes.
+const ANSWERS_MAX: usize = 64;
 
 impl Engine {
     /// Adds a consumer; the tag it got.
@@ -339,8 +342,11 @@ impl Engine {
             consumer.unacked += 1;
             let timeout_ms = consumer.timeout_ms.unwrap_or(u64::MAX);
             let due_ms = self.now_ms.saturating_add(timeout_ms);
-            let consumer = Some(consumer_key);
-            channel.hold(tag, Unacked { queue: queue_key, consumer, entry, due_ms });
+            let (channel_key, consumer) = (consumer.channel, Some(consumer_key));
+            let held = Held::Here(entry);
+            if channel.hold(tag, Unacked { queue: queue_key, consumer, held, due_ms }) {
+                self.shorten_unacked(channel_key);
+            }
         }
     }
 
@@ -421,7 +427,28 @@ impl Engine {
         if no_ack {
             return self.forget(queue_key, &entry);
         }
-        channel.hold(tag, Unacked { queue: queue_key, consumer: None, entry, due_ms: u64::MAX });
+        let held = Held::Here(entry);
+        let unacked = Unacked { queue: queue_key, consumer: None, held, due_ms: u64::MAX };
+        if channel.hold(tag, unacked) {
+            self.shorten_unacked(channel_key);
+        }
+    }
+
+    /// After `basic.get`: whether its connection is to be read no further until it has read, or what goes before has gone.
+    /// A request is small, and what it fetches is not.
+    pub(crate) fn has_fetched_enough(&mut self, key: ChannelKey) -> bool {
+        let Some(channel) = self.channels.get(key) else { return false };
+        let Some(connection) = self.connections.get_mut(channel.connection) else { return false };
+        let transport = &connection.transport;
+        let bytes_max = self.output_share.answer_bytes_max();
+        let answers = channel.answers.iter().map(|(_, bytes)| bytes.len());
+        if ANSWERS_MAX < channel.answers.len() || bytes_max < answers.sum() {
+            connection.awaits_answer = true;
+        } else if !transport.is_full() || transport.buffered() <= bytes_max {
+            return false;
+        }
+        transport.pause_reading();
+        true
     }
 
     /// Drops messages whose time is over from the head of a queue. Behind others that live, they wait: the

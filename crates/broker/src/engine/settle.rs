@@ -6,10 +6,14 @@ use warren_amqp::method::{basic, tx};
 use super::Engine;
 use super::deadletter::Reason;
 use crate::channel::{
-    Channel, ChannelKey, Confirms, Mode, REFUSED, Tx, Unacked, Verdict, count_held,
+    Channel, ChannelKey, Confirms, Fetcher, Held, Mode, REFUSED, Tx, Unacked, Verdict, count_held,
 };
 use crate::connection::Connection;
 use crate::exception::Exception;
+use crate::queue::QueueKey;
+
+/// Of the deliveries of a channel that holds many, so many stay in memory.
+const HERE_MIN_OF_LONG: usize = 8 * 1024;
 
 impl Engine {
     /// Settles one delivery, or all up to `tag` (all there are for 0). In a transaction, at its commit.
@@ -61,11 +65,42 @@ impl Engine {
     /// A delivery is done with.
     fn finish(&mut self, unacked: Unacked, verdict: Verdict) {
         self.release(&unacked);
-        if verdict == Verdict::Discard {
-            self.discard(unacked.queue, unacked.entry, Reason::Rejected);
-        } else {
-            self.forget(unacked.queue, &unacked.entry);
+        match unacked.held {
+            Held::Here(entry) if verdict == Verdict::Discard => {
+                self.discard(unacked.queue, entry, Reason::Rejected);
+            }
+            Held::Here(entry) => self.forget(unacked.queue, &entry),
+            away => self.finish_away(unacked.queue, away, verdict),
         }
+    }
+
+    /// The same, when its message is on disk.
+    #[cold]
+    fn finish_away(&mut self, queue: QueueKey, held: Held, verdict: Verdict) {
+        match held {
+            Held::Away(away) if verdict != Verdict::Discard => self.forget_all([away.place]),
+            held => {
+                if let Some(entry) = Fetcher::default().fetch(held) {
+                    self.discard(queue, entry, Reason::Rejected);
+                }
+            }
+        }
+    }
+
+    /// A channel holds more deliveries than should be in memory.
+    #[cold]
+    pub(super) fn shorten_unacked(&mut self, key: ChannelKey) {
+        self.page_unacked(key, HERE_MIN_OF_LONG);
+    }
+
+    /// Writes what a channel holds to disk, all but the `keep` youngest.
+    pub(crate) fn page_unacked(&mut self, key: ChannelKey, keep: usize) {
+        let (Some(pages), Some(channel)) = (&self.pages, self.channels.get_mut(key)) else {
+            return;
+        };
+        let queues = &self.queues;
+        let is_stream = |key| queues.get(key).is_none_or(|queue| queue.stream.is_some());
+        channel.page_out(pages, keep, is_stream);
     }
 
     /// The consumer has room for one more.
@@ -81,40 +116,41 @@ impl Engine {
     /// Puts deliveries back where they were, to be delivered again, after a wait if the queue says so. In the order
     /// of their tags; `failed` if their consumer could not do with them.
     pub(super) fn requeue(&mut self, settled: Vec<(u64, Unacked)>, failed: bool) {
-        let mut given_up = Vec::new();
+        let (mut given_up, mut fetcher) = (Vec::new(), Fetcher::default());
         // The last first: each then goes to the front.
-        for (_, mut unacked) in settled.into_iter().rev() {
+        for (_, unacked) in settled.into_iter().rev() {
             self.release(&unacked);
             self.mark(unacked.queue);
+            let Some(mut entry) = fetcher.fetch(unacked.held) else { continue };
             if let Some(queue) = self.queues.get_mut(unacked.queue) {
                 if queue.stream.is_some() {
                     // It is still there; its consumer goes on, as in RabbitMQ.
                     continue;
                 }
-                unacked.entry.redelivered = true;
-                unacked.entry.delivery_count += 1;
+                entry.redelivered = true;
+                entry.delivery_count += 1;
                 let limit = queue.settings.delivery_limit;
-                if limit.is_some_and(|limit| limit < unacked.entry.delivery_count) {
-                    given_up.push((unacked.queue, unacked.entry));
+                if limit.is_some_and(|limit| limit < entry.delivery_count) {
+                    given_up.push((unacked.queue, entry));
                     continue;
                 }
-                let count = unacked.entry.delivery_count;
+                let count = entry.delivery_count;
                 let delay_ms =
                     queue.settings.retry.map_or(0, |retry| retry.delay_ms(failed, count));
                 let due_ms = if delay_ms == 0 { 0 } else { self.now_ms.saturating_add(delay_ms) };
-                if unacked.entry.place != 0
+                if entry.place != 0
                     && let Some(store) = &mut self.store
                 {
-                    store.counted(unacked.entry.place, count, due_ms);
+                    store.counted(entry.place, count, due_ms);
                 }
                 if due_ms == 0 {
-                    queue.put_back(unacked.entry);
+                    queue.put_back(entry);
                 } else {
-                    queue.wait(unacked.entry, due_ms);
+                    queue.wait(entry, due_ms);
                     self.arm_retry(unacked.queue);
                 }
             } else {
-                self.forget(unacked.queue, &unacked.entry);
+                self.forget(unacked.queue, &entry);
             }
         }
         for (queue, entry) in given_up.into_iter().rev() {
@@ -255,6 +291,13 @@ impl Engine {
         for channel in answered {
             // Deliveries must not overtake the answer to `basic.consume`.
             self.mark_consumed(channel);
+            let connection = self.channels.get(channel).map(|channel| channel.connection);
+            if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key))
+                && std::mem::take(&mut connection.awaits_answer)
+                && !connection.blocked
+            {
+                connection.transport.resume_reading();
+            }
         }
         for channel in ended {
             self.finish_channel(channel);

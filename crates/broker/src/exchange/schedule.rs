@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::memory::MESSAGE_BYTES;
 use crate::message::Entry;
 use crate::store::pages::{Page, Pages};
 
@@ -133,8 +134,26 @@ impl Schedule {
         if !over || self.near.len() < 2 || self.near.len() < self.retry_len {
             return;
         }
+        self.page_from(self.near.len() / 2, &pages);
+    }
+
+    /// Writes to disk what is not due first.
+    pub(crate) fn page_out(&mut self) {
+        if let Some(pages) = self.pages.clone() {
+            self.page_from(NEAR_MIN, &pages);
+        }
+    }
+
+    /// What is in memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.near_bytes + (self.near.len() * MESSAGE_BYTES) as u64
+    }
+
+    /// Writes to disk what stands behind the first `keep`.
+    fn page_from(&mut self, keep: usize, pages: &Pages) {
+        let window = pages.window;
         self.retry_len = 0;
-        let Some(middle) = self.near.keys().nth(self.near.len() / 2).copied() else { return };
+        let Some(middle) = self.near.keys().nth(keep).copied() else { return };
         let mut later = self.near.split_off(&middle);
         while let Some((first, _)) = later.first_key_value() {
             let first = *first;
@@ -160,6 +179,9 @@ impl Schedule {
         self.near_bytes = self.near.values().map(body_bytes).sum();
     }
 }
+
+/// So many that are due first stay in memory, however little there is.
+const NEAR_MIN: usize = 16;
 
 fn body_bytes(entry: &Entry) -> u64 {
     entry.message.content.body().len() as u64

@@ -83,6 +83,17 @@ impl Levels {
             .collect()
     }
 
+    /// Lets all but the first few leave memory.
+    pub(crate) fn page_out(&mut self) {
+        std::iter::once(&mut self.lowest).chain(&mut self.higher).for_each(Ready::page_out);
+    }
+
+    /// About what is in memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let higher = self.higher.iter().map(Ready::resident_bytes).sum::<u64>();
+        self.lowest.resident_bytes() + higher
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lowest.len() + self.higher.iter().map(Ready::len).sum::<usize>()
     }

@@ -20,8 +20,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use crate::memory::MESSAGE_BYTES;
 use crate::message::Entry;
 use crate::store::pages::{Logged, Page, Pages};
+
+/// What stays in memory at the head of a queue, however little there is: so many entries and bytes.
+const HEAD_ENTRIES_MIN: usize = 64;
+const HEAD_BYTES_MIN: u64 = 64 * 1024;
 
 /// Entries in the order of their positions, no position twice.
 #[derive(Default)]
@@ -47,6 +52,8 @@ struct Rest {
     strays: BTreeMap<u64, Entry>,
     /// The disk has refused: the tail is not tried again before it is so long.
     retry_len: usize,
+    /// Entries of the pages, and bytes of their bodies.
+    paged: (usize, u64),
     /// Behind the pages and before the tail: on disk already, and not yet in a page.
     recovered: Vec<Logged>,
 }
@@ -93,7 +100,7 @@ impl Ready {
             }
             match pages.write(rest.tail.iter()) {
                 Some(page) => {
-                    rest.pages.push_back(page);
+                    rest.push_page(page);
                     rest.tail.clear();
                     rest.tail_bytes = 0;
                     rest.retry_len = 0;
@@ -126,7 +133,7 @@ impl Ready {
             return;
         }
         match self.pages.as_ref().and_then(|pages| pages.write_logged(&recovered)) {
-            Some(page) => rest.pages.push_back(page),
+            Some(page) => rest.push_page(page),
             // It is tried again with the next.
             None => rest.recovered = recovered,
         }
@@ -165,6 +172,7 @@ impl Ready {
                 self.rest = None;
                 break;
             };
+            rest.forget_page(&page);
             let strays = rest.strays.split_off(&page.first);
             let entries = self.read(&page);
             if let Some(rest) = &mut self.rest {
@@ -193,6 +201,7 @@ impl Ready {
                 self.rest = None;
                 return;
             };
+            rest.forget_page(&page);
             let strays = match rest.behind_first() {
                 Some(next) => {
                     let later = rest.strays.split_off(&next);
@@ -205,14 +214,7 @@ impl Ready {
     }
 
     fn read(&mut self, page: &Page) -> VecDeque<Entry> {
-        let entries = page.read().unwrap_or_else(|error| {
-            let count = page.count;
-            tracing::error!(
-                %error,
-                "{count} messages that were paged out cannot be read; those that are durable come back with a restart"
-            );
-            VecDeque::new()
-        });
+        let entries = page.read_or_tell();
         if entries.len() < page.count {
             // Some are lost.
             self.len -= page.count - entries.len();
@@ -248,16 +250,64 @@ impl Ready {
     /// A client may put back far more than a window.
     fn shorten_head(&mut self) {
         let Some(pages) = &self.pages else { return };
-        let page_entries = pages.window.page_entries;
-        if self.head.len() < pages.window.entries + 2 * page_entries {
+        let window = pages.window;
+        let behind = self.rest.as_ref().map_or(0, |rest| rest.paged.1 + rest.tail_bytes);
+        let is_short = self.head.len() < window.entries + 2 * window.page_entries;
+        if is_short && self.bytes - behind < window.bytes + 2 * window.page_bytes {
             return;
         }
-        let keep = self.head.len() - page_entries;
+        let count = page_len(self.head.iter().skip(1).rev(), pages);
+        if count == 0 {
+            return;
+        }
+        let keep = self.head.len() - count;
         if let Some(page) = pages.write(self.head.range(keep..)) {
             let behind = self.head.split_off(keep);
             drop(behind);
-            self.rest.get_or_insert_default().pages.push_front(page);
+            self.rest.get_or_insert_default().push_page_front(page);
         }
+    }
+
+    /// Lets all but the first few leave memory, whatever the window says. What is soon in the log waits for that.
+    pub(crate) fn page_out(&mut self) {
+        let Some(pages) = self.pages.clone() else { return };
+        let mut bytes = 0;
+        let stays = |entry: &&Entry| {
+            bytes += body_bytes(entry);
+            bytes <= HEAD_BYTES_MIN
+        };
+        let keep = self.head.iter().take(HEAD_ENTRIES_MIN).take_while(stays).count();
+        if self.rest.is_none() && keep < self.head.len() {
+            let tail = self.head.split_off(keep);
+            let tail_bytes = tail.iter().map(body_bytes).sum();
+            self.rest = Some(Box::new(Rest { tail, tail_bytes, ..Rest::default() }));
+        }
+        while keep < self.head.len() {
+            let count = page_len(self.head.range(keep..).rev(), &pages);
+            let from = self.head.len() - count;
+            let Some(page) = pages.write(self.head.range(from..)) else { return };
+            self.head.truncate(from);
+            self.rest.get_or_insert_default().push_page_front(page);
+        }
+        self.head.shrink_to(HEAD_ENTRIES_MIN);
+        let Some(rest) = &mut self.rest else { return };
+        loop {
+            let count = page_len(rest.tail.iter().take_while(|entry| pages.takes(entry)), &pages);
+            if count == 0 {
+                break;
+            }
+            let Some(page) = pages.write(rest.tail.range(..count)) else { return };
+            rest.tail_bytes -= page.bytes;
+            rest.tail.drain(..count);
+            rest.push_page(page);
+        }
+        rest.tail.shrink_to(pages.window.page_entries);
+    }
+
+    /// About what is in memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let (entries, bytes) = self.rest.as_ref().map_or((0, 0), |rest| rest.paged);
+        (self.bytes - bytes) + ((self.len - entries) * MESSAGE_BYTES) as u64
     }
 
     /// Takes everything out, oldest first. What the iterator has not given out when it is dropped is gone too.
@@ -315,11 +365,37 @@ impl Ready {
 }
 
 impl Rest {
+    fn push_page(&mut self, page: Page) {
+        self.paged = (self.paged.0 + page.count, self.paged.1 + page.bytes);
+        self.pages.push_back(page);
+    }
+
+    fn push_page_front(&mut self, page: Page) {
+        self.paged = (self.paged.0 + page.count, self.paged.1 + page.bytes);
+        self.pages.push_front(page);
+    }
+
+    /// It was taken out.
+    fn forget_page(&mut self, page: &Page) {
+        self.paged = (self.paged.0 - page.count, self.paged.1 - page.bytes);
+    }
+
     /// The first position behind the head; strays stand behind the first page.
     fn behind_first(&self) -> Option<u64> {
         let page = self.pages.front().map(|page| page.first);
         page.or_else(|| self.tail.front().map(|entry| entry.position))
     }
+}
+
+/// How many of the first make a page.
+fn page_len<'a>(entries: impl Iterator<Item = &'a Entry>, pages: &Pages) -> usize {
+    let mut bytes = 0;
+    let fits = |entry: &&Entry| {
+        let fits = bytes < pages.window.page_bytes;
+        bytes += body_bytes(entry);
+        fits
+    };
+    entries.take(pages.window.page_entries).take_while(fits).count()
 }
 
 fn insert(entries: &mut VecDeque<Entry>, entry: Entry) {
@@ -384,7 +460,12 @@ mod tests {
         PopFront,
         PopBack,
         PutBack(usize),
+        PageOut,
         Drain,
+    }
+
+    fn strays(ready: &Ready) -> usize {
+        ready.rest.as_ref().map_or(0, |rest| rest.strays.len())
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -393,6 +474,7 @@ mod tests {
             6 => Just(Step::PopFront),
             2 => Just(Step::PopBack),
             4 => any::<usize>().prop_map(Step::PutBack),
+            1 => Just(Step::PageOut),
             1 => Just(Step::Drain),
         ]
     }
@@ -485,6 +567,10 @@ mod tests {
                         ready.put_back(entry);
                     }
                     Step::PutBack(_) => {}
+                    Step::PageOut => {
+                        ready.page_out();
+                        prop_assert!(!paged || ready.resident() <= super::HEAD_ENTRIES_MIN + strays(&ready));
+                    }
                     Step::Drain => {
                         let drained: Vec<u64> = ready.drain().map(|entry| entry.position).collect();
                         prop_assert_eq!(drained, model.keys().copied().collect::<Vec<_>>());
@@ -496,6 +582,11 @@ mod tests {
                 prop_assert_eq!(ready.bytes(), model.values().map(|size| *size as u64).sum::<u64>());
                 if paged && taken.is_empty() {
                     prop_assert!(ready.resident() <= 2 * (6 + 2 * 3));
+                }
+                if let Some(rest) = &ready.rest {
+                    let count = rest.pages.iter().map(|page| page.count).sum::<usize>();
+                    let bytes = rest.pages.iter().map(|page| page.bytes).sum::<u64>();
+                    prop_assert_eq!(rest.paged, (count, bytes));
                 }
                 let front = ready.front().map(|entry| entry.position);
                 prop_assert_eq!(front, model.first_key_value().map(|(position, _)| *position));

@@ -97,6 +97,20 @@ impl Queue {
         any
     }
 
+    /// Lets what waits leave memory, but for the first few.
+    pub(crate) fn page_out(&mut self) {
+        self.ready.page_out();
+        if let Some(retries) = &mut self.retries {
+            retries.schedule.page_out();
+        }
+    }
+
+    /// About what is in memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let waiting = self.retries.as_ref().map_or(0, |of| of.schedule.resident_bytes());
+        self.ready.resident_bytes() + waiting
+    }
+
     /// How many wait, and the bytes of their bodies.
     pub(super) fn waiting(&self) -> (u64, u64) {
         self.retries

@@ -5,6 +5,7 @@
 //!   entry: flags u8 | position v | delivery count v | priority u8 | expires u64 | then by the flags      v: a varint
 //!     in the log:   place v | id v | offset v | bytes v | body bytes v
 //!     whole:        id v | expires u64 | published u64 | exchange v, octets | key v, octets | properties v, octets | body v, octets
+//!     apart:        the same, but: properties v; these and the body stand before the page, on their own
 //! ```
 //! What is as in most messages, or as in the entry before, is left out, and numbers are differences to the entry before.
 //! Of a message that is in the log a page only says where; a body stands on disk once however many queues wait for it.
@@ -12,6 +13,8 @@
 //! with the process. Transient messages are paged whole for that reason. Writing and reading go through the page
 //! cache and block the hub for a copy, reading for the disk's answer if the cache has let go of it. The place of a
 //! page that is no longer wanted is given back to the disk at once. Few entries are kept encoded in memory instead.
+
+mod encoding;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -21,37 +24,21 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::{cell::RefCell, mem};
 
-use compact_str::CompactString;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::framing::{Reader, put_signed, put_varint};
 use super::reader::LogReader;
-use super::record::Record;
+use super::record::{self, Decoded, Record};
 use crate::message::{Content, Entry, Message, Spot, Stored};
+use encoding::{APART_BYTES_MIN, Decoder, Encoder, Found};
 
 const BLOCK_BYTES: u64 = 4096;
 /// Then the next file is begun: a file's offsets are never used twice.
 const FILE_BYTES: u64 = 1 << 40;
 const NAME: &str = "pages.tmp";
+/// The memory that is kept for writing the next page.
+const BUFFER_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A page that is smaller stays in memory.
 const INLINE_BYTES_MAX: usize = 512;
-
-/// The flags of an entry.
-mod flag {
-    pub(super) const REDELIVERED: u8 = 1;
-    /// In the log. Else it is whole.
-    pub(super) const LOGGED: u8 = 2;
-    /// It came back, has a priority, or expires: what else there is is written.
-    pub(super) const SPECIAL: u8 = 4;
-    /// Of a whole one: exchange, key and properties are those of the entry before, which was whole too.
-    pub(super) const ALIKE: u8 = 8;
-    /// Of a whole one: it expires by itself, or when it came in counts.
-    pub(super) const TIMED: u8 = 16;
-    /// Of a whole one: it is in the log besides.
-    pub(super) const STORED: u8 = 32;
-    /// Of a whole one: some queue knows it by a value.
-    pub(super) const DEDUPLICATED: u8 = 64;
-}
 
 /// When entries leave memory.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +93,19 @@ struct Inner {
     failing: bool,
 }
 
+/// Octets in the file, which are given back to the disk with this.
+struct Blob {
+    file: Rc<File>,
+    offset: u64,
+    size: u32,
+    crc: u32,
+}
+
 /// Entries in a row that have left memory.
 pub(crate) struct Page {
     at: At,
+    /// Large bodies.
+    apart: Vec<Blob>,
     log: Option<Rc<LogReader>>,
     /// How many they are.
     pub(crate) count: usize,
@@ -121,7 +118,7 @@ pub(crate) struct Page {
 }
 
 enum At {
-    File { file: Rc<File>, offset: u64, size: u32, crc: u32 },
+    File(Blob),
     Memory(Box<[u8]>),
 }
 
@@ -138,6 +135,15 @@ impl Pages {
     /// Whether a stored message is on disk, where it can be read from.
     pub(crate) fn is_logged(&self, entry: &Entry) -> bool {
         logged(entry, self.log.as_deref()).is_some()
+    }
+
+    /// Whether an entry may be written now; else it is soon in the log, and need not be written twice.
+    pub(crate) fn takes(&self, entry: &Entry) -> bool {
+        let comes = entry.place != 0
+            && entry.message.stored.is_some()
+            && !entry.message.deduplicated
+            && self.log.is_some();
+        !comes || self.is_logged(entry)
     }
 
     /// Writes entries, of which there is one at least, in the order of their positions. `None` when the disk
@@ -163,25 +169,21 @@ impl Pages {
     fn encoder<'a>(&self) -> Encoder<'a> {
         let mut out = mem::take(&mut self.inner.borrow_mut().buffer);
         out.clear();
-        Encoder { out, last: Last::default(), alike: None, count: 0, bytes: 0, first: 0 }
+        Encoder::new(out)
     }
 
     fn finish(&self, encoder: Encoder<'_>) -> Option<Page> {
-        let Encoder { out, count, bytes, first, last, .. } = encoder;
+        let Encoder { out, apart, count, bytes, first, last, .. } = encoder;
         let mut inner = self.inner.borrow_mut();
-        let at = if out.len() <= INLINE_BYTES_MAX {
-            Ok(At::Memory(out.as_slice().into()))
-        } else {
-            let (size, crc) = (out.len() as u32, crc32c::crc32c(&out));
-            let written = inner.append(&self.folder, &out);
-            written.map(|(file, offset)| At::File { file, offset, size, crc })
-        };
-        inner.buffer = out;
-        match at {
-            Ok(at) => {
+        let written = inner.write(&self.folder, &out, &apart);
+        if out.capacity() <= BUFFER_BYTES_MAX {
+            inner.buffer = out;
+        }
+        match written {
+            Ok((at, apart)) => {
                 inner.failing = false;
                 let log = self.log.clone();
-                Some(Page { at, log, count, bytes, first, last: last.position })
+                Some(Page { at, apart, log, count, bytes, first, last: last.position })
             }
             Err(error) => {
                 if !mem::replace(&mut inner.failing, true) {
@@ -214,7 +216,23 @@ fn logged(entry: &Entry, log: Option<&LogReader>) -> Option<Logged> {
 }
 
 impl Inner {
-    fn append(&mut self, folder: &Path, bytes: &[u8]) -> io::Result<(Rc<File>, u64)> {
+    fn write(
+        &mut self,
+        folder: &Path,
+        page: &[u8],
+        apart: &[&[u8]],
+    ) -> io::Result<(At, Vec<Blob>)> {
+        let apart = apart.iter().map(|bytes| self.append(folder, bytes));
+        let apart = apart.collect::<io::Result<Vec<_>>>()?;
+        let at = if page.len() <= INLINE_BYTES_MAX {
+            At::Memory(page.into())
+        } else {
+            At::File(self.append(folder, page)?)
+        };
+        Ok((at, apart))
+    }
+
+    fn append(&mut self, folder: &Path, bytes: &[u8]) -> io::Result<Blob> {
         let (file, end) = match &mut self.file {
             Some(open) if open.1 < FILE_BYTES => open,
             slot => slot.insert((Rc::new(unlinked(folder)?), 0)),
@@ -222,7 +240,8 @@ impl Inner {
         let offset = *end;
         file.write_all_at(bytes, offset)?;
         *end = (offset + bytes.len() as u64).next_multiple_of(BLOCK_BYTES);
-        Ok((file.clone(), offset))
+        let (size, crc) = (bytes.len() as u32, crc32c::crc32c(bytes));
+        Ok(Blob { file: file.clone(), offset, size, crc })
     }
 }
 
@@ -246,7 +265,7 @@ impl Page {
     pub(crate) fn read(&self) -> io::Result<VecDeque<Entry>> {
         let mut entries = VecDeque::with_capacity(self.count);
         let mut missing: Vec<Logged> = Vec::new();
-        self.decode(|found| match found {
+        self.decode(true, |found| match found {
             Found::Whole(entry) => entries.push_back(entry),
             Found::Logged(logged) => missing.push(logged),
         })?;
@@ -255,23 +274,48 @@ impl Page {
         }
         let Some(log) = &self.log else { return Err(io::Error::other("there is no log")) };
         let is_mixed = !entries.is_empty();
-        let wanted: Vec<_> = missing.iter().map(|logged| (logged.message, logged.spot)).collect();
-        let (mut names, mut missing) = (Names::default(), missing.iter());
-        log.read(&wanted, |record| {
-            let logged = missing.next();
-            let entry = record.zip(logged).and_then(|(record, logged)| names.entry(record, logged));
-            entries.extend(entry);
-        });
+        let mut names = Names::default();
+        let is_large = |logged: &Logged| APART_BYTES_MIN <= logged.spot.bytes as usize;
+        for together in missing.chunk_by(|one, other| !is_large(one) && !is_large(other)) {
+            if let [one] = together
+                && is_large(one)
+            {
+                let message = large_message(log, one.message, one.spot);
+                entries.extend(message.map(|message| one.entry(message)));
+                continue;
+            }
+            let wanted: Vec<_> = together.iter().map(|one| (one.message, one.spot)).collect();
+            let mut together = together.iter();
+            log.read(&wanted, |record| {
+                let (logged, names) = (together.next(), &mut names);
+                let entry = record.zip(logged).and_then(|(record, logged)| {
+                    Some(logged.entry(names.message(record, logged.message, logged.spot)?))
+                });
+                entries.extend(entry);
+            });
+        }
         if is_mixed {
             entries.make_contiguous().sort_unstable_by_key(|entry| entry.position);
         }
         Ok(entries)
     }
 
+    /// The same. What cannot be read is missing, and the log says so.
+    pub(crate) fn read_or_tell(&self) -> VecDeque<Entry> {
+        self.read().unwrap_or_else(|error| {
+            let count = self.count;
+            tracing::error!(
+                %error,
+                "{count} messages that were paged out cannot be read; those that are durable come back with a restart"
+            );
+            VecDeque::new()
+        })
+    }
+
     /// The store's numbers of the entries that have one.
     pub(crate) fn places(&self) -> io::Result<Vec<u64>> {
         let mut places = Vec::with_capacity(self.count);
-        self.decode(|found| {
+        self.decode(false, |found| {
             let place = match found {
                 Found::Whole(entry) => entry.place,
                 Found::Logged(logged) => logged.place,
@@ -283,20 +327,16 @@ impl Page {
         Ok(places)
     }
 
-    fn decode(&self, mut take: impl FnMut(Found)) -> io::Result<()> {
-        let mut buffer = Vec::new();
+    fn decode(&self, with_bodies: bool, mut take: impl FnMut(Found)) -> io::Result<()> {
+        let buffer;
         let bytes = match &self.at {
             At::Memory(bytes) => &**bytes,
-            At::File { file, offset, size, crc } => {
-                buffer.resize(*size as usize, 0);
-                file.read_exact_at(&mut buffer, *offset)?;
-                if crc32c::crc32c(&buffer) != *crc {
-                    return Err(io::Error::other("the checksum of a page is wrong"));
-                }
+            At::File(blob) => {
+                buffer = blob.read()?;
                 &buffer
             }
         };
-        let mut decoder = Decoder { reader: Reader(bytes), last: Last::default(), alike: None };
+        let mut decoder = Decoder::new(bytes, with_bodies.then_some(&self.apart));
         for _ in 0..self.count {
             let found = decoder.entry();
             take(found.ok_or_else(|| io::Error::other("a page makes no sense"))?);
@@ -305,13 +345,37 @@ impl Page {
     }
 }
 
-impl Drop for Page {
+impl Blob {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.size as usize];
+        self.file.read_exact_at(&mut bytes, self.offset)?;
+        if crc32c::crc32c(&bytes) != self.crc {
+            return Err(io::Error::other("the checksum of a page is wrong"));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Blob {
     fn drop(&mut self) {
-        let At::File { file, offset, size, .. } = &self.at else { return };
-        let size = u64::from(*size).next_multiple_of(BLOCK_BYTES);
+        let size = u64::from(self.size).next_multiple_of(BLOCK_BYTES);
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // Where the file system cannot, the disk has it back with the file.
-        let _ = fallocate(file, punch, *offset, size);
+        let _ = fallocate(&*self.file, punch, self.offset, size);
+    }
+}
+
+impl Logged {
+    fn entry(&self, message: Rc<Message>) -> Entry {
+        Entry {
+            message,
+            place: self.place,
+            position: self.position,
+            redelivered: self.redelivered,
+            priority: self.priority,
+            delivery_count: self.delivery_count,
+            expires_ms: self.expires_ms,
+        }
     }
 }
 
@@ -328,19 +392,6 @@ impl Names {
             Some(exchange) if **exchange == *name => exchange.clone(),
             _ => self.exchange.insert(name.into()).clone(),
         }
-    }
-
-    fn entry(&mut self, record: Record<'_>, logged: &Logged) -> Option<Entry> {
-        let message = self.message(record, logged.message, logged.spot)?;
-        Some(Entry {
-            message,
-            place: logged.place,
-            position: logged.position,
-            redelivered: logged.redelivered,
-            priority: logged.priority,
-            delivery_count: logged.delivery_count,
-            expires_ms: logged.expires_ms,
-        })
     }
 
     fn message(&mut self, record: Record<'_>, first: u64, spot: Spot) -> Option<Rc<Message>> {
@@ -376,6 +427,9 @@ impl Names {
 
 /// Reads a message that is in the log.
 pub(crate) fn message(log: &LogReader, first: u64, spot: Spot) -> Option<Rc<Message>> {
+    if APART_BYTES_MIN <= spot.bytes as usize {
+        return large_message(log, first, spot);
+    }
     let (mut names, mut found) = (Names::default(), None);
     log.read(&[(first, spot)], |record| {
         found = record.and_then(|record| names.message(record, first, spot));
@@ -383,202 +437,30 @@ pub(crate) fn message(log: &LogReader, first: u64, spot: Spot) -> Option<Rc<Mess
     found
 }
 
-/// Numbers of the entry before.
-#[derive(Clone, Copy, Default)]
-struct Last {
-    position: u64,
-    place: u64,
-    /// Where the record before ends.
-    offset: u64,
-    /// Of the message before that was whole.
-    id: u64,
-}
-
-struct Encoder<'a> {
-    out: Vec<u8>,
-    last: Last,
-    /// The message of the entry before, if it was whole.
-    alike: Option<&'a Message>,
-    count: usize,
-    bytes: u64,
-    first: u64,
-}
-
-impl<'a> Encoder<'a> {
-    fn begin(&mut self, position: u64, flags: u8, special: (u32, u8, u64), body_bytes: u64) {
-        let (delivery_count, priority, expires_ms) = special;
-        let is_special = special != (0, 0, u64::MAX);
-        self.out.push(flags | if is_special { flag::SPECIAL } else { 0 });
-        // Not always more: what waits for a time is in the order of times.
-        put_signed(&mut self.out, position.wrapping_sub(self.last.position).cast_signed());
-        if is_special {
-            put_varint(&mut self.out, delivery_count.into());
-            self.out.push(priority);
-            self.out.extend_from_slice(&expires_ms.to_le_bytes());
-        }
-        if self.count == 0 {
-            self.first = position;
-        }
-        self.count += 1;
-        self.bytes += body_bytes;
-        self.last.position = position;
-    }
-
-    fn logged(&mut self, entry: &Logged) {
-        let special = (entry.delivery_count, entry.priority, entry.expires_ms);
-        let redelivered = if entry.redelivered { flag::REDELIVERED } else { 0 };
-        self.begin(entry.position, flag::LOGGED | redelivered, special, entry.body_bytes.into());
-        let (out, last) = (&mut self.out, &mut self.last);
-        put_signed(out, entry.place.wrapping_sub(last.place).cast_signed());
-        put_varint(out, entry.place - entry.message);
-        put_signed(out, entry.spot.offset.wrapping_sub(last.offset).cast_signed());
-        put_varint(out, entry.spot.bytes.into());
-        put_varint(out, entry.body_bytes.into());
-        (last.place, last.offset) = (entry.place, entry.spot.offset + u64::from(entry.spot.bytes));
-    }
-
-    fn whole(&mut self, entry: &'a Entry) {
-        let message = &*entry.message;
-        let properties = message.content.properties();
-        let is_alike = self.alike.is_some_and(|other| {
-            *other.exchange == *message.exchange
-                && other.routing_key == message.routing_key
-                && other.content.properties() == properties
-        });
-        let is_timed = message.expires_ms != u64::MAX || message.published_ms != 0;
-        let flag = |on: bool, flag: u8| if on { flag } else { 0 };
-        let flags = flag(entry.redelivered, flag::REDELIVERED)
-            | flag(is_alike, flag::ALIKE)
-            | flag(is_timed, flag::TIMED)
-            | flag(message.stored.is_some(), flag::STORED)
-            | flag(message.deduplicated, flag::DEDUPLICATED);
-        let special = (entry.delivery_count, entry.priority, entry.expires_ms);
-        let body = message.content.body();
-        self.begin(entry.position, flags, special, body.len() as u64);
-        let out = &mut self.out;
-        if is_timed {
-            out.extend_from_slice(&message.expires_ms.to_le_bytes());
-            out.extend_from_slice(&message.published_ms.to_le_bytes());
-        }
-        put_signed(out, message.id.wrapping_sub(self.last.id).cast_signed());
-        self.last.id = message.id;
-        if let Some(Stored { first, spot }) = message.stored {
-            for number in [entry.place, first, spot.offset, spot.bytes.into()] {
-                put_varint(out, number);
-            }
-        }
-        let mut put = |part: &[u8]| {
-            put_varint(out, part.len() as u64);
-            out.extend_from_slice(part);
-        };
-        if !is_alike {
-            put(message.exchange.as_bytes());
-            put(message.routing_key.as_bytes());
-            put(properties);
-        }
-        put(body);
-        self.alike = Some(message);
-    }
-}
-
-/// What stands in a page.
-enum Found {
-    Whole(Entry),
-    Logged(Logged),
-}
-
-struct Decoder<'a> {
-    reader: Reader<'a>,
-    last: Last,
-    /// Exchange, key and properties of the whole entry before.
-    alike: Option<(Rc<str>, CompactString, &'a [u8])>,
-}
-
-impl Decoder<'_> {
-    fn entry(&mut self) -> Option<Found> {
-        let flags = self.reader.u8()?;
-        let more = self.reader.signed()?.cast_unsigned();
-        self.last.position = self.last.position.wrapping_add(more);
-        let (delivery_count, priority, expires_ms) = if flags & flag::SPECIAL != 0 {
-            let count = self.reader.varint()?.try_into().ok()?;
-            (count, self.reader.u8()?, self.reader.u64()?)
-        } else {
-            (0, 0, u64::MAX)
-        };
-        let (position, redelivered) = (self.last.position, flags & flag::REDELIVERED != 0);
-        if flags & flag::LOGGED != 0 {
-            let (reader, last) = (&mut self.reader, &mut self.last);
-            let place = last.place.wrapping_add(reader.signed()?.cast_unsigned());
-            let message = place.checked_sub(reader.varint()?)?;
-            let offset = last.offset.wrapping_add(reader.signed()?.cast_unsigned());
-            let spot = Spot { offset, bytes: reader.varint()?.try_into().ok()? };
-            let body_bytes = reader.varint()?.try_into().ok()?;
-            (last.place, last.offset) = (place, offset.checked_add(spot.bytes.into())?);
-            return Some(Found::Logged(Logged {
-                position,
-                place,
-                message,
-                spot,
-                body_bytes,
-                redelivered,
-                priority,
-                delivery_count,
-                expires_ms,
-            }));
-        }
-        let (place, message) = self.message(flags)?;
-        Some(Found::Whole(Entry {
-            message,
-            place,
-            position,
-            redelivered,
-            priority,
-            delivery_count,
-            expires_ms,
-        }))
-    }
-
-    fn message(&mut self, flags: u8) -> Option<(u64, Rc<Message>)> {
-        let reader = &mut self.reader;
-        let (expires_ms, published_ms) =
-            if flags & flag::TIMED != 0 { (reader.u64()?, reader.u64()?) } else { (u64::MAX, 0) };
-        let deduplicated = flags & flag::DEDUPLICATED != 0;
-        let id = self.last.id.wrapping_add(reader.signed()?.cast_unsigned());
-        self.last.id = id;
-        let (mut place, mut stored) = (0, None);
-        if flags & flag::STORED != 0 {
-            place = reader.varint()?;
-            let (first, offset) = (reader.varint()?, reader.varint()?);
-            let bytes = reader.varint()?.try_into().ok()?;
-            stored = Some(Stored { first, spot: Spot { offset, bytes } });
-        }
-        if flags & flag::ALIKE == 0 {
-            let exchange = std::str::from_utf8(part(reader)?).ok()?;
-            let key = std::str::from_utf8(part(reader)?).ok()?;
-            let exchange = match &self.alike {
-                Some((other, ..)) if **other == *exchange => other.clone(),
-                _ => exchange.into(),
-            };
-            self.alike = Some((exchange, key.into(), part(reader)?));
-        }
-        let (exchange, routing_key, properties) = self.alike.clone()?;
-        let body = part(reader)?;
-        let content = Content::new([properties, body].concat(), properties.len());
-        let message = Message {
-            id,
-            exchange,
-            routing_key,
-            content,
-            expires_ms,
-            published_ms,
-            stored,
-            deduplicated,
-        };
-        Some((place, Rc::new(message)))
-    }
-}
-
-fn part<'a>(reader: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let size = reader.varint()?.try_into().ok()?;
-    reader.take(size)
+/// The same, for one that is too large to be copied: what is read becomes the message.
+fn large_message(log: &LogReader, first: u64, spot: Spot) -> Option<Rc<Message>> {
+    let bytes = log.take(first, spot)?;
+    let (Decoded::Record(record, _) | Decoded::Grouped(record, _)) = record::decode(&bytes) else {
+        return None;
+    };
+    let Record::Publish {
+        expires_ms, published_ms, exchange, routing_key, properties, body, ..
+    } = record
+    else {
+        return None;
+    };
+    // In a row.
+    let begin = properties.as_ptr() as usize - bytes.as_ptr() as usize;
+    let (end, properties_bytes) = (begin + properties.len() + body.len(), properties.len());
+    let (exchange, routing_key) = (exchange.into(), routing_key.into());
+    Some(Rc::new(Message {
+        id: 0,
+        exchange,
+        routing_key,
+        content: Content::within(bytes, begin..end, properties_bytes),
+        expires_ms,
+        published_ms,
+        stored: Some(Stored { first, spot }),
+        deduplicated: false,
+    }))
 }

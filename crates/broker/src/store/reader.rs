@@ -75,19 +75,40 @@ impl LogReader {
                     None => match inner.find(&*self.disk, *id) {
                         Ok(bytes) => take(message(&bytes, *id)),
                         Err(error) => {
-                            let path = self.disk.path(&segment::name(number));
-                            tracing::error!(
-                                "{}: the message at byte {} cannot be read and is lost: {error}",
-                                path.display(),
-                                spot.offset
-                            );
+                            self.tell_lost(number, *spot, &error);
                             take(None);
                         }
                     },
                 }
             }
-            inner.buffer = buffer;
+            if buffer.capacity() as u64 <= 2 * RUN_BYTES_MAX {
+                inner.buffer = buffer;
+            }
         }
+    }
+
+    /// Reads the record of a large message; `None`, and a word in the log, if it cannot be read.
+    pub(super) fn take(&self, id: u64, spot: Spot) -> Option<Vec<u8>> {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let number = split_id(id).0;
+        let mut bytes = vec![0; spot.bytes as usize];
+        let file = inner.file(&*self.disk, number);
+        let read = file.and_then(|file| file.read_at(&mut bytes, spot.offset));
+        if read.is_ok() && message(&bytes, id).is_some() {
+            return Some(bytes);
+        }
+        drop(bytes);
+        inner.find(&*self.disk, id).inspect_err(|error| self.tell_lost(number, spot, error)).ok()
+    }
+
+    fn tell_lost(&self, number: u32, spot: Spot, error: &io::Error) {
+        let path = self.disk.path(&segment::name(number));
+        tracing::error!(
+            "{}: the message at byte {} cannot be read and is lost: {error}",
+            path.display(),
+            spot.offset
+        );
     }
 }
 

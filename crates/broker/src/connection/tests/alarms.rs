@@ -18,7 +18,7 @@ use crate::exception::Exception;
 use crate::store::Store;
 
 /// A client that wants to hear of alarms, or not.
-fn connect(server: &Server, notify: bool, heartbeat: u16) -> Client {
+pub(super) fn connect(server: &Server, notify: bool, heartbeat: u16) -> Client {
     let mut client = server.dial(PeerAddr::Memory);
     client.wire.feed(&PROTOCOL_HEADER);
     client.skip::<connection::Start<'_>>();

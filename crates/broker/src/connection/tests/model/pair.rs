@@ -17,6 +17,7 @@ use super::steps::{
     ALTERNATE, CONSUMING, Case, EXCHANGES, INTERNAL, KEYS, LETTERS, PUBLISHING, Place, Publish,
     QUEUES, Step, TX, Verdict, match_arguments, next,
 };
+use crate::memory;
 use crate::store::pages::{Pages, Window};
 
 /// Both, and what the last step must still be answered with.
@@ -37,6 +38,7 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn run(place: Place, case: &Case) {
+        let held_before = (memory::held(), memory::parts());
         let folder = tempfile::tempdir().unwrap();
         let now = Server::new().now;
         let (server, news) = start(place, folder.path(), case.paged, now);
@@ -71,6 +73,10 @@ impl Pair {
             }
         }
         pair.stop();
+        let Self { server, publisher, consumer, .. } = pair;
+        disconnect(&server);
+        drop((server, publisher, consumer));
+        assert_eq!((memory::held(), memory::parts()), held_before, "held by nobody");
     }
 
     fn stop(&self) {
@@ -373,6 +379,7 @@ impl Pair {
 
     fn restart(&mut self) {
         self.server.close();
+        disconnect(&self.server);
         let (server, news) = start(Place::Disk, self.folder.path(), self.paged, self.server.now);
         (self.server, self.news) = (server, news);
         self.model.restart();
@@ -536,6 +543,12 @@ fn start(
         server.engine.borrow_mut().page_to(Pages::new(folder, window));
     }
     (server, news)
+}
+
+/// Ends all connections, those that were followed by others too: each has the engine, which has them.
+fn disconnect(server: &Server) {
+    let mut engine = server.engine.borrow_mut();
+    engine.connections.keys().into_iter().for_each(|key| engine.close_connection(key));
 }
 
 fn dial(server: &Server) -> Client {
