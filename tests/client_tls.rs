@@ -2,25 +2,36 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::PathBuf;
 
+use support::certificates::Authority;
 use support::{PATIENCE, Program, warren};
 use warren::amqp::BasicProperties;
 use warren::amqp::client::{Connection, ConsumeOptions, Error, Publish, QueueOptions};
 use warren::hub::{run, with_timeout};
 
-/// A server with certificates: `ca.pem`, and those of the server and of a client.
+/// A server, with the certificates of [`Authority::certify_all_in`]. It offers EXTERNAL for common names.
 struct Server {
-    folder: tempfile::TempDir,
-    _program: Program,
+    folder: PathBuf,
+    /// Unless it is the one that the environment names.
+    _own: Option<(Program, tempfile::TempDir)>,
     /// Without parameters.
     url: String,
 }
 
 impl Server {
-    fn start() -> Self {
+    fn get() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        match (variable("WARREN_TEST_AMQPS_URL"), variable("WARREN_TEST_CERTIFICATES")) {
+            (Some(url), Some(folder)) => Self { folder: folder.into(), _own: None, url },
+            _ => Self::start(&["--auth-mechanisms", "PLAIN,AMQPLAIN,EXTERNAL"]),
+        }
+    }
+
+    /// One of our own.
+    fn start(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        make_certificates(folder.path());
+        Authority::certify_all_in(folder.path());
         let file = |name: &str| folder.path().join(name);
         let mut command = warren();
         command
@@ -32,41 +43,22 @@ impl Server {
             .arg("--tls-key")
             .arg(file("server.key"))
             .arg("--tls-ca")
-            .arg(file("ca.pem"));
+            .arg(file("ca.pem"))
+            .args(["--tls-cert-login-from", "common_name"])
+            .args(more);
         let program = Program::start(&mut command);
         let url = program.line().strip_prefix("listening ").expect("where it listens").to_owned();
         assert_eq!(program.line(), "ready");
-        Self { folder, _program: program, url }
+        Self { folder: folder.path().to_owned(), _own: Some((program, folder)), url }
     }
 
     fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
+        self.folder.join(name).display().to_string()
     }
 
     /// With the authority that vouches for it, and more parameters.
     fn url(&self, more: &str) -> String {
         format!("{}?cacertfile={}{more}", self.url, self.file("ca.pem"))
-    }
-}
-
-fn make_certificates(folder: &Path) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "an authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
-    for (file, names) in
-        [("server", vec!["localhost".to_owned(), "127.0.0.1".into()]), ("client", vec![])]
-    {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "guest");
-        let certificate = params.signed_by(&key, &authority).unwrap();
-        std::fs::write(folder.join(format!("{file}.pem")), certificate.pem()).unwrap();
-        std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
-        let both = format!("{}{}", certificate.pem(), key.serialize_pem());
-        std::fs::write(folder.join(format!("{file}.both.pem")), both).unwrap();
     }
 }
 
@@ -98,32 +90,29 @@ fn fails(url: &str, why: &str) {
 
 #[test]
 fn messages_pass_over_tls() {
-    match std::env::var("WARREN_TEST_AMQPS_URL") {
-        Ok(url) => round_trip(&url).unwrap(),
-        Err(_) => {
-            let server = Server::start();
-            round_trip(&server.url("")).unwrap();
-            let (cert, key) = (server.file("client.pem"), server.file("client.key"));
-            round_trip(&server.url(&format!("&certfile={cert}&keyfile={key}"))).unwrap();
-            // The key may stand with its certificate.
-            let both = server.file("client.both.pem");
-            round_trip(&server.url(&format!("&certfile={both}"))).unwrap();
-        }
-    }
+    let server = Server::get();
+    round_trip(&server.url("")).unwrap();
+    let (cert, key) = (server.file("client.pem"), server.file("client.key"));
+    round_trip(&server.url(&format!("&certfile={cert}&keyfile={key}"))).unwrap();
+    // The key may stand with its certificate.
+    let both = server.file("client.both.pem");
+    round_trip(&server.url(&format!("&certfile={both}"))).unwrap();
 }
 
-/// The user of a certificate logs in without a password. The broker must know the user: RabbitMQ with its plugin
-/// `rabbitmq_auth_mechanism_ssl`.
 #[test]
 fn a_certificate_is_a_login() {
-    if let Ok(url) = std::env::var("WARREN_TEST_AMQPS_URL") {
-        round_trip(&format!("{url}&auth_mechanism=external")).unwrap();
-    }
+    let server = Server::get();
+    let both = server.file("client.both.pem");
+    round_trip(&server.url(&format!("&certfile={both}&auth_mechanism=external"))).unwrap();
+    fails(
+        &server.url("&auth_mechanism=external"),
+        "Login was refused using authentication mechanism EXTERNAL",
+    );
 }
 
 #[test]
 fn nobody_is_trusted_for_nothing() {
-    let server = Server::start();
+    let server = Server::get();
     // The system does not know who vouches for it.
     let error = round_trip(&server.url).unwrap_err().to_string();
     assert!(error.starts_with("cannot connect to 127.0.0.1:"), "{error}");
@@ -135,7 +124,7 @@ fn nobody_is_trusted_for_nothing() {
 
 #[test]
 fn what_is_wrong_with_the_files_is_told() {
-    let server = Server::start();
+    let server = Server::get();
     fails(&format!("{}?cacertfile=/there/is/none", server.url), "/there/is/none");
     let key = server.file("client.key");
     fails(&format!("{}?cacertfile={key}", server.url), "there is no certificate");
@@ -148,7 +137,7 @@ fn what_is_wrong_with_the_files_is_told() {
 
 #[test]
 fn a_login_that_the_server_does_not_offer_is_named() {
-    let server = Server::start();
+    let server = Server::start(&[]);
     fails(
         &server.url("&auth_mechanism=external"),
         "of which EXTERNAL is none: see auth_mechanism of the URL",
@@ -158,7 +147,7 @@ fn a_login_that_the_server_does_not_offer_is_named() {
 
 #[test]
 fn events_tell_how_a_connection_is_encrypted() {
-    let server = Server::start();
+    let server = Server::get();
     let (cert, key) = (server.file("client.pem"), server.file("client.key"));
     let url = server.url(&format!("&certfile={cert}&keyfile={key}"));
     run(move || {
@@ -177,7 +166,7 @@ fn events_tell_how_a_connection_is_encrypted() {
                 ("ssl_protocol", "tlsv1.3"),
                 ("ssl_key_exchange", "any"),
                 ("ssl_hash", "aead"),
-                ("peer_cert_subject", "CN=guest"),
+                ("peer_cert_subject", "CN=guest,O=Acme\\, Inc."),
             ] {
                 assert_eq!(headers.get(header), Some(&value.into()), "{header}");
             }

@@ -9,10 +9,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-};
 use rustix::process::Signal;
+use support::certificates::Authority;
 use support::{PATIENCE, Program, warren};
 use warren::amqp::client::{Connection, Publish, QueueOptions};
 use warren::amqp::frame::{self, Frame, FrameReader};
@@ -99,42 +97,13 @@ fn too_much_memory_blocks_publishers() {
     });
 }
 
-/// An authority, and what it vouches for.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A certificate for `name`, and its key.
-    fn certify(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, "Acme, Inc.");
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    /// The same in the files `<name>.pem` and `<name>.key`.
-    fn certify_in(&self, folder: &Path, name: &str) {
-        let (certificate, key) = self.certify(name);
-        fs::write(folder.join(format!("{name}.key")), key).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), certificate).unwrap();
-    }
-
-    fn trusting(&self) -> ConnectorBuilder {
-        Connector::builder().roots_pem(&self.0.pem())
-    }
+fn trusting(authority: &Authority) -> ConnectorBuilder {
+    Connector::builder().roots_pem(&authority.pem())
 }
 
 /// A server with TLS whose certificate is for `localhost`, and its port.
 fn serve_tls(folder: &Path, authority: &Authority, more: &[&str]) -> (Program, u16) {
-    authority.certify_in(folder, "localhost");
+    authority.certify_in(folder, "localhost", "localhost", &["localhost"]);
     let path = |name: &str| folder.join(name).display().to_string();
     let (cert, key) = (path("localhost.pem"), path("localhost.key"));
     let listen = ["--listen", "amqps://127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
@@ -162,19 +131,19 @@ fn certificates_are_shown_by_name_and_renewed_while_the_server_runs() {
     let kept = tempfile::tempdir().unwrap();
     let folder = kept.path().to_owned();
     let authority = Authority::new("authority");
-    authority.certify_in(&folder, "other.example");
+    authority.certify_in(&folder, "other.example", "other.example", &["other.example"]);
     let path = |name: &str| folder.join(name).display().to_string();
     let sni = format!("other.example={},{}", path("other.example.pem"), path("other.example.key"));
     let (server, port) = serve_tls(&folder, &authority, &["--tls-sni", &sni]);
     run(move || {
-        let connector = authority.trusting().build().unwrap();
+        let connector = trusting(&authority).build().unwrap();
         let standing = greet(&connector, "localhost", port).unwrap();
         let first = shown(&standing);
         assert_ne!(shown(&greet(&connector, "other.example", port).unwrap()), first);
-        let unknown = Authority::new("nobody").trusting().build().unwrap();
+        let unknown = trusting(&Authority::new("nobody")).build().unwrap();
         assert!(greet(&unknown, "localhost", port).is_err());
         // Nobody has to be told of new files.
-        authority.certify_in(&folder, "localhost");
+        authority.certify_in(&folder, "localhost", "localhost", &["localhost"]);
         let renewed = || shown(&greet(&connector, "localhost", port).unwrap());
         wait_until(|| renewed() != first);
         // Files that are wrong change nothing, and a signal is no end.
@@ -184,7 +153,7 @@ fn certificates_are_shown_by_name_and_renewed_while_the_server_runs() {
         for _ in 0..20 {
             assert_eq!(renewed(), second);
         }
-        authority.certify_in(&folder, "localhost");
+        authority.certify_in(&folder, "localhost", "localhost", &["localhost"]);
         server.signal(Signal::HUP);
         wait_until(|| renewed() != second);
         drop(standing);
@@ -197,18 +166,18 @@ fn clients_show_certificates_where_they_have_to() {
     let folder = kept.path().to_owned();
     let authority = Authority::new("authority");
     let ca = folder.join("ca.pem");
-    fs::write(&ca, authority.0.pem()).unwrap();
+    fs::write(&ca, authority.pem()).unwrap();
     let ca = ca.display().to_string();
     let (_server, port) =
         serve_tls(&folder, &authority, &["--tls-ca", &ca, "--tls-fail-if-no-peer-cert"]);
     run(move || {
-        let (chain, key) = authority.certify("client");
-        let known = authority.trusting().identity_pem(&chain, &key).build().unwrap();
+        let (chain, key) = authority.certify("client", &[]);
+        let known = trusting(&authority).identity_pem(&chain, &key).build().unwrap();
         greet(&known, "localhost", port).unwrap();
-        let silent = authority.trusting().build().unwrap();
+        let silent = trusting(&authority).build().unwrap();
         assert!(greet(&silent, "localhost", port).is_err(), "without a certificate");
-        let (chain, key) = Authority::new("nobody").certify("client");
-        let foreign = authority.trusting().identity_pem(&chain, &key).build().unwrap();
+        let (chain, key) = Authority::new("nobody").certify("client", &[]);
+        let foreign = trusting(&authority).identity_pem(&chain, &key).build().unwrap();
         assert!(greet(&foreign, "localhost", port).is_err(), "of another authority");
     });
 }
@@ -256,7 +225,7 @@ fn a_certificate_says_who_its_client_is() {
     let folder = kept.path().to_owned();
     let authority = Authority::new("authority");
     let ca = folder.join("ca.pem");
-    fs::write(&ca, authority.0.pem()).unwrap();
+    fs::write(&ca, authority.pem()).unwrap();
     let ca = ca.display().to_string();
     for (from, ann) in [
         (&[][..], "CN=ann,O=Acme\\, Inc."),
@@ -268,11 +237,11 @@ fn a_certificate_says_who_its_client_is() {
         let data = folder.join("data");
         ctl(&data, &["add_user", ann, "unused"]);
         let certified = |name: &str| {
-            let (chain, key) = authority.certify(name);
-            authority.trusting().identity_pem(&chain, &key).build().unwrap()
+            let (chain, key) = authority.certify(name, &[name]);
+            trusting(&authority).identity_pem(&chain, &key).build().unwrap()
         };
         let (ann, bob) = (certified("ann"), certified("bob"));
-        let silent = authority.trusting().build().unwrap();
+        let silent = trusting(&authority).build().unwrap();
         run(move || {
             assert_eq!(log_in_by_certificate(&ann, port), Ok(()));
             let refused = "ACCESS_REFUSED - Login was refused using authentication mechanism EXTERNAL. For details see the broker logfile.";
@@ -341,7 +310,7 @@ fn a_proxy_speaks_before_tls_does() {
     let kept = tempfile::tempdir().unwrap();
     let folder = kept.path().to_owned();
     let authority = Authority::new("authority");
-    authority.certify_in(&folder, "localhost");
+    authority.certify_in(&folder, "localhost", "localhost", &["localhost"]);
     let path = |name: &str| folder.join(name).display().to_string();
     let (cert, key) = (path("localhost.pem"), path("localhost.key"));
     let listen = "amqps://127.0.0.1:0?proxy_protocol=127.0.0.0/8";
@@ -349,7 +318,7 @@ fn a_proxy_speaks_before_tls_does() {
     let (_server, url) = serve(&folder.join("data"), &settings);
     let port: u16 = url.strip_prefix("amqps://127.0.0.1:").unwrap().parse().unwrap();
     run(move || {
-        let connector = authority.trusting().build().unwrap();
+        let connector = trusting(&authority).build().unwrap();
         greet(&connector, "localhost", proxy(port, LINE)).unwrap();
         assert!(greet(&connector, "localhost", port).is_err(), "this machine is a proxy's");
     });

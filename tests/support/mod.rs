@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: a server of their own, and programs whose output they read.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod certificates;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

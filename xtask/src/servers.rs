@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::certificates::Authority;
+
 /// RabbitMQ's own start script. The wrapper on the path would change the user.
 pub const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// Its control program: not the wrapper either.
@@ -68,16 +70,18 @@ impl Server {
     /// Starts a `warren serve` that a command kills, and that is there again on the same port.
     pub fn warren_again_and_again(binary: &Path) -> Result<Self, String> {
         let folder = new_folder("warren")?;
-        let [port] = quiet_ports()?;
+        let [port, tls_port] = quiet_ports()?;
         let log = create(&folder.join("log"))?;
+        Authority::certify_all_in(&folder);
+        write(&folder.join("warren.toml"), &warren_settings(port, tls_port))?;
+        write(&folder.join("login"), "WARREN_TLS_CERT_LOGIN_FROM=common_name")?;
         // The shell starts it again whenever it has ended.
-        let forever = "while :; do \"$0\" serve --listen amqp://127.0.0.1:$1 --data-dir data & echo $! > pid; wait; done";
+        let forever = "while :; do env $(cat login) \"$0\" serve --config warren.toml & echo $! > pid; wait; done";
         let binary = std::path::absolute(binary).map_err(|error| error.to_string())?;
         let mut launch = Command::new("sh");
         launch
             .args(["-c", forever])
             .arg(&binary)
-            .arg(port.to_string())
             .current_dir(&folder)
             .stdout(Stdio::null())
             .stderr(log);
@@ -87,20 +91,21 @@ impl Server {
              python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))' 2>/dev/null; do sleep 0.05; done",
             folder.display()
         );
-        let control = format!(
-            "'{}' ctl --data-dir '{}' set_vm_memory_high_watermark",
-            binary.display(),
-            folder.join("data").display()
+        let control =
+            format!("'{}' ctl --data-dir '{}'", binary.display(), folder.join("data").display());
+        // The settings of one start are in its environment.
+        let login_from = format!(
+            "cd '{}' && echo WARREN_TLS_CERT_LOGIN_FROM=$FROM ${{KIND:+WARREN_TLS_CERT_LOGIN_SAN_TYPE=$KIND}} \
+             ${{INDEX:+WARREN_TLS_CERT_LOGIN_SAN_INDEX=$INDEX}} > login && {restart}",
+            folder.display()
         );
-        let operator = vec![
-            ("WARREN_TEST_RESTART", restart),
-            ("WARREN_TEST_ALARM", format!("{control} 0.0000001")),
-            ("WARREN_TEST_CALM", format!("{control} 0.6")),
-        ];
+        let mut operator =
+            vec![("WARREN_TEST_RESTART", restart), ("WARREN_TEST_LOGIN_FROM", login_from)];
+        operator.extend(common_operator(&control, "0.6", &folder, tls_port));
         let mut server = Self::prepare("warren", launch, folder)?;
         server.url = format!("amqp://127.0.0.1:{port}");
         server.operator = operator;
-        server.ports = vec![port];
+        server.ports = vec![port, tls_port];
         server.wait()?;
         Ok(server)
     }
@@ -108,10 +113,10 @@ impl Server {
     /// Starts a RabbitMQ node that shares nothing with one that the system may run.
     pub fn rabbitmq() -> Result<Self, String> {
         let folder = new_folder("rabbitmq")?;
-        let [port, dist_port, epmd_port, api_port] = quiet_ports()?;
+        let [port, dist_port, epmd_port, api_port, tls_port] = quiet_ports()?;
+        Authority::certify_all_in(&folder);
         write(&folder.join("plugins"), &format!("[{}].\n", RABBITMQ_PLUGINS.join(",")))?;
-        let settings = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api_port}\n");
-        write(&folder.join("rabbitmq.conf"), &settings)?;
+        write(&folder.join("rabbitmq.conf"), &rabbitmq_settings(&folder, api_port, tls_port))?;
         let log = create(&folder.join("log"))?;
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         let mut launch = Command::new(RABBITMQ_SERVER);
@@ -133,18 +138,23 @@ impl Server {
             "HOME='{}' ERL_EPMD_PORT={epmd_port} {RABBITMQ_CTL} -q -n warren-test-{port}@localhost",
             folder.display()
         );
-        let watermark = "set_vm_memory_high_watermark";
-        let operator = vec![
+        // It looks at these for each login.
+        let login_from = format!(
+            "{control} eval \"application:set_env(rabbit, ssl_cert_login_from, $FROM), \
+             application:set_env(rabbit, ssl_cert_login_san_type, ${{KIND:-dns}}), \
+             application:set_env(rabbit, ssl_cert_login_san_index, ${{INDEX:-0}}).\""
+        );
+        let mut operator = vec![
             ("WARREN_TEST_RESTART", format!("{control} stop_app && {control} start_app")),
-            ("WARREN_TEST_ALARM", format!("{control} {watermark} 0.0000001")),
-            ("WARREN_TEST_CALM", format!("{control} {watermark} 0.4")),
+            ("WARREN_TEST_LOGIN_FROM", login_from),
         ];
+        operator.extend(common_operator(&control, "0.4", &folder, tls_port));
         let mut server = Self::prepare("rabbitmq", launch, folder)?;
         server.url = format!("amqp://127.0.0.1:{port}");
         server.api = format!("http://127.0.0.1:{api_port}");
         server.epmd_port = Some(epmd_port);
         server.operator = operator;
-        server.ports = vec![port, api_port];
+        server.ports = vec![port, api_port, tls_port];
         server.wait()?;
         Ok(server)
     }
@@ -261,6 +271,52 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// What is the same for both: the commands of `control`, and where TLS is spoken with what certificates.
+fn common_operator(
+    control: &str,
+    calm: &str,
+    folder: &Path,
+    tls_port: u16,
+) -> Vec<(&'static str, String)> {
+    let watermark = "set_vm_memory_high_watermark";
+    vec![
+        ("WARREN_TEST_CTL", control.to_owned()),
+        ("WARREN_TEST_ALARM", format!("{control} {watermark} 0.0000001")),
+        ("WARREN_TEST_CALM", format!("{control} {watermark} {calm}")),
+        ("WARREN_TEST_AMQPS_URL", format!("amqps://127.0.0.1:{tls_port}")),
+        ("WARREN_TEST_CERTIFICATES", folder.display().to_string()),
+    ]
+}
+
+fn warren_settings(port: u16, tls_port: u16) -> String {
+    format!(
+        "listen = ['amqp://127.0.0.1:{port}', 'amqps://127.0.0.1:{tls_port}']\n\
+         data-dir = 'data'\n\
+         auth-mechanisms = ['PLAIN', 'AMQPLAIN', 'EXTERNAL']\n\
+         tls = {{ cert = 'server.pem', key = 'server.key', ca = 'ca.pem' }}\n"
+    )
+}
+
+fn rabbitmq_settings(folder: &Path, api_port: u16, tls_port: u16) -> String {
+    let folder = folder.display();
+    format!(
+        "management.tcp.ip = 127.0.0.1\n\
+         management.tcp.port = {api_port}\n\
+         listeners.ssl.1 = 127.0.0.1:{tls_port}\n\
+         ssl_options.cacertfile = {folder}/ca.pem\n\
+         ssl_options.certfile = {folder}/server.pem\n\
+         ssl_options.keyfile = {folder}/server.key\n\
+         ssl_options.verify = verify_peer\n\
+         ssl_options.fail_if_no_peer_cert = false\n\
+         ssl_options.versions.1 = tlsv1.3\n\
+         ssl_options.versions.2 = tlsv1.2\n\
+         auth_mechanisms.1 = PLAIN\n\
+         auth_mechanisms.2 = AMQPLAIN\n\
+         auth_mechanisms.3 = EXTERNAL\n\
+         ssl_cert_login_from = common_name\n"
+    )
 }
 
 /// Whether something on this port answers an AMQP header with a method.

@@ -11,7 +11,7 @@ use crate::tally::Tally;
 use xtask::servers::Server;
 
 /// Rust end-to-end tests that run against any broker, told by the environment which.
-const ANY_BROKER: &[&str] = &["client", "client_recovery", "perf", "tools"];
+const ANY_BROKER: &[&str] = &["client", "client_recovery", "client_tls", "perf", "tools"];
 
 /// Runs every step, also after one failed, and returns what they counted together. `local`: without what
 /// needs other programs.
@@ -285,10 +285,17 @@ fn timed(title: &str, step: impl FnOnce() -> Tally) -> Tally {
     tally
 }
 
-/// `cargo` as the one that runs us, at the root of the workspace.
+/// `cargo` as the one that runs us, at the root of the workspace. It does not hear which package we are: build scripts
+/// that ask for that would run anew, and all that is built on them.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

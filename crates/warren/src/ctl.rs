@@ -121,15 +121,21 @@ pub(crate) struct Vhost {
     vhost: String,
 }
 
+/// Which permissions to show.
+#[derive(Args)]
+pub(crate) struct Whose {
+    /// Only those of this user
+    #[arg(long)]
+    user: Option<String>,
+    /// Only those in this virtual host
+    #[arg(long, short = 'p')]
+    vhost: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Permissions {
     /// Show permissions.
-    List {
-        #[arg(long)]
-        user: Option<String>,
-        #[arg(long, short = 'p')]
-        vhost: Option<String>,
-    },
+    List(Whose),
     /// Set a user's permissions: three regular expressions.
     Set {
         #[command(flatten)]
@@ -150,12 +156,7 @@ pub(crate) enum Permissions {
 #[derive(Subcommand)]
 pub(crate) enum TopicPermissions {
     /// Show topic permissions.
-    List {
-        #[arg(long)]
-        user: Option<String>,
-        #[arg(long, short = 'p')]
-        vhost: Option<String>,
-    },
+    List(Whose),
     /// Set a user's permissions for a topic exchange: two regular expressions for routing keys.
     Set {
         #[command(flatten)]
@@ -438,7 +439,7 @@ fn vhosts(command: Vhosts) -> Request {
 
 fn permissions(command: Permissions) -> Request {
     match command {
-        Permissions::List { user, vhost } => Request::ListPermissions { user, vhost },
+        Permissions::List(Whose { user, vhost }) => Request::ListPermissions { user, vhost },
         Permissions::Set { vhost, user, configure, write, read } => {
             Request::SetPermissions { user, vhost: vhost.vhost, configure, write, read }
         }
@@ -450,7 +451,9 @@ fn permissions(command: Permissions) -> Request {
 
 fn topic_permissions(command: TopicPermissions) -> Request {
     match command {
-        TopicPermissions::List { user, vhost } => Request::ListTopicPermissions { user, vhost },
+        TopicPermissions::List(Whose { user, vhost }) => {
+            Request::ListTopicPermissions { user, vhost }
+        }
         TopicPermissions::Set { vhost, user, exchange, write, read } => {
             Request::SetTopicPermissions { user, vhost: vhost.vhost, exchange, write, read }
         }

@@ -106,7 +106,6 @@ const NAMES: &[(&[u8], &str)] = &[
     (b"\x55\x04\x41", "PSEUDONYM"),
     (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", "DC"),
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", "EMAILADDRESS"),
-    (b"\x55\x04\x09", "STREET"),
     (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x01", "UID"),
 ];
 
@@ -201,7 +200,9 @@ fn text(tag: u8, value: &[u8]) -> Option<Vec<u8>> {
     const UNIVERSAL: u8 = 0x1c;
     const BMP: u8 = 0x1e;
     match tag {
-        NUMERIC | PRINTABLE | TELETEX | IA5 | UTF8 => Some(value.to_vec()),
+        NUMERIC | PRINTABLE | IA5 | UTF8 => Some(value.to_vec()),
+        // Taken for Latin 1.
+        TELETEX => Some(value.iter().map(|octet| char::from(*octet)).collect::<String>().into()),
         BMP => {
             let (units, []) = value.as_chunks::<2>() else { return None };
             let units: Vec<u16> = units.iter().map(|unit| u16::from_be_bytes(*unit)).collect();
@@ -225,8 +226,7 @@ fn distinguished_name(subject: Der<'_>) -> Option<String> {
             .collect();
         part.join("+")
     });
-    let name = parts.collect::<Vec<_>>().join(",");
-    (!name.is_empty()).then_some(name)
+    Some(parts.collect::<Vec<_>>().join(","))
 }
 
 fn kind_name(kind: &[u8]) -> String {
@@ -370,7 +370,7 @@ mod tests {
         let wide = certificate(wide, vec![]);
         assert_eq!(CertLogin::CommonName.user(&wide).as_deref(), Some("grün"));
         let nothing = certificate(DistinguishedName::new(), vec![]);
-        assert_eq!(CertLogin::DistinguishedName.user(&nothing), None);
+        assert_eq!(CertLogin::DistinguishedName.user(&nothing).as_deref(), Some(""));
         assert_eq!(CertLogin::CommonName.user(&nothing), None);
     }
 

@@ -56,10 +56,10 @@ impl Engine {
     /// A client says who it is. [`Connection::login`] tells what becomes of it.
     pub(crate) fn log_in(&mut self, key: ConnectionKey, credentials: Option<(String, String)>) {
         let Some((name, password)) = credentials else {
-            return self.finish_login(key, "", Err("malformed response".into()));
+            return self.finish_login(key, None, Err("malformed response".into()));
         };
         match self.tenancy.begin_login(&name, &password) {
-            Checked::Done(outcome) => self.finish_login(key, &name, outcome),
+            Checked::Done(outcome) => self.finish_login(key, Some(&name), outcome),
             Checked::Slow(check) => {
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.login = Login::Checking;
@@ -102,7 +102,7 @@ impl Engine {
         if self.connections.get_mut(key).filter(waiting).is_none() {
             return;
         }
-        self.finish_login(key, check.name(), outcome);
+        self.finish_login(key, Some(check.name()), outcome);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.transport.resume_reading();
         }
@@ -115,22 +115,30 @@ impl Engine {
         name: Result<String, &'static str>,
     ) {
         match name {
-            Err(why) => self.finish_login(key, "", Err(why.into())),
+            Err(why) => self.finish_login(key, None, Err(why.into())),
             Ok(name) => {
                 let known = self.tenancy.users.contains_key(&name);
                 let outcome = if known { Ok(()) } else { Err(invalid(&name)) };
-                self.finish_login(key, &name, outcome);
+                self.finish_login(key, Some(&name), outcome);
             }
         }
     }
 
-    fn finish_login(&mut self, key: ConnectionKey, name: &str, outcome: Result<(), String>) {
+    /// `name`: whoever the client says it is, if it says so.
+    fn finish_login(
+        &mut self,
+        key: ConnectionKey,
+        name: Option<&str>,
+        outcome: Result<(), String>,
+    ) {
         let Limits { channel_max, frame_max, heartbeat_s: heartbeat, .. } = self.limits;
-        let local = self.limits.loopback_users.iter().any(|user| user == name);
+        let local = self.limits.loopback_users.iter().find(|user| Some(user.as_str()) == name);
         let clock = self.clock;
         let Some(connection) = self.connections.get_mut(key) else { return };
         let outcome = outcome.and_then(|()| {
-            if local && !connection.transport.peer().is_loopback() {
+            if let Some(name) = local
+                && !connection.transport.peer().is_loopback()
+            {
                 return Err(format!("user '{name}' can only connect via localhost"));
             }
             Ok(())
@@ -148,7 +156,7 @@ impl Engine {
             }
             return;
         }
-        connection.user = name.into();
+        connection.user = name.unwrap_or_default().into();
         connection.login = Login::Passed;
         connection.send(0, &methods::Tune { channel_max, frame_max, heartbeat });
         self.tell_login(key);

@@ -37,6 +37,12 @@ struct Options {
     if_unused: bool,
 }
 
+impl Options {
+    fn vhost(&self) -> String {
+        self.vhost.clone().unwrap_or_else(|| "/".into())
+    }
+}
+
 /// What is to be printed of an answer.
 enum Shown {
     Table(Vec<String>),
@@ -127,23 +133,29 @@ fn split(all: Vec<String>) -> Result<(Vec<String>, Options)> {
     Ok((words, options))
 }
 
+type Translated = Result<(Option<Request>, Shown)>;
+
+fn done(request: Request) -> Translated {
+    Ok((Some(request), Shown::Done))
+}
+
+fn table(request: Request, columns: &[&str]) -> Translated {
+    let columns = columns.iter().map(|column| text(column)).collect();
+    Ok((Some(request), Shown::Table(columns)))
+}
+
+/// A table with the columns that the arguments name.
+fn chosen(arguments: &[&str], request: Request, default: &[&str]) -> Translated {
+    table(request, if arguments.is_empty() { default } else { arguments })
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
 /// What a command asks for.
-fn translate(
-    command: &str,
-    arguments: &[&str],
-    options: &Options,
-) -> Result<(Option<Request>, Shown)> {
+fn translate(command: &str, arguments: &[&str], options: &Options) -> Translated {
     use Request as R;
-    let vhost = || options.vhost.clone().unwrap_or_else(|| "/".into());
-    let done = |request| Ok((Some(request), Shown::Done));
-    let table = |request, columns: &[&str]| {
-        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-        Ok((Some(request), Shown::Table(columns)))
-    };
-    let chosen = |request, default: &[&str]| {
-        table(request, if arguments.is_empty() { default } else { arguments })
-    };
-    let text = |text: &str| text.to_owned();
     match (command, arguments) {
         ("add_user", [name, rest @ ..]) if rest.len() <= 1 => {
             let password = secret(rest.first().copied().map(text))?;
@@ -167,16 +179,16 @@ fn translate(
         ("list_users", []) => table(R::ListUsers, output::USERS),
         ("set_permissions", [user, configure, write, read]) => done(R::SetPermissions {
             user: text(user),
-            vhost: vhost(),
+            vhost: options.vhost(),
             configure: text(configure),
             write: text(write),
             read: text(read),
         }),
         ("clear_permissions", [user]) => {
-            done(R::ClearPermissions { user: text(user), vhost: vhost() })
+            done(R::ClearPermissions { user: text(user), vhost: options.vhost() })
         }
         ("list_permissions", []) => {
-            let request = R::ListPermissions { user: None, vhost: Some(vhost()) };
+            let request = R::ListPermissions { user: None, vhost: Some(options.vhost()) };
             table(request, &["user", "configure", "write", "read"])
         }
         ("list_user_permissions", [user]) => {
@@ -185,17 +197,17 @@ fn translate(
         }
         ("set_topic_permissions", [user, exchange, write, read]) => done(R::SetTopicPermissions {
             user: text(user),
-            vhost: vhost(),
+            vhost: options.vhost(),
             exchange: text(exchange),
             write: text(write),
             read: text(read),
         }),
         ("clear_topic_permissions", [user, rest @ ..]) if rest.len() <= 1 => {
             let exchange = rest.first().copied().map(text);
-            done(R::ClearTopicPermissions { user: text(user), vhost: vhost(), exchange })
+            done(R::ClearTopicPermissions { user: text(user), vhost: options.vhost(), exchange })
         }
         ("list_topic_permissions", []) => {
-            let request = R::ListTopicPermissions { user: None, vhost: Some(vhost()) };
+            let request = R::ListTopicPermissions { user: None, vhost: Some(options.vhost()) };
             table(request, &["user", "exchange", "write", "read"])
         }
         ("list_user_topic_permissions", [user]) => {
@@ -222,13 +234,13 @@ fn translate(
             })
         }
         ("delete_vhost", [name]) => done(R::DeleteVhost { name: text(name) }),
-        ("trace_on", []) => done(R::TraceOn { vhost: vhost() }),
-        ("trace_off", []) => done(R::TraceOff { vhost: vhost() }),
-        ("list_vhosts", _) => chosen(R::ListVhosts, &["name"]),
+        ("trace_on", []) => done(R::TraceOn { vhost: options.vhost() }),
+        ("trace_off", []) => done(R::TraceOff { vhost: options.vhost() }),
+        ("list_vhosts", _) => chosen(arguments, R::ListVhosts, &["name"]),
         ("set_vhost_limits", [limits]) => {
-            done(R::SetVhostLimits { vhost: vhost(), limits: object(limits)? })
+            done(R::SetVhostLimits { vhost: options.vhost(), limits: object(limits)? })
         }
-        ("clear_vhost_limits", []) => done(R::ClearVhostLimits { vhost: vhost() }),
+        ("clear_vhost_limits", []) => done(R::ClearVhostLimits { vhost: options.vhost() }),
         ("list_vhost_limits", []) => {
             table(R::ListVhostLimits { vhost: options.vhost.clone() }, &["vhost", "limits"])
         }
@@ -236,24 +248,12 @@ fn translate(
     }
 }
 
-fn translate_more(
-    command: &str,
-    arguments: &[&str],
-    options: &Options,
-) -> Result<(Option<Request>, Shown)> {
+fn translate_more(command: &str, arguments: &[&str], options: &Options) -> Translated {
     use Request as R;
-    let vhost = || options.vhost.clone().unwrap_or_else(|| "/".into());
-    let done = |request| Ok((Some(request), Shown::Done));
-    let chosen = |request, default: &[&str]| {
-        let columns = if arguments.is_empty() { default } else { arguments };
-        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-        Ok((Some(request), Shown::Table(columns)))
-    };
-    let text = |text: &str| text.to_owned();
     let file = |arguments: &[&str]| arguments.first().map(PathBuf::from);
     match (command, arguments) {
         ("set_policy" | "set_operator_policy", [name, pattern, definition]) => done(R::SetPolicy {
-            vhost: vhost(),
+            vhost: options.vhost(),
             name: text(name),
             pattern: text(pattern),
             definition: object(definition)?,
@@ -262,46 +262,59 @@ fn translate_more(
             operator: command == "set_operator_policy",
         }),
         ("clear_policy" | "clear_operator_policy", [name]) => done(R::ClearPolicy {
-            vhost: vhost(),
+            vhost: options.vhost(),
             name: text(name),
             operator: command == "clear_operator_policy",
         }),
         ("list_policies" | "list_operator_policies", []) => {
             let operator = command == "list_operator_policies";
-            chosen(R::ListPolicies { vhost: Some(vhost()), operator }, output::POLICIES)
+            chosen(
+                arguments,
+                R::ListPolicies { vhost: Some(options.vhost()), operator },
+                output::POLICIES,
+            )
         }
         ("set_parameter", [component, name, value]) => done(R::SetParameter {
-            vhost: vhost(),
+            vhost: options.vhost(),
             component: text(component),
             name: text(name),
             value: json(value)?,
         }),
-        ("clear_parameter", [component, name]) => {
-            done(R::ClearParameter { vhost: vhost(), component: text(component), name: text(name) })
-        }
-        ("list_parameters", []) => {
-            chosen(R::ListParameters { vhost: Some(vhost()) }, &["component", "name", "value"])
-        }
+        ("clear_parameter", [component, name]) => done(R::ClearParameter {
+            vhost: options.vhost(),
+            component: text(component),
+            name: text(name),
+        }),
+        ("list_parameters", []) => chosen(
+            arguments,
+            R::ListParameters { vhost: Some(options.vhost()) },
+            &["component", "name", "value"],
+        ),
         ("set_global_parameter", [name, value]) => {
             done(R::SetGlobalParameter { name: text(name), value: json(value)? })
         }
         ("clear_global_parameter", [name]) => done(R::ClearGlobalParameter { name: text(name) }),
-        ("list_global_parameters", []) => chosen(R::ListGlobalParameters, &["name", "value"]),
+        ("list_global_parameters", []) => {
+            chosen(arguments, R::ListGlobalParameters, &["name", "value"])
+        }
         ("export_definitions", file_of @ ([] | [_])) => Ok((None, Shown::Export(file(file_of)))),
         ("import_definitions", file_of @ ([] | [_])) => Ok((None, Shown::Import(file(file_of)))),
-        ("list_queues", _) => chosen(R::ListQueues { vhost: Some(vhost()) }, &["name", "messages"]),
+        ("list_queues", _) => {
+            chosen(arguments, R::ListQueues { vhost: Some(options.vhost()) }, &["name", "messages"])
+        }
         ("delete_queue", [name]) => done(R::DeleteQueue {
-            vhost: vhost(),
+            vhost: options.vhost(),
             name: text(name),
             if_empty: options.if_empty,
             if_unused: options.if_unused,
         }),
-        ("purge_queue", [name]) => done(R::PurgeQueue { vhost: vhost(), name: text(name) }),
+        ("purge_queue", [name]) => done(R::PurgeQueue { vhost: options.vhost(), name: text(name) }),
         ("list_exchanges", _) => {
-            chosen(R::ListExchanges { vhost: Some(vhost()) }, &["name", "type"])
+            chosen(arguments, R::ListExchanges { vhost: Some(options.vhost()) }, &["name", "type"])
         }
         ("list_bindings", _) => chosen(
-            R::ListBindings { vhost: Some(vhost()) },
+            arguments,
+            R::ListBindings { vhost: Some(options.vhost()) },
             &[
                 "source_name",
                 "source_kind",
@@ -312,7 +325,7 @@ fn translate_more(
             ],
         ),
         ("list_connections", _) => {
-            chosen(R::ListConnections, &["user", "name", "channels", "state"])
+            chosen(arguments, R::ListConnections, &["user", "name", "channels", "state"])
         }
         ("set_vm_memory_high_watermark", [limit] | ["absolute", limit]) => {
             done(R::SetMemoryLimit { limit: text(limit) })
@@ -321,13 +334,15 @@ fn translate_more(
         ("close_connection", [pid, reason @ ..]) => {
             done(R::CloseConnection { pid: text(pid), reason: reason.join(" ") })
         }
-        ("list_channels", _) => {
-            chosen(R::ListChannels, &["pid", "user", "consumer_count", "messages_unacknowledged"])
-        }
+        ("list_channels", _) => chosen(
+            arguments,
+            R::ListChannels,
+            &["pid", "user", "consumer_count", "messages_unacknowledged"],
+        ),
         ("list_consumers", _) => {
-            chosen(R::ListConsumers { vhost: Some(vhost()) }, output::CONSUMERS)
+            chosen(arguments, R::ListConsumers { vhost: Some(options.vhost()) }, output::CONSUMERS)
         }
-        ("status", []) => chosen(R::Status, &[]),
+        ("status", []) => chosen(arguments, R::Status, &[]),
         _ => bail!(
             "'{command}' with {} arguments is no command known here: see rabbitmqctl's manual for its arguments",
             arguments.len()

@@ -24,7 +24,7 @@ impl Engine {
             && let Some(connection) = self.connections.get(key)
         {
             let user = connection.user.as_str();
-            let headers = login(FieldTable::new(), connection, user, connection.mechanism);
+            let headers = login(FieldTable::new(), connection, Some(user), connection.mechanism);
             self.tell("user.authentication.success", headers);
         }
     }
@@ -34,14 +34,14 @@ impl Engine {
         &mut self,
         key: ConnectionKey,
         mechanism: &str,
-        user: &str,
+        user: Option<&str>,
         why: &str,
     ) {
         if self.is_watched()
             && let Some(connection) = self.connections.get(key)
         {
-            // To Erlang a text is a list of numbers.
-            let why = why.chars().map(|letter| number(u32::from(letter))).collect();
+            // To Erlang a text is a list of octets.
+            let why = why.bytes().map(|octet| number(u32::from(octet))).collect();
             let headers = FieldTable::new().with("error", FieldValue::Array(why));
             let headers = login(headers, connection, user, mechanism);
             self.tell("user.authentication.failure", headers);
@@ -139,18 +139,27 @@ impl Engine {
 }
 
 /// What is told of a login, whatever came of it.
-fn login(headers: FieldTable, connection: &Connection, user: &str, mechanism: &str) -> FieldTable {
+/// Whoever is nobody has no name.
+fn login(
+    headers: FieldTable,
+    connection: &Connection,
+    user: Option<&str>,
+    mechanism: &str,
+) -> FieldTable {
     let (peer_host, peer_port) = address(connection.transport.peer());
-    Tls::of(&connection.transport)
+    let headers = Tls::of(&connection.transport)
         .of_login(headers)
         .with("auth_mechanism", mechanism)
         .with("protocol", PROTOCOL)
         .with("peer_port", peer_port)
         .with("peer_host", peer_host.as_str())
         .with("connection_name", connection.name().as_str())
-        .with("host", address(connection.transport.host()).0.as_str())
-        .with("name", user)
-        .with("connection_type", "network")
+        .with("host", address(connection.transport.host()).0.as_str());
+    let headers = match user {
+        Some(user) => headers.with("name", user),
+        None => headers,
+    };
+    headers.with("connection_type", "network")
 }
 
 /// What the client calls itself, if it does.
