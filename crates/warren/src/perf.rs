@@ -198,7 +198,8 @@ impl Crew {
         let connections = options.producers + options.consumers;
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let count = match options.threads {
-            0 => processors.min(2).min(connections),
+            // The server wants some of them, too.
+            0 => (processors / 2).max(2).min(processors).min(connections),
             count => count.min(connections),
         };
         let mut shares: Vec<Vec<Slot>> = (0..count).map(|_| Vec::new()).collect();

@@ -236,7 +236,7 @@ pub struct Options {
     /// The server's process, whose processor time is measured; found by itself when it listens on this machine
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Threads of the load; 0: one, or two where there are several connections and processors
+    /// Threads of the load; 0: half as many as there are processors, two at least, where there are so many connections
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub threads: usize,
     /// The largest frame, in bytes

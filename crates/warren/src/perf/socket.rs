@@ -56,6 +56,11 @@ impl Socket {
         }
     }
 
+    /// Whether all that can be read is told by events: what a session has decrypted is not.
+    pub(super) fn tells_of_more(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// From now on, reads and writes that would block fail so.
     pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.stream().set_nonblocking(nonblocking)

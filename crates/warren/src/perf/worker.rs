@@ -114,6 +114,8 @@ pub(super) struct Slot {
     /// What was read and not looked at, of a consumer that takes its time.
     rest: Vec<u8>,
     readable: bool,
+    /// The server has said that no more will come.
+    ending: bool,
     is_hot: bool,
     due: u64,
 }
@@ -121,7 +123,17 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(index: usize, place: usize, role: Role) -> Self {
         let rest = Vec::new();
-        Self { index, place, role, link: None, rest, readable: false, is_hot: false, due: u64::MAX }
+        Self {
+            index,
+            place,
+            role,
+            link: None,
+            rest,
+            readable: false,
+            ending: false,
+            is_hot: false,
+            due: u64::MAX,
+        }
     }
 
     /// Connects and sets up what the role needs. Blocks.
@@ -210,6 +222,7 @@ impl Worker {
         slot.rest.clear();
         // Something may have come with the last answer.
         slot.readable = true;
+        slot.ending = false;
         let mut context = Context {
             now,
             start: self.shared.start(),
@@ -294,6 +307,8 @@ impl Worker {
             }
             let at = data.u64() as usize;
             self.slots[at].readable |= flags != EventFlags::OUT;
+            let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+            self.slots[at].ending |= flags.intersects(ends);
             self.heat(at);
         }
         Ok(())
@@ -340,6 +355,10 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("the connection broke"),
             };
+            // There was no more, and the next of it comes with an event. An end that is known comes with none.
+            if count < self.buffer.len() && link.socket.tells_of_more() && !slot.ending {
+                slot.readable = false;
+            }
             context.now = super::clock::now();
             let data = &self.buffer[..count];
             let used = feed(&mut slot.role, link, data, &mut context)?;
