@@ -87,6 +87,7 @@ impl TurnHook for Inner {
             call_soon(|| {});
         }
         engine.set_now(warren_hub::system_time());
+        engine.let_time_pass();
         self.arm(&engine);
     }
 }
@@ -122,6 +123,7 @@ impl Broker {
     /// When no hub runs on this thread.
     pub fn open(config: Config) -> Result<Self, StoreError> {
         let engine = Rc::new(RefCell::new(Engine::new()));
+        engine.borrow_mut().tell_time_by(Rc::new(warren_hub::system_time));
         engine.borrow_mut().set_now(warren_hub::system_time());
         engine.borrow_mut().tenancy.hashing = config.password_hashing;
         let mut new = true;
@@ -275,6 +277,7 @@ impl Admin {
     ) -> Result<serde_json::Value, AdminError> {
         let (answer, waits_for) = {
             let mut engine = self.0.engine.borrow_mut();
+            engine.wake_up();
             // What somebody else has defined is theirs to wait for.
             engine.take_defined();
             (work(&mut engine)?, engine.take_defined())

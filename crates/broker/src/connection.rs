@@ -235,6 +235,7 @@ impl Protocol for Session {
     fn connection_made(&mut self, transport: &Transport) {
         let mut engine = self.state.engine.borrow_mut();
         transport.set_write_buffer_limits(engine.output_share.write_limits());
+        engine.wake_up();
         let (clock, handshake_s) = (engine.clock, engine.limits.handshake_s);
         let connected_ms = engine.now_ms();
         self.state.key = Some(engine.connections.insert(Connection {
@@ -268,6 +269,7 @@ impl Protocol for Session {
         let engine = self.state.engine.clone();
         let mut engine = engine.borrow_mut();
         let Some(key) = self.state.key else { return };
+        engine.wake_up();
         engine.set_actor(Actor::Client(key));
         let clock = engine.clock;
         if let Some(connection) = engine.connections.get_mut(key) {

@@ -126,6 +126,10 @@ pub(crate) struct Engine {
     pub(crate) clock: u64,
     /// Milliseconds since 1970 at the start of this turn.
     now_ms: u64,
+    /// Where the time of day is read; `None`: it is set.
+    wall: Option<Rc<dyn Fn() -> SystemTime>>,
+    /// Nobody knows how long the hub has slept since `now_ms` was read.
+    slept: bool,
 }
 
 impl Engine {
@@ -265,6 +269,27 @@ impl Engine {
         self.now_ms = since.as_millis() as u64;
     }
 
+    /// From now on the first thing that happens in a turn reads the time here.
+    pub(crate) fn tell_time_by(&mut self, wall: Rc<dyn Fn() -> SystemTime>) {
+        self.wall = Some(wall);
+    }
+
+    /// A turn is over, and the hub may sleep.
+    pub(crate) fn let_time_pass(&mut self) {
+        self.slept = true;
+    }
+
+    /// Something happens: for what has come after a sleep, the time before it would be too early to live from.
+    #[inline]
+    pub(crate) fn wake_up(&mut self) {
+        if std::mem::take(&mut self.slept)
+            && let Some(wall) = &self.wall
+        {
+            let now = wall();
+            self.set_now(now);
+        }
+    }
+
     /// A second has passed.
     pub(crate) fn tick(&mut self) {
         self.clock += 1;
@@ -274,6 +299,7 @@ impl Engine {
 
     /// The end of a turn. True when there is more to do at once.
     pub(crate) fn end_turn(&mut self) -> bool {
+        self.wake_up();
         self.set_actor(Actor::Internal);
         self.tell_cancelled();
         self.send_notes();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use warren_amqp::method::{basic, confirm, exchange, queue};
+use warren_amqp::method::{basic, channel, confirm, exchange, queue};
 use warren_amqp::{BasicProperties, FieldTable};
 
 use super::storing::{killed, open, open_at};
@@ -241,6 +241,10 @@ fn letters_of_a_queue_that_goes_go_with_it() {
     client.publish("q", b"x");
     server.pass_ms(10);
     server.turn();
+    client.open_channel(2);
+    let delete = queue::Delete { queue: "q", if_empty: true, ..Default::default() };
+    client.send(2, &delete);
+    client.skip::<channel::Close<'_>>();
     client.send(1, &queue::Delete { queue: "q", ..Default::default() });
     client.expect(1, &queue::DeleteOk { message_count: 0 });
     declare_brief(&mut client);

@@ -1,5 +1,9 @@
 //! From publishers to consumers.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use warren_amqp::method::{basic, channel, confirm, exchange, queue};
 use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 
@@ -289,5 +293,31 @@ fn who_asks_and_does_not_read_is_not_heard_until_it_reads() {
     assert_eq!(client.wire.transport().buffered(), waiting);
     client.wire.stall(false);
     while client.next().is_some() {}
+    assert_eq!(client.get("q"), None);
+}
+
+#[test]
+fn a_message_lives_from_when_it_comes_and_not_from_the_turn_before() {
+    let server = Server::new();
+    let time = Rc::new(Cell::new(server.now));
+    let wall = time.clone();
+    server.engine.borrow_mut().tell_time_by(Rc::new(move || wall.get()));
+    // What the hub does at the end of a turn, and then it sleeps.
+    let sleep = |ms| {
+        server.turn();
+        server.engine.borrow_mut().set_now(time.get());
+        server.engine.borrow_mut().let_time_pass();
+        time.set(time.get() + Duration::from_millis(ms));
+    };
+    let mut client = server.connect();
+    client.declare("q");
+    sleep(900);
+    let properties = BasicProperties { expiration: Some("150".into()), ..Default::default() };
+    let publish = basic::Publish { routing_key: "q", ..Default::default() };
+    client.publish_with(&publish, &properties, b"x");
+    client.publish_with(&publish, &properties, b"y");
+    sleep(149);
+    assert_eq!(client.get("q").as_deref(), Some("x"));
+    sleep(1);
     assert_eq!(client.get("q"), None);
 }

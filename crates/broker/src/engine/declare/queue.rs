@@ -216,7 +216,8 @@ impl Engine {
         if delete.if_unused && !queue.consumers.is_empty() {
             return refused("in use");
         }
-        if delete.if_empty && !queue.is_empty() {
+        // What waits here to become a dead letter somewhere else would be lost.
+        if delete.if_empty && (!queue.is_empty() || queue.staying.0 != 0) {
             return refused("not empty");
         }
         let count = queue.len() as u32;
