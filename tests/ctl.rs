@@ -99,6 +99,11 @@ fn what_cannot_be_done_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
     fails(data, &["users", "list"], "no server runs with the control socket");
+    fails(
+        data,
+        &["users", "list"],
+        "control.sock: start one with `warren serve`, or name the folder",
+    );
     let _server = Server::start(data);
     let mode = fs::metadata(data.join("control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -111,9 +116,58 @@ fn what_cannot_be_done_says_why() {
         (&["ctl", "clear_policy", "p"], "Policy 'p' does not exist"),
         (&["queues", "purge", "q"], "no queue 'q' in vhost '/'"),
         (&["connections", "close", "1.1"], "There is no connection '1.1'"),
-        (&["ctl", "nonsense"], "is no command known here"),
+        (&["ctl", "nonsense"], "'nonsense' is no command known here: `warren ctl help` lists"),
+        (&["ctl", "delete_user"], "write it so: warren ctl delete_user NAME"),
+        (&["ctl", "list_users", "nme"], "write it so: warren ctl list_users"),
+        (&["limits", "vhost", "/", "5"], "'5' is no JSON object"),
+        (&["exchanges", "list", "-p", "v"], "Virtual host 'v' does not exist"),
+        (&["definitions", "import", "/there/is/none"], "cannot read /there/is/none: No such file"),
+        (&["definitions", "import", "/dev/null"], "there are no definitions in /dev/null: EOF"),
+        (
+            &["publish", "-k", "q", "x", "--url", "amqp://127.0.0.1:1"],
+            "warren: cannot connect to 127.0.0.1:1: Connection refused (os error 111)\n",
+        ),
     ] {
         fails(data, words, why);
+    }
+}
+
+#[test]
+fn definitions_are_one_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let _server = Server::start(folder.path());
+    let file = folder.path().join("definitions.json");
+    for text in ["[]", "5", "\"queues\""] {
+        fs::write(&file, text).unwrap();
+        let words = ["definitions", "import", file.to_str().unwrap()];
+        fails(folder.path(), &words, "they are one JSON object with lists such as \"queues\"");
+    }
+}
+
+#[test]
+fn lists_are_of_one_virtual_host_or_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let _server = Server::start(data);
+    ok(data, &["vhosts", "add", "v"]);
+    let lines = |words: &[&str]| ok(data, words).lines().count();
+    assert_eq!(lines(&["exchanges", "list"]), 16);
+    assert_eq!(lines(&["exchanges", "list", "-p", "v"]), 8);
+    let mut misspelt = warren();
+    misspelt.args(["ctl", "list_vhosts", "nme", "-s"]).env("WARREN_DATA_DIR", data);
+    let Output { status, stdout, stderr } = misspelt.output().unwrap();
+    assert!(status.success() && stdout == b"\n\n");
+    assert!(
+        String::from_utf8(stderr).unwrap().starts_with("there is no column 'nme', which stays")
+    );
+    let help = ok(data, &["ctl", "help"]);
+    assert!(
+        help.contains("add_user NAME [PASSWORD]\n") && help.contains("\nlist_users\n"),
+        "{help}"
+    );
+    for command in ["queues", "bindings", "consumers"] {
+        let titles = ok(data, &[command, "list", "-p", "v"]);
+        assert!(titles.starts_with("vhost\t") && titles.lines().count() == 1, "{titles}");
     }
 }
 

@@ -40,15 +40,15 @@ pub(crate) enum Command {
     /// Everything that is declared, as RabbitMQ's JSON.
     Definitions(Group<DefinitionsCommand>),
     /// Exchanges.
-    Exchanges(Group<ListOf>),
+    Exchanges(Group<ListIn>),
     /// Bindings.
-    Bindings(Group<ListOf>),
+    Bindings(Group<ListIn>),
     /// Connections of clients.
     Connections(Group<Connections>),
     /// Channels of clients.
     Channels(Group<ListOf>),
     /// Consumers of queues.
-    Consumers(Group<ListOf>),
+    Consumers(Group<ListIn>),
     /// The firehose: copies of what passes through a virtual host, in amq.rabbitmq.trace.
     Trace(Group<Trace>),
     /// What runs.
@@ -178,10 +178,7 @@ pub(crate) enum TopicPermissions {
 #[derive(Subcommand)]
 pub(crate) enum Policies {
     /// Show policies.
-    List {
-        #[arg(long, short = 'p')]
-        vhost: Option<String>,
-    },
+    List(In),
     /// Set a policy: a regular expression for names, and a JSON object of settings.
     Set {
         #[command(flatten)]
@@ -216,10 +213,7 @@ pub(crate) enum Limits {
 #[derive(Subcommand)]
 pub(crate) enum Parameters {
     /// Show parameters.
-    List {
-        #[arg(long, short = 'p')]
-        vhost: Option<String>,
-    },
+    List(In),
     /// Set a parameter to a JSON value.
     Set {
         #[command(flatten)]
@@ -241,12 +235,14 @@ pub(crate) enum Parameters {
 pub(crate) enum DefinitionsCommand {
     /// Write definitions to FILE, or to standard output.
     Export {
+        /// Only what is in this virtual host
         #[arg(long, short = 'p')]
         vhost: Option<String>,
         file: Option<PathBuf>,
     },
     /// Take definitions in from FILE, or from standard input: all or none.
     Import {
+        /// Into this virtual host: exchanges, queues, bindings and policies without one
         #[arg(long, short = 'p')]
         vhost: Option<String>,
         file: Option<PathBuf>,
@@ -271,6 +267,20 @@ pub(crate) enum Trace {
 pub(crate) enum ListOf {
     /// Show all.
     List,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ListIn {
+    /// Show all, or those of one virtual host.
+    List(In),
+}
+
+/// Where, or everywhere.
+#[derive(Args)]
+pub(crate) struct In {
+    /// Only those in this virtual host
+    #[arg(long, short = 'p')]
+    vhost: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -304,6 +314,8 @@ enum QueuesCommand {
     List {
         #[command(flatten)]
         server: Server,
+        #[command(flatten)]
+        of: In,
     },
     /// Delete a queue.
     Delete {
@@ -331,8 +343,8 @@ impl Queues {
     pub(crate) fn run(self) -> Result<()> {
         match self.command {
             None => client::show_queues(self.server, self.queues),
-            Some(QueuesCommand::List { server }) => {
-                server.show(&Request::ListQueues { vhost: None }, output::QUEUES)
+            Some(QueuesCommand::List { server, of }) => {
+                server.show(&Request::ListQueues { vhost: of.vhost }, output::QUEUES)
             }
             Some(QueuesCommand::Delete { server, vhost, name, if_empty, if_unused }) => {
                 let vhost = vhost.vhost;
@@ -379,11 +391,11 @@ impl Command {
                 DefinitionsCommand::Export { vhost, file } => of.server.export(vhost, file),
                 DefinitionsCommand::Import { vhost, file } => of.server.import(vhost, file),
             },
-            Self::Exchanges(of) => {
-                of.server.show(&R::ListExchanges { vhost: None }, output::EXCHANGES)
+            Self::Exchanges(Group { server, command: ListIn::List(of) }) => {
+                server.show(&R::ListExchanges { vhost: of.vhost }, output::EXCHANGES)
             }
-            Self::Bindings(of) => {
-                of.server.show(&R::ListBindings { vhost: None }, output::BINDINGS)
+            Self::Bindings(Group { server, command: ListIn::List(of) }) => {
+                server.show(&R::ListBindings { vhost: of.vhost }, output::BINDINGS)
             }
             Self::Connections(of) => match of.command {
                 Connections::List => of.server.show(&R::ListConnections, output::CONNECTIONS),
@@ -392,8 +404,8 @@ impl Command {
                 }
             },
             Self::Channels(of) => of.server.show(&R::ListChannels, output::CHANNELS),
-            Self::Consumers(of) => {
-                of.server.show(&R::ListConsumers { vhost: None }, output::CONSUMERS)
+            Self::Consumers(Group { server, command: ListIn::List(of) }) => {
+                server.show(&R::ListConsumers { vhost: of.vhost }, output::CONSUMERS)
             }
             Self::Trace(of) => of.server.show(&trace(of.command), &[]),
             Self::Status(of) => of.server.show(&R::Status, &[]),
@@ -465,7 +477,7 @@ fn topic_permissions(command: TopicPermissions) -> Request {
 
 fn policies(command: Policies, operator: bool) -> Result<Request> {
     Ok(match command {
-        Policies::List { vhost } => Request::ListPolicies { vhost, operator },
+        Policies::List(In { vhost }) => Request::ListPolicies { vhost, operator },
         Policies::Set { vhost, name, pattern, definition, priority, apply_to } => {
             Request::SetPolicy {
                 vhost: vhost.vhost,
@@ -485,7 +497,7 @@ fn policies(command: Policies, operator: bool) -> Result<Request> {
 
 fn parameters(command: Parameters) -> Result<Request> {
     Ok(match command {
-        Parameters::List { vhost } => Request::ListParameters { vhost },
+        Parameters::List(In { vhost }) => Request::ListParameters { vhost },
         Parameters::Set { vhost, component, name, value } => {
             Request::SetParameter { vhost: vhost.vhost, component, name, value: json(&value)? }
         }
@@ -502,7 +514,9 @@ fn json(text: &str) -> Result<Value> {
 fn object(text: &str) -> Result<Map<String, Value>> {
     match json(text)? {
         Value::Object(map) => Ok(map),
-        _ => bail!("'{text}' is no JSON object: write {{\"max-length\": 10}}"),
+        _ => bail!(
+            "'{text}' is no JSON object: write names and values, as in {{\"max-length\": 10}}"
+        ),
     }
 }
 

@@ -59,9 +59,17 @@ fn end(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            // One line, causes included.
-            eprintln!("warren: {error:#}");
+            eprintln!("warren: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each told once: some tell theirs themselves.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match () {
+        () if told.is_empty() => cause,
+        () if told.ends_with(&cause) => told,
+        () => format!("{told}: {cause}"),
+    })
 }

@@ -14,15 +14,22 @@ pub(super) const TOPIC_PERMISSIONS: Columns = &["vhost", "user", "exchange", "wr
 pub(super) const POLICIES: Columns =
     &["vhost", "name", "pattern", "apply-to", "definition", "priority"];
 pub(super) const PARAMETERS: Columns = &["vhost", "component", "name", "value"];
-pub(super) const QUEUES: Columns = &["name", "type", "messages", "consumers", "policy"];
-pub(super) const EXCHANGES: Columns = &["name", "type", "durable", "policy"];
+pub(super) const QUEUES: Columns = &["vhost", "name", "type", "messages", "consumers", "policy"];
+pub(super) const EXCHANGES: Columns = &["vhost", "name", "type", "durable", "policy"];
 pub(super) const BINDINGS: Columns =
-    &["source_name", "destination_name", "destination_kind", "routing_key", "arguments"];
-pub(super) const CONNECTIONS: Columns = &["pid", "user", "name", "channels", "state"];
+    &["vhost", "source_name", "destination_name", "destination_kind", "routing_key", "arguments"];
+pub(super) const CONNECTIONS: Columns = &["pid", "user", "vhost", "name", "channels", "state"];
 pub(super) const CHANNELS: Columns =
-    &["pid", "user", "consumer_count", "messages_unacknowledged", "prefetch_count"];
-pub(super) const CONSUMERS: Columns =
-    &["queue_name", "channel_pid", "consumer_tag", "ack_required", "prefetch_count", "active"];
+    &["pid", "user", "vhost", "consumer_count", "messages_unacknowledged", "prefetch_count"];
+pub(super) const CONSUMERS: Columns = &[
+    "vhost",
+    "queue_name",
+    "channel_pid",
+    "consumer_tag",
+    "ack_required",
+    "prefetch_count",
+    "active",
+];
 
 /// Prints an answer: lists as tables with these columns, an object a line per key.
 pub(super) fn print_answer(answer: &Value, columns: &[&str], headers: bool) -> Result<()> {

@@ -55,8 +55,14 @@ impl Rabbitmqctl {
     pub(crate) fn run(self) -> Result<()> {
         let (words, options) = split(self.words)?;
         let Some((command, arguments)) = words.split_first() else {
-            bail!("name a command, such as list_queues");
+            bail!("name a command: `warren ctl help` lists them");
         };
+        if command == "help" {
+            for (command, usage) in USAGE {
+                print(format!("{command} {usage}").trim_end().as_bytes())?;
+            }
+            return Ok(());
+        }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let (request, shown) = translate(command, &arguments, &options)?;
         match (shown, request) {
@@ -74,6 +80,16 @@ impl Rabbitmqctl {
 
 fn show(answer: &Value, columns: &[String], as_json: bool, headers: bool) -> Result<()> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    if let Some(Value::Object(row)) = answer.get(0) {
+        // No error: scripts ask for what RabbitMQ alone has.
+        for unknown in columns.iter().filter(|column| !row.contains_key(**column)) {
+            let known: Vec<&str> = row.keys().map(String::as_str).collect();
+            eprintln!(
+                "there is no column '{unknown}', which stays empty: there are {}",
+                known.join(", ")
+            );
+        }
+    }
     if !as_json {
         return output::print_answer(answer, &columns, headers);
     }
@@ -343,18 +359,75 @@ fn translate_more(command: &str, arguments: &[&str], options: &Options) -> Trans
             chosen(arguments, R::ListConsumers { vhost: Some(options.vhost()) }, output::CONSUMERS)
         }
         ("status", []) => chosen(arguments, R::Status, &[]),
-        _ => bail!(
-            "'{command}' with {} arguments is no command known here: see rabbitmqctl's manual for its arguments",
-            arguments.len()
-        ),
+        _ => match USAGE.iter().find(|(known, _)| *known == command) {
+            Some((_, usage)) => bail!("write it so: warren ctl {command} {usage}"),
+            None => bail!(
+                "'{command}' is no command known here: `warren ctl help` lists those that are"
+            ),
+        },
     }
 }
+
+/// The commands, and what they are to be told.
+const USAGE: &[(&str, &str)] = &[
+    ("add_user", "NAME [PASSWORD]"),
+    ("delete_user", "NAME"),
+    ("change_password", "NAME [PASSWORD]"),
+    ("clear_password", "NAME"),
+    ("authenticate_user", "NAME [PASSWORD]"),
+    ("set_user_tags", "NAME [TAG...]"),
+    ("list_users", ""),
+    ("set_permissions", "[-p VHOST] USER CONFIGURE WRITE READ"),
+    ("clear_permissions", "[-p VHOST] USER"),
+    ("list_permissions", "[-p VHOST]"),
+    ("list_user_permissions", "USER"),
+    ("set_topic_permissions", "[-p VHOST] USER EXCHANGE WRITE READ"),
+    ("clear_topic_permissions", "[-p VHOST] USER [EXCHANGE]"),
+    ("list_topic_permissions", "[-p VHOST]"),
+    ("list_user_topic_permissions", "USER"),
+    ("set_user_limits", "USER JSON"),
+    ("clear_user_limits", "USER LIMIT|all"),
+    ("add_vhost", "NAME [--description TEXT] [--tags TAG,...] [--default-queue-type TYPE]"),
+    ("delete_vhost", "NAME"),
+    ("list_vhosts", "[COLUMN...]"),
+    ("set_vhost_limits", "[-p VHOST] JSON"),
+    ("clear_vhost_limits", "[-p VHOST]"),
+    ("list_vhost_limits", "[-p VHOST]"),
+    ("trace_on", "[-p VHOST]"),
+    ("trace_off", "[-p VHOST]"),
+    ("set_policy", "[-p VHOST] [--priority N] [--apply-to WHAT] NAME PATTERN JSON"),
+    ("clear_policy", "[-p VHOST] NAME"),
+    ("list_policies", "[-p VHOST]"),
+    ("set_operator_policy", "[-p VHOST] [--priority N] [--apply-to WHAT] NAME PATTERN JSON"),
+    ("clear_operator_policy", "[-p VHOST] NAME"),
+    ("list_operator_policies", "[-p VHOST]"),
+    ("set_parameter", "[-p VHOST] COMPONENT NAME JSON"),
+    ("clear_parameter", "[-p VHOST] COMPONENT NAME"),
+    ("list_parameters", "[-p VHOST]"),
+    ("set_global_parameter", "NAME JSON"),
+    ("clear_global_parameter", "NAME"),
+    ("list_global_parameters", ""),
+    ("export_definitions", "[FILE]"),
+    ("import_definitions", "[FILE]"),
+    ("list_queues", "[-p VHOST] [COLUMN...]"),
+    ("delete_queue", "[-p VHOST] NAME [--if-empty] [--if-unused]"),
+    ("purge_queue", "[-p VHOST] NAME"),
+    ("list_exchanges", "[-p VHOST] [COLUMN...]"),
+    ("list_bindings", "[-p VHOST] [COLUMN...]"),
+    ("list_connections", "[COLUMN...]"),
+    ("close_connection", "PID [REASON]"),
+    ("list_channels", "[COLUMN...]"),
+    ("list_consumers", "[-p VHOST] [COLUMN...]"),
+    ("set_vm_memory_high_watermark", "SHARE|SIZE"),
+    ("set_disk_free_limit", "SIZE"),
+    ("status", ""),
+];
 
 #[cfg(test)]
 mod tests {
     use warren_broker::admin::Request;
 
-    use super::{split, translate};
+    use super::{Options, USAGE, split, translate};
 
     fn request(line: &str) -> Result<Request, String> {
         let words = line.split(' ').map(str::to_owned).collect();
@@ -362,6 +435,21 @@ mod tests {
         let arguments: Vec<&str> = words[1..].iter().map(String::as_str).collect();
         let (request, _) = translate(&words[0], &arguments, &options).map_err(|e| e.to_string())?;
         request.ok_or_else(|| "no request".into())
+    }
+
+    #[test]
+    fn every_command_takes_what_its_usage_says() {
+        for (command, usage) in USAGE {
+            // What stands in brackets may be left out.
+            let parts = usage.split('[').map(|part| part.rsplit(']').next().unwrap_or_default());
+            let words = parts.flat_map(str::split_whitespace);
+            let words: Vec<&str> =
+                words.map(|word| if word == "JSON" { "{}" } else { "x" }).collect();
+            // A password that is left out would be read from here.
+            let words = if usage.contains("[PASSWORD]") { vec!["x", "y"] } else { words };
+            let outcome = translate(command, &words, &Options::default());
+            assert!(outcome.is_ok(), "{command} {words:?}");
+        }
     }
 
     #[test]
@@ -383,7 +471,9 @@ mod tests {
     #[test]
     fn what_is_no_command_is_named() {
         let error = request("add_uesr a b").unwrap_err();
-        assert!(error.contains("'add_uesr' with 2 arguments"), "{error}");
+        assert!(error.contains("'add_uesr' is no command"), "{error}");
+        let error = request("set_permissions a").unwrap_err();
+        assert!(error.ends_with("set_permissions [-p VHOST] USER CONFIGURE WRITE READ"), "{error}");
         let error = request("set_policy --priority x n p {}").unwrap_err();
         assert_eq!(error, "x priority must be a number");
         assert!(request("set_permissions a b").is_err());

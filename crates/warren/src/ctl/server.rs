@@ -37,7 +37,12 @@ impl Server {
         });
         let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => anyhow!(
-                "no server runs with the control socket {}: name its folder with --data-dir",
+                "no server runs with the control socket {}: start one with `warren serve`, or name the folder of one that \
+                 runs with --data-dir",
+                path.display()
+            ),
+            ErrorKind::PermissionDenied => anyhow!(
+                "the control socket {} is another user's: be the one whose process the server is, or root",
                 path.display()
             ),
             _ => anyhow!("cannot connect to {}: {error}", path.display()),
@@ -97,14 +102,24 @@ impl Server {
     /// Takes definitions in.
     pub(super) fn import(&self, vhost: Option<String>, file: Option<PathBuf>) -> Result<()> {
         let mut text = String::new();
-        match file.filter(|file| file.as_os_str() != "-") {
-            None => drop(std::io::stdin().read_to_string(&mut text)?),
+        let from = match file.filter(|file| file.as_os_str() != "-") {
+            None => {
+                std::io::stdin().read_to_string(&mut text)?;
+                "standard input".to_owned()
+            }
             Some(file) => {
                 text = std::fs::read_to_string(&file)
                     .with_context(|| format!("cannot read {}", file.display()))?;
+                file.display().to_string()
             }
+        };
+        let definitions: Value = serde_json::from_str(&text)
+            .with_context(|| format!("there are no definitions in {from}"))?;
+        if !definitions.is_object() {
+            bail!(
+                "there are no definitions in {from}: they are one JSON object with lists such as \"queues\""
+            );
         }
-        let definitions = serde_json::from_str(&text).context("no definitions")?;
         self.show(&Request::ImportDefinitions { vhost, definitions }, &[])
     }
 }
