@@ -3,6 +3,7 @@
 mod away;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
@@ -11,7 +12,7 @@ use crate::connection::ConnectionKey;
 use crate::engine::access::PublishCheck;
 use crate::engine::replies::ReplyConsumer;
 use crate::exchange::ExchangeKey;
-use crate::message::Content;
+use crate::message::Message;
 use crate::queue::{ConsumerKey, QueueKey};
 use crate::table::Key;
 use crate::vhost::VhostKey;
@@ -37,12 +38,12 @@ pub(crate) struct Unacked {
 pub(crate) struct Publish {
     pub(crate) vhost: VhostKey,
     pub(crate) exchange: Option<ExchangeKey>,
-    pub(crate) routing_key: CompactString,
+    /// Its key and its content. The rest is found when it enters queues, in place: nobody else has it then, as a rule.
+    pub(crate) message: Rc<Message>,
     /// Those of the headers `CC` and `BCC`.
     pub(crate) more_keys: Vec<CompactString>,
     pub(crate) mandatory: bool,
     pub(crate) immediate: bool,
-    pub(crate) content: Content,
 }
 
 /// What is done with deliveries.
@@ -72,9 +73,32 @@ pub(crate) const REFUSED: u64 = u64::MAX;
 #[derive(Default)]
 pub(crate) struct Confirms {
     /// The number of the last publish.
+    last: u64,
+    pub(crate) owed: VecDeque<Owed>,
+}
+
+/// Publishes in a row that wait for the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Owed {
+    /// The number of the last of them.
     pub(crate) last: u64,
-    /// Publish numbers, and the point of the store's log that each waits for (0: none).
-    pub(crate) owed: VecDeque<(u64, u64)>,
+    pub(crate) count: u64,
+    /// The point of the store's log; 0: none.
+    pub(crate) waits_for: u64,
+}
+
+impl Confirms {
+    /// One more publish is to be confirmed.
+    pub(crate) fn owe(&mut self, waits_for: u64) {
+        self.last += 1;
+        match self.owed.back_mut() {
+            Some(owed) if owed.waits_for == waits_for => {
+                owed.last = self.last;
+                owed.count += 1;
+            }
+            _ => self.owed.push_back(Owed { last: self.last, count: 1, waits_for }),
+        }
+    }
 }
 
 pub(crate) enum Mode {
@@ -196,12 +220,8 @@ impl Channel {
 
     /// Takes one delivery out; `None` when the tag is unknown or settled.
     pub(crate) fn settle(&mut self, tag: u64) -> Option<Unacked> {
-        let at = self.unacked.partition_point(|(other, _)| *other < tag);
-        let (other, place) = self.unacked.get_mut(at)?;
-        if *other != tag {
-            return None;
-        }
-        let unacked = place.take()?;
+        let at = self.place(tag)?;
+        let unacked = self.unacked[at].1.take()?;
         self.held -= u32::from(unacked.consumer.is_some());
         self.away -= usize::from(unacked.held.is_away());
         self.gaps += 1;
@@ -220,15 +240,7 @@ impl Channel {
     /// Takes out all up to `tag`, all of them for 0. `None` when `tag` was never given out, or is settled
     /// with all before it.
     pub(crate) fn settle_up_to(&mut self, tag: u64) -> Option<Vec<(u64, Unacked)>> {
-        let count = if tag == 0 {
-            self.unacked.len()
-        } else {
-            let at = self.unacked.partition_point(|(other, _)| *other < tag);
-            match self.unacked.get(at) {
-                Some((other, Some(_))) if *other == tag => at + 1,
-                _ => return None,
-            }
-        };
+        let count = self.places_up_to(tag)?;
         let settled: Vec<(u64, Unacked)> = self
             .unacked
             .drain(..count)
@@ -240,6 +252,42 @@ impl Channel {
             self.away -= settled.iter().filter(|(_, unacked)| unacked.held.is_away()).count();
         }
         Some(settled)
+    }
+
+    /// How many places, settled ones among them, there are up to `tag`, all of them for 0. `None` as for
+    /// [`settle_up_to`](Self::settle_up_to).
+    pub(crate) fn places_up_to(&self, tag: u64) -> Option<usize> {
+        if tag == 0 {
+            return Some(self.unacked.len());
+        }
+        let at = self.place(tag)?;
+        self.unacked[at].1.is_some().then_some(at + 1)
+    }
+
+    /// Takes the first place off; the delivery, unless it was settled before.
+    pub(crate) fn take_first(&mut self) -> Option<Unacked> {
+        let (_, unacked) = self.unacked.pop_front()?;
+        match &unacked {
+            Some(unacked) => {
+                self.held -= count_held(std::iter::once(unacked));
+                self.away -= usize::from(unacked.held.is_away());
+            }
+            None => self.gaps -= 1,
+        }
+        unacked
+    }
+
+    /// Where a tag stands, if it does.
+    fn place(&self, tag: u64) -> Option<usize> {
+        let stands = |at: usize| self.unacked.get(at).is_some_and(|(other, _)| *other == tag);
+        let (first, _) = self.unacked.front()?;
+        // Nearly always no tag is missing.
+        let near = tag.checked_sub(*first)? as usize;
+        if stands(near) {
+            return Some(near);
+        }
+        let at = self.unacked.partition_point(|(other, _)| *other < tag);
+        stands(at).then_some(at)
     }
 
     /// Deliveries that wait for their acknowledgement.
@@ -275,6 +323,8 @@ mod tests {
         Hold,
         Settle(u64),
         UpTo(u64),
+        /// One after the other.
+        EachUpTo(u64),
         /// What was settled last is not.
         HoldAgain,
     }
@@ -284,6 +334,7 @@ mod tests {
             4 => Just(Step::Hold),
             4 => (1..200u64).prop_map(Step::Settle),
             1 => (0..200u64).prop_map(Step::UpTo),
+            1 => (0..200u64).prop_map(Step::EachUpTo),
             1 => Just(Step::HoldAgain),
         ]
     }
@@ -342,6 +393,16 @@ mod tests {
                         let gone: BTreeSet<u64> = gone;
                         prop_assert!(settled.eq(gone));
                         held = stay;
+                    }
+                    Step::EachUpTo(tag) => {
+                        let known = tag == 0 || held.contains(&tag);
+                        let places = channel.places_up_to(tag);
+                        prop_assert_eq!(places.is_some(), known);
+                        let places = places.unwrap_or_default();
+                        let settled = (0..places).filter_map(|_| channel.take_first()).count();
+                        let before = held.len();
+                        held.retain(|other| !known || (tag != 0 && tag < *other));
+                        prop_assert_eq!(settled, before - held.len());
                     }
                     Step::HoldAgain => {
                         if let Some((tag, unacked)) = last.take() {

@@ -19,6 +19,7 @@ mod tests;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use warren_amqp::constants::{
     FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX_BEFORE_TUNING, FRAME_METHOD,
@@ -34,7 +35,7 @@ use crate::engine::login::Login;
 use crate::engine::{Actor, Engine};
 use crate::erlang;
 use crate::exception::Exception;
-use crate::message::{Content, SHARE_BYTES_MIN};
+use crate::message::Content;
 use crate::queue::QueueKey;
 use crate::table::Key;
 use crate::vhost::VhostRef;
@@ -93,18 +94,16 @@ impl Connection {
 
     /// Appends a method with its content to the output.
     pub(crate) fn send_content(&self, channel: u16, method: &impl EncodeMethod, content: &Content) {
-        let (properties, body) = (content.properties(), content.body());
-        let class = method.info().class_id;
-        if body.len() < SHARE_BYTES_MIN {
+        let Some(mut rest) = content.shared_body() else {
             return self
                 .transport
                 .write_with(|out| self.encode_content(out, channel, method, content));
-        }
+        };
+        let (class, body_bytes) = (method.info().class_id, rest.len() as u64);
         self.transport.write_with(|out| {
             frame::write_method(out, channel, method);
-            frame::write_content_header(out, channel, class, properties, body.len() as u64);
+            frame::write_content_header(out, channel, class, content.properties(), body_bytes);
         });
-        let mut rest = content.shared_body();
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(frame::body_bytes_max(self.frame_max)));
             let kind = warren_amqp::constants::FRAME_BODY;
@@ -209,6 +208,8 @@ pub(crate) struct SessionState {
     /// It has published during an alarm: what else has come stays unread.
     blocked: bool,
     slots: FxHashMap<u16, Slot>,
+    /// For the key of the next publish.
+    spare_key: CompactString,
 }
 
 impl Session {
@@ -226,6 +227,7 @@ impl Session {
                 paused: false,
                 blocked: false,
                 slots: FxHashMap::default(),
+                spare_key: CompactString::default(),
             },
         }
     }

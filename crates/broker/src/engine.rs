@@ -48,6 +48,7 @@ use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
 use crate::limits::Limits;
 use crate::memory::{Bodies, Budget, OutputShare};
+use crate::message::Spares;
 use crate::queue::{Consumer, Duplicates, Levels, Queue, QueueKey};
 use crate::store::pages::Pages;
 use crate::store::{Definition, Store};
@@ -88,6 +89,8 @@ pub(crate) struct Engine {
     dirty: Vec<QueueKey>,
     /// Channels that are owed confirms, or a `commit-ok`.
     owing: Vec<ChannelKey>,
+    /// What messages are written into.
+    pub(crate) spares: Spares,
     last_message_id: u64,
     last_queue_id: u64,
     last_routing: u64,
@@ -293,6 +296,7 @@ impl Engine {
     /// A second has passed.
     pub(crate) fn tick(&mut self) {
         self.clock += 1;
+        self.spares.shrink();
         self.close_overdue_channels();
         self.run_timers();
     }

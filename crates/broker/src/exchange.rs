@@ -218,7 +218,7 @@ pub(crate) enum Passage {
 impl Extras {
     /// A message has come; again, if it has waited here before.
     pub(crate) fn pass(&mut self, publish: &Publish, again: bool, now_ms: u64) -> Passage {
-        let headers = || RawProperties::new(publish.content.properties()).headers();
+        let headers = || RawProperties::new(publish.message.content.properties()).headers();
         if let Some(deduplication) = &mut self.deduplication
             && !again
             && deduplication.is_duplicate(headers(), now_ms)

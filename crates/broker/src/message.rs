@@ -1,5 +1,7 @@
 //! A message as queues hold it.
 
+mod spares;
+
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -9,6 +11,7 @@ use warren_amqp::properties::PERSISTENT;
 use warren_amqp::{BasicProperties, RawProperties};
 
 use crate::memory::{Charge, Charged, MESSAGE_BYTES};
+pub(crate) use spares::Spares;
 
 /// Bodies from here on are handed to transports without a copy.
 pub(crate) const SHARE_BYTES_MIN: usize = 16 * 1024;
@@ -47,25 +50,61 @@ pub(crate) struct Spot {
     pub(crate) bytes: u32,
 }
 
+impl Default for Message {
+    fn default() -> Self {
+        Self::new(CompactString::default(), Content::default())
+    }
+}
+
+impl Message {
+    /// One that was published nowhere yet.
+    pub(crate) fn new(routing_key: CompactString, content: Content) -> Self {
+        Self {
+            id: 0,
+            exchange: Rc::default(),
+            routing_key,
+            content,
+            expires_ms: u64::MAX,
+            published_ms: 0,
+            stored: None,
+            deduplicated: false,
+        }
+    }
+}
+
 /// Properties and body, in one piece of memory: copied once, out of the read buffer.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Content {
-    bytes: Bytes,
+    octets: Octets,
     properties_bytes: u32,
-    _charge: Charge,
+    /// Not of what is shared, which has its own, and of nothing while it is only kept for another.
+    charge: Charge,
+}
+
+#[derive(Clone)]
+enum Octets {
+    /// Used again when the message is done with.
+    Own(Vec<u8>),
+    /// Transports may have it, or others whose bytes these are.
+    Shared(Bytes),
+}
+
+impl Default for Octets {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
 }
 
 impl Content {
     /// `bytes` is the encoded properties, `properties_bytes` long, and then the body.
     pub(crate) fn new(bytes: Vec<u8>, properties_bytes: usize) -> Self {
-        let charge = Charge::new(bytes.capacity() + MESSAGE_BYTES);
-        let properties_bytes = properties_bytes as u32;
-        if bytes.len() < SHARE_BYTES_MIN {
-            return Self { bytes: Bytes::from(bytes), properties_bytes, _charge: charge };
-        }
-        // Transports may hold it for longer than queues do.
-        let bytes = Bytes::from_owner(Charged::new(bytes, charge));
-        Self { bytes, properties_bytes, _charge: Charge::default() }
+        let mut content = Self {
+            octets: Octets::Own(bytes),
+            properties_bytes: properties_bytes as u32,
+            charge: Charge::default(),
+        };
+        content.seal();
+        content
     }
 
     /// A part of a piece of memory that is no longer wanted otherwise: properties and body in a row.
@@ -84,25 +123,96 @@ impl Content {
 
     /// A part of somebody else's bytes: properties and body in a row.
     pub(crate) fn shared(bytes: Bytes, properties_bytes: usize) -> Self {
-        Self { bytes, properties_bytes: properties_bytes as u32, _charge: Charge::default() }
+        let octets = Octets::Shared(bytes);
+        Self { octets, properties_bytes: properties_bytes as u32, charge: Charge::default() }
+    }
+
+    /// Writes the properties, encoded, where nothing is yet; [`append`](Self::append) then adds the body.
+    pub(crate) fn begin(&mut self, properties: &[u8]) {
+        debug_assert!(self.is_empty());
+        self.append(properties, 0);
+        self.properties_bytes = properties.len() as u32;
+    }
+
+    /// Appends a part, behind which so many octets are still to come.
+    pub(crate) fn append(&mut self, bytes: &[u8], missing_bytes: usize) {
+        let Octets::Own(own) = &mut self.octets else { return };
+        let wanted = own.len() + bytes.len();
+        if own.capacity() < wanted {
+            // Doubled, so that little is moved; in the end just as large as it has to be.
+            let capacity = (2 * own.capacity()).max(wanted).min(wanted + missing_bytes);
+            own.reserve_exact(capacity - own.len());
+        }
+        own.extend_from_slice(bytes);
+    }
+
+    /// All is there: it counts from now on, and a large one can be shared.
+    pub(crate) fn seal(&mut self) {
+        let Octets::Own(own) = &mut self.octets else { return };
+        let charge = Charge::new(own.capacity() + MESSAGE_BYTES);
+        if own.len() < SHARE_BYTES_MIN {
+            self.charge = charge;
+        } else {
+            // Transports may hold it for longer than queues do.
+            let shared = Charged::new(std::mem::take(own), charge);
+            self.octets = Octets::Shared(Bytes::from_owner(shared));
+        }
+    }
+
+    /// Makes room for so many octets, where nothing is yet.
+    fn reserve(&mut self, bytes: usize) {
+        if let Octets::Own(own) = &mut self.octets {
+            own.reserve_exact(bytes);
+        }
+    }
+
+    /// Empties it, and gives its memory back if it is shared, or room for more than `room_max`. The room that is left.
+    fn clear(&mut self, room_max: usize) -> usize {
+        self.properties_bytes = 0;
+        self.charge = Charge::default();
+        match &mut self.octets {
+            Octets::Own(own) if own.capacity() <= room_max => own.clear(),
+            octets => *octets = Octets::default(),
+        }
+        self.room()
+    }
+
+    /// Octets that it can hold without asking for memory.
+    pub(crate) fn room(&self) -> usize {
+        match &self.octets {
+            Octets::Own(own) => own.capacity(),
+            Octets::Shared(_) => 0,
+        }
     }
 
     /// Properties and body in a row.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.octets {
+            Octets::Own(own) => own,
+            Octets::Shared(shared) => shared,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
     }
 
     pub(crate) fn properties(&self) -> &[u8] {
-        &self.bytes[..self.properties_bytes as usize]
+        &self.bytes()[..self.properties_bytes as usize]
     }
 
     pub(crate) fn body(&self) -> &[u8] {
-        &self.bytes[self.properties_bytes as usize..]
+        &self.bytes()[self.properties_bytes as usize..]
     }
 
-    /// The body without a copy.
-    pub(crate) fn shared_body(&self) -> Bytes {
-        self.bytes.slice(self.properties_bytes as usize..)
+    /// A body of [`SHARE_BYTES_MIN`] or more, without a copy.
+    pub(crate) fn shared_body(&self) -> Option<Bytes> {
+        match &self.octets {
+            Octets::Shared(bytes) if SHARE_BYTES_MIN <= self.body().len() => {
+                Some(bytes.slice(self.properties_bytes as usize..))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn is_persistent(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::exception::{Exception, resource};
 use crate::exchange::ExchangeKey;
 use crate::memory::Part;
-use crate::message::Content;
+use crate::message::Message;
 use crate::vhost::VhostKey;
 
 /// What is reserved for a body that was announced: one in a single frame is not moved. More only as it arrives.
@@ -31,24 +31,12 @@ pub(super) struct Incoming {
 }
 
 struct IncomingBody {
-    /// Properties, and the body as far as it has come.
-    bytes: Vec<u8>,
-    properties_bytes: usize,
-    bytes_expected: usize,
+    /// With the properties, and the body as far as it has come. Nobody else has it.
+    message: Rc<Message>,
+    /// Of the body.
+    missing_bytes: usize,
     /// For what has come, once that is more than a frame.
     part: Part,
-}
-
-impl IncomingBody {
-    fn append(&mut self, payload: &[u8]) {
-        let wanted = self.bytes.len() + payload.len();
-        if self.bytes.capacity() < wanted {
-            // Doubled, so that little is moved; in the end just as large as it has to be.
-            let capacity = (2 * self.bytes.capacity()).max(wanted).min(self.bytes_expected);
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(payload);
-    }
 }
 
 impl Incoming {
@@ -56,6 +44,7 @@ impl Incoming {
         engine: &mut Engine,
         channel: ChannelKey,
         publish: &basic::Publish<'_>,
+        spare_key: &mut CompactString,
     ) -> Result<Self, Exception> {
         let name = publish.exchange;
         let exchange = engine.check_publish(channel, name, publish.routing_key)?;
@@ -69,10 +58,13 @@ impl Incoming {
         let exchange = found.map(|(key, exchange)| (key, exchange.name.clone()));
         let vhost =
             engine.channels.get(channel).map_or(VhostKey::nothing(), |channel| channel.vhost);
+        let mut routing_key = std::mem::take(spare_key);
+        routing_key.clear();
+        routing_key.push_str(publish.routing_key);
         Ok(Self {
             vhost,
             exchange,
-            routing_key: publish.routing_key.into(),
+            routing_key,
             mandatory: publish.mandatory,
             immediate: publish.immediate,
             body: None,
@@ -127,16 +119,18 @@ impl SessionState {
             return Err(Exception::precondition(text));
         }
         properties::validate(raw_properties)?;
-        let bytes_expected = raw_properties.len() + body_size as usize;
-        if RESERVE_BYTES_MAX < bytes_expected
+        let missing_bytes = body_size as usize;
+        let bytes = raw_properties.len() + missing_bytes;
+        if RESERVE_BYTES_MAX < bytes
             && let Some(key) = self.key
         {
             self.blocked |= !engine.may_go_on(key);
         }
-        let mut bytes = Vec::with_capacity(bytes_expected.min(RESERVE_BYTES_MAX));
-        bytes.extend_from_slice(raw_properties);
-        let (properties_bytes, part) = (raw_properties.len(), Part::default());
-        incoming.body = Some(IncomingBody { bytes, properties_bytes, bytes_expected, part });
+        let mut message = engine.spares.take(bytes.min(RESERVE_BYTES_MAX));
+        if let Some(message) = Rc::get_mut(&mut message) {
+            message.content.begin(raw_properties);
+        }
+        incoming.body = Some(IncomingBody { message, missing_bytes, part: Part::default() });
         self.complete(engine, number)
     }
 
@@ -153,15 +147,18 @@ impl SessionState {
             Some(Slot::Open { incoming: Some(incoming), .. }) => return Err(interrupted(incoming)),
             Some(Slot::Open { .. } | Slot::Ending(_)) | None => return Err(stray()),
         };
-        if body.bytes_expected - body.bytes.len() < payload.len() {
+        if body.missing_bytes < payload.len() {
             return Err(Exception::hard(
                 ReplyCode::FRAME_ERROR,
                 "the body is longer than its header says",
             ));
         }
-        body.append(payload);
-        if body.bytes.len() < body.bytes_expected {
-            body.part.set(body.bytes.capacity());
+        body.missing_bytes -= payload.len();
+        if let Some(message) = Rc::get_mut(&mut body.message) {
+            message.content.append(payload, body.missing_bytes);
+        }
+        if body.missing_bytes != 0 {
+            body.part.set(body.message.content.room());
             if let Some(key) = self.key {
                 self.blocked |= !engine.may_go_on(key);
             }
@@ -176,22 +173,26 @@ impl SessionState {
         let whole = incoming
             .as_ref()
             .and_then(|incoming| incoming.body.as_ref())
-            .is_some_and(|body| body.bytes.len() == body.bytes_expected);
+            .is_some_and(|body| body.missing_bytes == 0);
         if !whole {
             return Ok(());
         }
-        let Some(Incoming { vhost, exchange, routing_key, mandatory, immediate, body: Some(body) }) =
+        let Some(Incoming { vhost, exchange, mut routing_key, mandatory, immediate, body }) =
             incoming.take()
         else {
             return Ok(());
         };
+        let Some(IncomingBody { mut message, part, .. }) = body else { return Ok(()) };
+        if let Some(message) = Rc::get_mut(&mut message) {
+            message.content.seal();
+            std::mem::swap(&mut message.routing_key, &mut routing_key);
+        }
+        self.spare_key = routing_key;
         let key = *key;
         let exchange = match exchange {
             Some((exchange, name)) => Some(engine.find_again(key, exchange, &name)?),
             None => None,
         };
-        let IncomingBody { bytes, properties_bytes, part, .. } = body;
-        let content = Content::new(bytes, properties_bytes);
         if part.is_some() {
             drop(part);
             engine.body_came(self.key);
@@ -205,8 +206,7 @@ impl SessionState {
                 connection.block(&reason);
             }
         }
-        let publish =
-            Publish { vhost, exchange, routing_key, more_keys, mandatory, immediate, content };
+        let publish = Publish { vhost, exchange, message, more_keys, mandatory, immediate };
         engine.publish(key, publish)
     }
 }

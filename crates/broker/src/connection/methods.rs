@@ -48,7 +48,7 @@ impl SessionState {
         };
         match method {
             Method::BasicPublish(publish) => {
-                let begun = Incoming::new(engine, key, &publish)?;
+                let begun = Incoming::new(engine, key, &publish, &mut self.spare_key)?;
                 if let Some(Slot::Open { incoming, .. }) = self.slots.get_mut(&number) {
                     *incoming = Some(begun);
                 }

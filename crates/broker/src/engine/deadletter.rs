@@ -167,7 +167,7 @@ impl Engine {
     /// A message leaves a queue without an acknowledgement.
     pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, reason: Reason) {
         if let Some(entry) = self.post(key, entry, reason, false) {
-            self.forget(key, &entry);
+            self.forget(key, entry);
         }
     }
 
@@ -227,7 +227,7 @@ impl Engine {
             self.count_gone(&letter);
         }
         if !letter.refused {
-            self.forget(key, &letter.entry);
+            self.forget(key, letter.entry);
         }
         if stays {
             // Perhaps one that was refused is taken now, too.
@@ -294,11 +294,10 @@ impl Engine {
         let publish = Publish {
             vhost,
             exchange,
-            routing_key,
+            message: Rc::new(Message::new(routing_key, content)),
             more_keys,
             mandatory: false,
             immediate: false,
-            content,
         };
         self.route(&publish);
         if letter.reason != Reason::Rejected {
@@ -319,7 +318,7 @@ impl Engine {
         if self.targets.is_empty() {
             return is_routed;
         }
-        let full = self.full_targets(&publish.content);
+        let full = self.full_targets(&publish.message.content);
         taken.extend(self.targets.iter().copied().filter(|key| !full.contains(key)));
         let (_, is_refused) = self.enter_queues(publish);
         !is_refused

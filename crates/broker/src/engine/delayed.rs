@@ -30,7 +30,7 @@ impl Engine {
             let mut message = Message {
                 id: self.last_message_id,
                 exchange: self.exchange_name(publish),
-                routing_key: publish.routing_key.clone(),
+                routing_key: publish.message.routing_key.clone(),
                 content,
                 expires_ms: due_ms,
                 published_ms: 0,
@@ -110,11 +110,10 @@ impl Engine {
         let mut publish = Publish {
             vhost: exchange.vhost.key,
             exchange: Some(key),
-            routing_key: message.routing_key.clone(),
+            message: Rc::new(Message::new(message.routing_key.clone(), message.content.clone())),
             more_keys: Vec::new(),
             mandatory: false,
             immediate: false,
-            content: message.content.clone(),
         };
         if let Some(headers) = RawProperties::new(message.content.properties()).headers() {
             // Of the right types: they were read when it came.
@@ -122,7 +121,7 @@ impl Engine {
             if let Ok(true) = carbon_copies(headers, "BCC", &mut publish.more_keys)
                 && let Ok(content) = without_bcc(&message.content)
             {
-                publish.content = content;
+                Rc::make_mut(&mut publish.message).content = content;
             }
         }
         self.released = Some(key);
@@ -141,7 +140,7 @@ impl Engine {
 
 /// A message as it waits: marked as one that has waited, and with all its keys.
 fn waiting(publish: &Publish, delay_ms: u64) -> Option<Content> {
-    let properties = RawProperties::new(publish.content.properties());
+    let properties = RawProperties::new(publish.message.content.properties());
     let mut copies = Vec::new();
     let _ = carbon_copies(properties.headers()?, "CC", &mut copies);
     let mut properties = properties.to_properties().ok()?;
@@ -152,5 +151,5 @@ fn waiting(publish: &Publish, delay_ms: u64) -> Option<Content> {
     if !hidden.is_empty() {
         headers.insert("BCC", hidden);
     }
-    Some(Content::with_properties(&properties, publish.content.body()))
+    Some(Content::with_properties(&properties, publish.message.content.body()))
 }

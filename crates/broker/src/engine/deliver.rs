@@ -337,7 +337,7 @@ impl Engine {
             connection.send_content(channel.number, &method, content);
         }
         if consumer.no_ack {
-            self.forget(queue_key, &entry);
+            self.forget(queue_key, entry);
         } else {
             consumer.unacked += 1;
             let timeout_ms = consumer.timeout_ms.unwrap_or(u64::MAX);
@@ -412,20 +412,17 @@ impl Engine {
             routing_key: &entry.message.routing_key,
             message_count: left,
         };
-        let content = if entry.delivery_count != 0 && counts {
-            counted(&entry)
-        } else {
-            entry.message.content.clone()
-        };
+        let numbered = (entry.delivery_count != 0 && counts).then(|| counted(&entry));
+        let content = numbered.as_ref().unwrap_or(&entry.message.content);
         if channel.answers.is_empty() {
-            connection.send_content(channel.number, &method, &content);
+            connection.send_content(channel.number, &method, content);
         } else {
             let mut bytes = Vec::new();
-            connection.encode_content(&mut bytes, channel.number, &method, &content);
+            connection.encode_content(&mut bytes, channel.number, &method, content);
             channel.answers.push_back((0, bytes));
         }
         if no_ack {
-            return self.forget(queue_key, &entry);
+            return self.forget(queue_key, entry);
         }
         let held = Held::Here(entry);
         let unacked = Unacked { queue: queue_key, consumer: None, held, due_ms: u64::MAX };
@@ -470,7 +467,7 @@ impl Engine {
     }
 
     /// A message is done with in one queue.
-    pub(super) fn forget(&mut self, key: QueueKey, entry: &Entry) {
+    pub(super) fn forget(&mut self, key: QueueKey, entry: Entry) {
         if entry.message.deduplicated
             && let Some(queue) = self.queues.get_mut(key)
         {
@@ -481,6 +478,7 @@ impl Engine {
         {
             store.ack(entry.place);
         }
+        self.spares.keep(entry.message);
     }
 }
 

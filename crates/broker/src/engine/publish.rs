@@ -40,8 +40,7 @@ impl Engine {
         if let Some(Mode::Confirm(confirms)) =
             self.channels.get_mut(channel).map(|channel| &mut channel.mode)
         {
-            confirms.last += 1;
-            confirms.owed.push_back((confirms.last, waits_for));
+            confirms.owe(waits_for);
             self.owe(channel);
         }
         Ok(())
@@ -52,7 +51,7 @@ impl Engine {
         channel: ChannelKey,
         publish: &mut Publish,
     ) -> Result<(), Exception> {
-        let properties = RawProperties::new(publish.content.properties());
+        let properties = RawProperties::new(publish.message.content.properties());
         // The flags say at a glance that there is none of these.
         if properties.as_bytes()[..2] == [0, 0] {
             return Ok(());
@@ -78,7 +77,7 @@ impl Engine {
         if let Some(headers) = properties.headers() {
             carbon_copies(headers, "CC", &mut publish.more_keys)?;
             if carbon_copies(headers, "BCC", &mut publish.more_keys)? {
-                publish.content = without_bcc(&publish.content)?;
+                Rc::make_mut(&mut publish.message).content = without_bcc(&publish.message.content)?;
             }
         }
         if asks {
@@ -106,6 +105,7 @@ impl Engine {
             if publish.mandatory {
                 self.give_back(channel, &publish, ReplyCode::NO_ROUTE, "NO_ROUTE");
             }
+            self.spares.keep(publish.message);
             return (0, false);
         }
         if publish.immediate && !self.is_consumed_at_once() {
@@ -131,27 +131,28 @@ impl Engine {
     }
 
     /// The same, for a message that was published somewhere else.
-    pub(super) fn enter_queues_as(&mut self, publish: Publish, exchange: Rc<str>) -> (u64, bool) {
+    pub(super) fn enter_queues_as(
+        &mut self,
+        mut publish: Publish,
+        exchange: Rc<str>,
+    ) -> (u64, bool) {
         self.last_message_id += 1;
         let (mut limited, mut timed) = (false, false);
         for queue in self.targets.iter().filter_map(|key| self.queues.get(*key)) {
             limited |= queue.limited;
             timed |= queue.settings.message_ttl_ms.is_some();
         }
-        let mut message = Message {
-            id: self.last_message_id,
-            exchange,
-            routing_key: publish.routing_key,
-            expires_ms: self.expires_ms(&publish.content),
-            published_ms: if timed { self.now_ms } else { 0 },
-            content: publish.content,
-            stored: None,
-            deduplicated: false,
-        };
-        let refused = limited && self.refuse(&mut message);
-        let mut waits_for = self.store_message(&mut message);
+        // A copy only if an exchange keeps it, too.
+        let message = Rc::make_mut(&mut publish.message);
+        message.id = self.last_message_id;
+        message.exchange = exchange;
+        message.expires_ms = self.expires_ms(&message.content);
+        message.published_ms = if timed { self.now_ms } else { 0 };
+        (message.stored, message.deduplicated) = (None, false);
+        let refused = limited && self.refuse(message);
+        let mut waits_for = self.store_message(message);
         let mut place = message.stored.map_or(0, |stored| stored.first);
-        let message = Rc::new(message);
+        let message = publish.message;
         for index in 0..self.targets.len() {
             let key = self.targets[index];
             if let Some(queue) = self.queues.get_mut(key) {
@@ -175,6 +176,8 @@ impl Engine {
             }
             self.targets = targets;
         }
+        // If nobody has it.
+        self.spares.keep(message);
         (waits_for, refused)
     }
 
@@ -284,7 +287,7 @@ impl Engine {
         let Some(exchange) = publish.exchange else {
             // The default exchange: a key is a queue's name.
             let Some(vhost) = self.vhosts.get(publish.vhost) else { return };
-            self.targets.extend(vhost.queues.get(&publish.routing_key));
+            self.targets.extend(vhost.queues.get(&publish.message.routing_key));
             for key in publish.more_keys.iter().filter_map(|key| vhost.queues.get(key)) {
                 if let Some(queue) = self.queues.get_mut(*key)
                     && std::mem::replace(&mut queue.routed, self.last_routing) != self.last_routing
@@ -325,9 +328,9 @@ impl Engine {
         let (queues, targets, routing) = (&mut self.queues, &mut self.targets, self.last_routing);
         let mut matched = false;
         let message = Routed {
-            routing_key: &publish.routing_key,
+            routing_key: &publish.message.routing_key,
             more_keys: &publish.more_keys,
-            properties: publish.content.properties(),
+            properties: publish.message.content.properties(),
         };
         exchange.route(message, |destination| {
             matched = true;
@@ -364,9 +367,9 @@ impl Engine {
             reply_code: code.0,
             reply_text: text,
             exchange: exchange.map_or("", |exchange| &exchange.name),
-            routing_key: &publish.routing_key,
+            routing_key: &publish.message.routing_key,
         };
-        connection.send_content(channel.number, &method, &publish.content);
+        connection.send_content(channel.number, &method, &publish.message.content);
     }
 }
 

@@ -3,6 +3,8 @@
 //! The asker consumes from a queue that is none, `amq.rabbitmq.reply-to`, and publishes with that name as its
 //! `reply_to`; whoever answers sees a name of that channel's own there, and publishes to it by the default exchange.
 
+use std::rc::Rc;
+
 use compact_str::CompactString;
 use warren_amqp::method::basic;
 use warren_amqp::{RawProperties, ReplyCode};
@@ -79,15 +81,17 @@ impl Engine {
         let Some(replies) = replies else {
             return Err(Exception::precondition("fast reply consumer does not exist"));
         };
-        let mut properties = RawProperties::new(publish.content.properties()).to_properties()?;
+        let mut properties =
+            RawProperties::new(publish.message.content.properties()).to_properties()?;
         properties.reply_to = Some(replies.name.to_string());
-        publish.content = Content::with_properties(&properties, publish.content.body());
+        Rc::make_mut(&mut publish.message).content =
+            Content::with_properties(&properties, publish.message.content.body());
         Ok(())
     }
 
     /// Delivers an answer, if its routing key names a channel that is there.
     pub(super) fn reply(&mut self, publish: &Publish) {
-        let Some(key) = self.reply_channels.get(&publish.routing_key) else { return };
+        let Some(key) = self.reply_channels.get(&publish.message.routing_key) else { return };
         let Some(channel) = self.channels.get_mut(*key) else { return };
         let Some(connection) = self.connections.get(channel.connection) else { return };
         if BYTES_WAITING_MAX < connection.transport.buffered() {
@@ -101,13 +105,13 @@ impl Engine {
             delivery_tag: tag,
             redelivered: false,
             exchange: "",
-            routing_key: &publish.routing_key,
+            routing_key: &publish.message.routing_key,
         };
         if answers.is_empty() {
-            connection.send_content(*number, &method, &publish.content);
+            connection.send_content(*number, &method, &publish.message.content);
         } else {
             let mut bytes = Vec::new();
-            connection.encode_content(&mut bytes, *number, &method, &publish.content);
+            connection.encode_content(&mut bytes, *number, &method, &publish.message.content);
             answers.push_back((0, bytes));
         }
     }

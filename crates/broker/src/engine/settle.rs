@@ -6,7 +6,8 @@ use warren_amqp::method::{basic, tx};
 use super::Engine;
 use super::deadletter::Reason;
 use crate::channel::{
-    Channel, ChannelKey, Confirms, Fetcher, Held, Mode, REFUSED, Tx, Unacked, Verdict, count_held,
+    Channel, ChannelKey, Confirms, Fetcher, Held, Mode, Owed, REFUSED, Tx, Unacked, Verdict,
+    count_held,
 };
 use crate::connection::Connection;
 use crate::exception::Exception;
@@ -27,10 +28,18 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
         let unknown = || Exception::precondition(format!("unknown delivery tag {tag}"));
         let (in_tx, limited) = (matches!(channel.mode, Mode::Tx(_)), channel.prefetch_all != 0);
-        if !multiple && matches!(verdict, Verdict::Ack | Verdict::Discard) && !in_tx {
-            // What nearly every consumer does with nearly every message: nothing is allocated.
+        // What nearly every consumer does with nearly every message: nothing is allocated.
+        let plain = matches!(verdict, Verdict::Ack | Verdict::Discard) && !in_tx;
+        if plain && !multiple {
             let unacked = channel.settle(tag).ok_or_else(unknown)?;
             self.finish(unacked, verdict);
+        } else if plain {
+            for _ in 0..channel.places_up_to(tag).ok_or_else(unknown)? {
+                let unacked = self.channels.get_mut(key).and_then(Channel::take_first);
+                if let Some(unacked) = unacked {
+                    self.finish(unacked, verdict);
+                }
+            }
         } else {
             let settled = if multiple {
                 channel.settle_up_to(tag)
@@ -69,7 +78,7 @@ impl Engine {
             Held::Here(entry) if verdict == Verdict::Discard => {
                 self.discard(unacked.queue, entry, Reason::Rejected);
             }
-            Held::Here(entry) => self.forget(unacked.queue, &entry),
+            Held::Here(entry) => self.forget(unacked.queue, entry),
             away => self.finish_away(unacked.queue, away, verdict),
         }
     }
@@ -150,7 +159,7 @@ impl Engine {
                     self.arm_retry(unacked.queue);
                 }
             } else {
-                self.forget(unacked.queue, &entry);
+                self.forget(unacked.queue, entry);
             }
         }
         for (queue, entry) in given_up.into_iter().rev() {
@@ -357,19 +366,19 @@ impl Confirms {
             done: bool,
         }
         let mut run: Option<Run> = None;
-        while let Some((number, waits_for)) = self.owed.front().copied() {
+        while let Some(Owed { last, count, waits_for }) = self.owed.front().copied() {
             let done = waits_for <= synced;
             if !done && !failed && waits_for != REFUSED {
                 break;
             }
             self.owed.pop_front();
             run = Some(match run {
-                Some(run) if run.done == done => Run { last: number, count: run.count + 1, done },
+                Some(run) if run.done == done => Run { last, count: run.count + count, done },
                 other => {
                     if let Some(run) = other {
                         send(run.last, run.count > 1, run.done);
                     }
-                    Run { last: number, count: 1, done }
+                    Run { last, count, done }
                 }
             });
         }

@@ -14,7 +14,7 @@ use super::Engine;
 use super::deadletter::copies;
 use crate::channel::{ChannelKey, Publish};
 use crate::exchange::{ExchangeKey, TRACE};
-use crate::message::{Content, Entry};
+use crate::message::{Content, Entry, Message};
 use crate::queue::QueueKey;
 
 /// What this server is called where RabbitMQ names the node of a cluster.
@@ -40,7 +40,7 @@ impl Engine {
     pub(super) fn trace_publish(&mut self, channel: ChannelKey, publish: &Publish) {
         let exchange = publish.exchange.and_then(|key| self.exchanges.get(key));
         let exchange = exchange.map(|exchange| exchange.name.clone()).unwrap_or_default();
-        let mut keys = vec![publish.routing_key.clone()];
+        let mut keys = vec![publish.message.routing_key.clone()];
         keys.extend(publish.more_keys.iter().cloned());
         let routed: Vec<CompactString> = if publish.exchange.is_none() {
             // RabbitMQ's default exchange does not ask whether there is such a queue.
@@ -53,7 +53,7 @@ impl Engine {
             queues.map(|queue| queue.name.clone()).collect()
         };
         let key = format_compact!("publish.{exchange}");
-        let content = publish.content.clone();
+        let content = publish.message.content.clone();
         let routed = Some(texts(&routed));
         self.trace(channel, &Tap { key, exchange, keys, content, redelivered: None, routed });
     }
@@ -121,11 +121,10 @@ impl Engine {
         self.notes.push(Publish {
             vhost: found.vhost.key,
             exchange: Some(exchange),
-            routing_key,
+            message: Rc::new(Message::new(routing_key, Content::new(bytes, properties_bytes))),
             more_keys: Vec::new(),
             mandatory: false,
             immediate: false,
-            content: Content::new(bytes, properties_bytes),
         });
     }
 

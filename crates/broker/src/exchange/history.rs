@@ -27,7 +27,7 @@ impl History {
 
     /// Keeps a message, unless it says that it is not to be kept.
     pub(crate) fn keep(&mut self, publish: &Publish) {
-        let headers = RawProperties::new(publish.content.properties()).headers();
+        let headers = RawProperties::new(publish.message.content.properties()).headers();
         let no_store = headers.and_then(|headers| headers.get(NO_STORE));
         if no_store == Some(RawValue::Bool(true)) {
             return;

@@ -269,7 +269,7 @@ impl Engine {
         let count = queue.len() as u32;
         if queue.duplicates.is_some() {
             for entry in queue.drain() {
-                self.forget(key, &entry);
+                self.forget(key, entry);
             }
         } else {
             // Dropped unread.
