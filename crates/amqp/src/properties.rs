@@ -11,7 +11,7 @@
 //! One table at the end of this file drives all of it.
 
 use crate::error::{DecodeError, EncodeError, Fault};
-use crate::value::{FieldTable, FieldValue, RawTable};
+use crate::value::{FieldTable, FieldValue, RawTable, with_length};
 use crate::wire::{Reader, check_short_str, put_short_str};
 
 #[cfg(test)]
@@ -30,6 +30,9 @@ const KNOWN_FLAGS: u16 = 0xFFFC;
 /// The number of the property `headers`, and its flag.
 const HEADERS: usize = 2;
 const FLAG_HEADERS: u16 = 0x8000 >> HEADERS;
+/// The same of `expiration`.
+const EXPIRATION: usize = 7;
+const FLAG_EXPIRATION: u16 = 0x8000 >> EXPIRATION;
 
 /// Are these bytes properties, nothing missing and nothing left over, the headers all the way down?
 ///
@@ -110,6 +113,32 @@ impl<'a> RawProperties<'a> {
         }
         let size = (out.len() - size_at - 4) as u32;
         out[size_at..size_at + 4].copy_from_slice(&size.to_be_bytes());
+        out.extend_from_slice(reader.rest());
+        Ok(())
+    }
+
+    /// Appends the properties without an expiration, and with the headers that `headers` appends, which is shown those
+    /// that are there. All else is copied as it stands.
+    ///
+    /// # Errors
+    /// As [`validate`], for bytes that it has not seen; and what `headers` returns.
+    pub fn encode_lasting(
+        &self,
+        out: &mut Vec<u8>,
+        headers: impl FnOnce(RawTable<'a>, &mut Vec<u8>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let (flags, mut reader) = self.walk(HEADERS)?;
+        let headers_at = self.0.len() - reader.len();
+        out.extend_from_slice(&((flags | FLAG_HEADERS) & !FLAG_EXPIRATION).to_be_bytes());
+        out.extend_from_slice(&self.0[2..headers_at]);
+        let table = if flags & FLAG_HEADERS != 0 { reader.long_str("headers")? } else { &[] };
+        with_length(out, |out| headers(RawTable::new(table), out))?;
+        let rest = reader.rest();
+        let (_, mut reader) = self.walk(EXPIRATION)?;
+        out.extend_from_slice(&rest[..rest.len() - reader.len()]);
+        if flags & FLAG_EXPIRATION != 0 {
+            reader.short_str("expiration")?;
+        }
         out.extend_from_slice(reader.rest());
         Ok(())
     }

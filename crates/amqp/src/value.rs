@@ -336,7 +336,7 @@ impl<K: AsRef<str>, V: Into<FieldValue>> FromIterator<(K, V)> for FieldTable {
 pub struct RawTable<'a>(&'a [u8]);
 
 /// An encoded array, looked at without allocating.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RawArray<'a>(&'a [u8]);
 
 /// A value within a [`RawTable`] or [`RawArray`]: as [`FieldValue`], but borrowed.
@@ -375,15 +375,25 @@ impl<'a> RawTable<'a> {
 
     /// The entries in order; a malformed one is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<(&'a str, RawValue<'a>), DecodeError>> + 'a {
+        self.entries().map(|entry| entry.map(|(key, value, _)| (key, value)))
+    }
+
+    /// The same, each with its octets, key included, as they came.
+    pub fn entries(
+        &self,
+    ) -> impl Iterator<Item = Result<(&'a str, RawValue<'a>, &'a [u8]), DecodeError>> + use<'a>
+    {
         let mut reader = Reader::new(self.0, "field table");
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed || reader.is_empty() {
                 return None;
             }
+            let octets = reader.rest();
             let entry = read_entry(&mut reader);
             failed = entry.is_err();
-            Some(entry)
+            let octets = &octets[..octets.len() - reader.len()];
+            Some(entry.map(|(key, value)| (key, value, octets)))
         })
     }
 
@@ -427,20 +437,54 @@ impl<'a> RawTable<'a> {
 impl<'a> RawArray<'a> {
     /// The values in order; a malformed one is the last item.
     pub fn iter(&self) -> impl Iterator<Item = Result<RawValue<'a>, DecodeError>> + 'a {
+        self.items().map(|item| item.map(|(value, _)| value))
+    }
+
+    /// The same, each with its octets as they came.
+    pub fn items(
+        &self,
+    ) -> impl Iterator<Item = Result<(RawValue<'a>, &'a [u8]), DecodeError>> + use<'a> {
         let mut reader = Reader::new(self.0, "field array");
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed || reader.is_empty() {
                 return None;
             }
+            let octets = reader.rest();
             let value = read_value(&mut reader);
             failed = value.is_err();
-            Some(value)
+            let octets = &octets[..octets.len() - reader.len()];
+            Some(value.map(|value| (value, octets)))
         })
     }
 }
 
 impl RawValue<'_> {
+    /// Appends the type octet and the value.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            RawValue::Bool(truth) => FieldValue::Bool(truth).encode(out),
+            RawValue::I8(n) => FieldValue::I8(n).encode(out),
+            RawValue::U8(n) => FieldValue::U8(n).encode(out),
+            RawValue::I16(n) => FieldValue::I16(n).encode(out),
+            RawValue::U16(n) => FieldValue::U16(n).encode(out),
+            RawValue::I32(n) => FieldValue::I32(n).encode(out),
+            RawValue::U32(n) => FieldValue::U32(n).encode(out),
+            RawValue::I64(n) => FieldValue::I64(n).encode(out),
+            RawValue::F32(n) => FieldValue::F32(n).encode(out),
+            RawValue::F64(n) => FieldValue::F64(n).encode(out),
+            RawValue::Decimal { scale, digits } => {
+                FieldValue::Decimal { scale, digits }.encode(out);
+            }
+            RawValue::Timestamp(seconds) => FieldValue::Timestamp(seconds).encode(out),
+            RawValue::Void => FieldValue::Void.encode(out),
+            RawValue::LongString(bytes) => put_sized(out, b'S', bytes),
+            RawValue::Array(array) => put_sized(out, b'A', array.0),
+            RawValue::Table(table) => put_sized(out, b'F', table.0),
+            RawValue::Bytes(bytes) => put_sized(out, b'x', bytes),
+        }
+    }
+
     /// Copies the value out.
     ///
     /// # Errors
@@ -531,13 +575,42 @@ fn put(out: &mut Vec<u8>, type_octet: u8, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+fn put_sized(out: &mut Vec<u8>, type_octet: u8, bytes: &[u8]) {
+    out.push(type_octet);
+    put_long_str(out, bytes);
+}
+
+/// Appends the key of a table's entry, whose value is to follow. One over 255 bytes is cut.
+pub fn put_key(out: &mut Vec<u8>, key: &str) {
+    put_short_str(out, key);
+}
+
+/// Appends an entry of a table.
+pub fn put_entry(out: &mut Vec<u8>, key: &str, value: RawValue<'_>) {
+    put_key(out, key);
+    value.encode(out);
+}
+
+/// Appends an array, as a value, whose items `fill` appends.
+pub fn put_array(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'A');
+    with_length(out, fill);
+}
+
+/// Appends a table, as a value, whose entries `fill` appends.
+pub fn put_table(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'F');
+    with_length(out, fill);
+}
+
 /// Writes a length of four octets before what `write` appends.
-fn with_length(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn with_length<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
-    write(out);
+    let done = write(out);
     let len = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX);
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
+    done
 }
 
 #[cfg(test)]
