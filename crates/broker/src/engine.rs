@@ -12,6 +12,7 @@
 
 pub(crate) mod access;
 mod deadletter;
+mod deaths;
 mod declare;
 mod delayed;
 mod deliver;
@@ -21,6 +22,7 @@ mod publish;
 mod recover;
 pub(crate) mod replies;
 mod retries;
+mod routes;
 mod settle;
 mod streams;
 mod timers;
@@ -97,7 +99,12 @@ pub(crate) struct Engine {
     last_generated: u64,
     /// Reused by each publish, as the next two: the queues that a message goes to.
     targets: Vec<QueueKey>,
+    routes: routes::Routes,
+    /// The exchanges that the message being routed has passed look at its key alone.
+    routes_by_key: bool,
     letters: VecDeque<deadletter::Letter>,
+    /// Reused by each letter.
+    properties: Vec<u8>,
     /// Those that nobody takes, by the queue that keeps them.
     staying: FxHashMap<QueueKey, deadletter::Staying>,
     timers: timers::Timers,
@@ -156,6 +163,8 @@ impl Engine {
         }
         let (vhost, name) = (exchange.vhost.key, exchange.name.clone());
         let key = self.exchanges.insert(exchange);
+        // It may be an alternate exchange that was missing.
+        self.routes.change();
         if let Some(vhost) = self.vhosts.get_mut(vhost) {
             vhost.exchanges.insert(name, key);
         }

@@ -324,6 +324,15 @@ impl Exchange {
         each_type!(&mut self.router, router => router.route(message, &mut each));
     }
 
+    /// Whether the key of a message says where it goes, now and the next time.
+    pub(crate) fn routes_by_key(&self) -> bool {
+        let by_key = matches!(
+            self.router,
+            AnyRouter::Direct(_) | AnyRouter::Fanout(_) | AnyRouter::Topic(_)
+        );
+        by_key && self.extras.is_none()
+    }
+
     pub(crate) fn has_bindings(&self) -> bool {
         !self.bindings.is_empty()
     }

@@ -20,12 +20,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use compact_str::CompactString;
-use warren_amqp::{BasicProperties, FieldTable, FieldValue, RawProperties};
+use warren_amqp::RawProperties;
 
 use super::Engine;
+use super::deaths::{Death, copied_keys, is_cycle};
 use super::timers::Timer;
 use crate::channel::Publish;
-use crate::message::{Content, Entry, Message};
+use crate::message::Entry;
 use crate::queue::{Queue, QueueKey, Ready};
 use crate::store::pages::Pages;
 use crate::vhost::VhostKey;
@@ -267,48 +268,57 @@ impl Engine {
             },
         };
         let message = &*letter.entry.message;
-        let Ok(mut properties) = RawProperties::new(message.content.properties()).to_properties()
-        else {
+        let mut properties = std::mem::take(&mut self.properties);
+        properties.clear();
+        let death = Death {
+            message,
+            queue: &letter.queue_name,
+            reason: letter.reason.name(),
+            time: self.now_ms / 1000,
+            new_key: letter.routing_key.is_some(),
+        };
+        if death.encode(&mut properties).is_err() {
             // Nothing could be written into it, then or later.
             return true;
+        }
+        let (key, more_keys) = match &letter.routing_key {
+            Some(key) => (key, Vec::new()),
+            None => {
+                let headers = RawProperties::new(message.content.properties()).headers();
+                (&message.routing_key, copied_keys(headers))
+            }
         };
-        let now = self.now_ms / 1000;
-        let deaths = note_death(
-            &mut properties,
-            message,
-            &letter.queue_name,
-            letter.reason,
-            now,
-            letter.routing_key.is_some(),
-        );
-        let (routing_key, more_keys) = match &letter.routing_key {
-            Some(key) => (key.clone(), Vec::new()),
-            None => (message.routing_key.clone(), copies(properties.headers.as_ref())),
-        };
-        let mut bytes = Vec::new();
-        properties.encode(&mut bytes);
-        let properties_bytes = bytes.len();
-        bytes.extend_from_slice(message.content.body());
-        let content = Content::new(bytes, properties_bytes);
-        let vhost = letter.vhost;
+        let body = message.content.body();
+        let mut fresh = self.spares.take(properties.len() + body.len());
+        if let Some(fresh) = Rc::get_mut(&mut fresh) {
+            fresh.routing_key.clear();
+            fresh.routing_key.push_str(key);
+            fresh.content.begin(&properties);
+            fresh.content.append(body, 0);
+            fresh.content.seal();
+        }
+        self.properties = properties;
         let publish = Publish {
-            vhost,
+            vhost: letter.vhost,
             exchange,
-            message: Rc::new(Message::new(routing_key, content)),
+            message: fresh,
             more_keys,
             mandatory: false,
             immediate: false,
         };
         self.route(&publish);
         if letter.reason != Reason::Rejected {
+            let deaths = RawProperties::new(publish.message.content.properties());
             let mut targets = std::mem::take(&mut self.targets);
             targets.retain(|key| {
-                self.queues.get(*key).is_some_and(|queue| !is_cycle(&queue.name, &deaths))
+                self.queues.get(*key).is_some_and(|queue| !is_cycle(&queue.name, deaths))
             });
             self.targets = targets;
         }
         let Some(taken) = &mut letter.stays else {
-            if !self.targets.is_empty() {
+            if self.targets.is_empty() {
+                self.spares.keep(publish.message);
+            } else {
                 self.enter_queues(publish);
             }
             return true;
@@ -410,79 +420,4 @@ impl Engine {
         let (count, sum) = &mut queue.staying;
         (*count, *sum) = (count.saturating_sub(1), sum.saturating_sub(bytes));
     }
-}
-
-/// Writes a death into the headers; all deaths, the newest first.
-fn note_death(
-    properties: &mut BasicProperties,
-    message: &Message,
-    queue: &str,
-    reason: Reason,
-    now: u64,
-    new_key: bool,
-) -> Vec<FieldValue> {
-    let headers = properties.headers.get_or_insert_default();
-    let text = |text: &str| FieldValue::LongString(text.as_bytes().to_vec());
-    let mut deaths = match headers.get("x-death").and_then(FieldValue::as_array) {
-        Some(deaths) => deaths.to_vec(),
-        None => {
-            headers.insert("x-first-death-reason", text(reason.name()));
-            headers.insert("x-first-death-queue", text(queue));
-            headers.insert("x-first-death-exchange", text(&message.exchange));
-            Vec::new()
-        }
-    };
-    let same = deaths.iter().position(|death| {
-        field(death, "queue") == Some(queue) && field(death, "reason") == Some(reason.name())
-    });
-    let death = match same.map(|at| deaths.remove(at)) {
-        Some(FieldValue::Table(mut death)) => {
-            let count = death.get("count").and_then(FieldValue::as_i64).unwrap_or(0);
-            death.insert("count", FieldValue::I64(count.saturating_add(1)));
-            death
-        }
-        _ => {
-            let keys = std::iter::once(message.routing_key.clone()).chain(copies(Some(headers)));
-            let keys = FieldValue::Array(keys.map(|key| text(&key)).collect());
-            let mut death = FieldTable::new()
-                .with("count", FieldValue::I64(1))
-                .with("reason", text(reason.name()))
-                .with("queue", text(queue))
-                .with("time", FieldValue::Timestamp(now))
-                .with("exchange", text(&message.exchange))
-                .with("routing-keys", keys);
-            if let Some(expiration) = &properties.expiration {
-                death.push("original-expiration", text(expiration));
-            }
-            death
-        }
-    };
-    deaths.insert(0, FieldValue::Table(death));
-    headers.insert("x-last-death-reason", text(reason.name()));
-    headers.insert("x-last-death-queue", text(queue));
-    headers.insert("x-last-death-exchange", text(&message.exchange));
-    headers.insert("x-death", FieldValue::Array(deaths.clone()));
-    if new_key {
-        headers.remove("CC");
-    }
-    properties.expiration = None;
-    deaths
-}
-
-/// A message has come here before, and nobody rejected it since: it would go round for ever.
-fn is_cycle(queue: &str, deaths: &[FieldValue]) -> bool {
-    match deaths.iter().position(|death| field(death, "queue") == Some(queue)) {
-        None => false,
-        Some(at) => deaths[..=at].iter().all(|death| field(death, "reason") != Some("rejected")),
-    }
-}
-
-fn field<'a>(death: &'a FieldValue, key: &str) -> Option<&'a str> {
-    death.as_table()?.get(key)?.as_str()
-}
-
-/// The routing keys of the header `CC`.
-pub(super) fn copies(headers: Option<&FieldTable>) -> Vec<CompactString> {
-    let keys = headers.and_then(|headers| headers.get("CC")).and_then(FieldValue::as_array);
-    keys.unwrap_or_default().iter().filter_map(|key| key.as_str().map(Into::into)).collect()
 }

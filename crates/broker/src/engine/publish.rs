@@ -298,12 +298,20 @@ impl Engine {
             }
             return;
         };
+        let (one_key, key) = (publish.more_keys.is_empty(), &*publish.message.routing_key);
+        if one_key && let Some(queues) = self.routes.find(exchange, key) {
+            return self.targets.extend_from_slice(queues);
+        }
+        self.routes_by_key = one_key;
         let mut ahead = std::mem::take(&mut self.ahead);
         ahead.push(exchange);
         while let Some(key) = ahead.pop() {
             self.route_at(key, publish, &mut ahead);
         }
         self.ahead = ahead;
+        if self.routes_by_key {
+            self.routes.keep(exchange, key, &self.targets);
+        }
         if !self.delaying.is_empty() {
             self.delay(publish);
         }
@@ -315,6 +323,7 @@ impl Engine {
             // By another way already, or in a circle.
             return;
         }
+        self.routes_by_key &= exchange.routes_by_key();
         if let Some(extras) = &mut exchange.extras {
             match extras.pass(publish, self.released == Some(key), self.now_ms) {
                 Passage::Goes => {}

@@ -11,7 +11,7 @@ use compact_str::{CompactString, format_compact};
 use warren_amqp::{BasicProperties, FieldTable, FieldValue, RawProperties};
 
 use super::Engine;
-use super::deadletter::copies;
+use super::deaths::copied_keys;
 use crate::channel::{ChannelKey, Publish};
 use crate::exchange::{ExchangeKey, TRACE};
 use crate::message::{Content, Entry, Message};
@@ -63,9 +63,9 @@ impl Engine {
         let message = &entry.message;
         let Some(queue) = self.queues.get(queue) else { return };
         let key = format_compact!("deliver.{}", queue.name);
-        let properties = RawProperties::new(message.content.properties()).to_properties();
+        let headers = RawProperties::new(message.content.properties()).headers();
         let mut keys = vec![message.routing_key.clone()];
-        keys.extend(copies(properties.unwrap_or_default().headers.as_ref()));
+        keys.extend(copied_keys(headers));
         let (exchange, content) = (message.exchange.clone(), message.content.clone());
         let redelivered = Some(entry.redelivered);
         self.trace(channel, &Tap { key, exchange, keys, content, redelivered, routed: None });

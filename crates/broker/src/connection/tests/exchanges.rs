@@ -474,3 +474,52 @@ fn types_and_arguments_are_checked_as_rabbitmq_checks_them() {
         "invalid type 'void' for arg 'alternate-exchange' in exchange 'y' in vhost '/'",
     );
 }
+
+#[test]
+fn a_route_is_found_anew_when_something_has_changed() {
+    #[track_caller]
+    fn check(client: &mut Client, want: &[&str]) {
+        // Found, kept, and found again.
+        (0..3).for_each(|_| client.publish_at("t", "a.b", none(), "x"));
+        for queue in ["q", "behind", "other"] {
+            let count = if want.contains(&queue) { 3 } else { 0 };
+            assert_eq!(client.drain(queue).len(), count, "{queue}");
+        }
+    }
+    let mut client = Server::new().connect();
+    client.declare_exchange("t", "topic", none().with("alternate-exchange", "rest"));
+    for queue in ["q", "behind", "other"] {
+        client.declare(queue);
+    }
+    check(&mut client, &[]);
+    client.declare_exchange("rest", "fanout", none());
+    check(&mut client, &[]);
+    client.bind("other", "rest", "");
+    check(&mut client, &["other"]);
+    client.bind("q", "t", "a.*");
+    check(&mut client, &["q"]);
+    client.declare_exchange("d", "direct", none());
+    let bind =
+        exchange::Bind { destination: "d", source: "t", routing_key: "#", ..Default::default() };
+    client.send(1, &bind);
+    client.expect(1, &exchange::BindOk {});
+    check(&mut client, &["q"]);
+    client.bind("behind", "d", "a.b");
+    check(&mut client, &["q", "behind"]);
+    let unbind =
+        queue::Unbind { queue: "q", exchange: "t", routing_key: "a.*", ..Default::default() };
+    client.send(1, &unbind);
+    client.expect(1, &queue::UnbindOk {});
+    check(&mut client, &["behind"]);
+    client.send(1, &queue::Delete { queue: "behind", ..Default::default() });
+    client.expect(1, &queue::DeleteOk { message_count: 0 });
+    // The exchange before it still takes them.
+    client.declare("behind");
+    check(&mut client, &[]);
+    client.send(1, &exchange::Delete { exchange: "d", ..Default::default() });
+    client.expect(1, &exchange::DeleteOk {});
+    check(&mut client, &["other"]);
+    client.send(1, &exchange::Delete { exchange: "rest", ..Default::default() });
+    client.expect(1, &exchange::DeleteOk {});
+    check(&mut client, &[]);
+}

@@ -34,6 +34,7 @@ impl Engine {
         if !exchange.bind(&binding, &name)? {
             return Ok(false);
         }
+        self.routes.change();
         let history = exchange.history();
         if let Some(incoming) = self.incoming(destination) {
             incoming.insert((key, binding.clone()));
@@ -89,6 +90,7 @@ impl Engine {
         let definition = self.durable_binding(source, binding);
         let exchange = self.exchanges.get_mut(source)?;
         let binding = exchange.unbind(binding)?;
+        self.routes.change();
         let unused = exchange.auto_delete && !exchange.has_bindings();
         if let Some(definition) = definition {
             self.define(Definition::DeleteBinding(definition));

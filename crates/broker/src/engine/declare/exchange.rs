@@ -78,6 +78,7 @@ impl Engine {
         let definition = policy.definition();
         let alternate = argument.or_else(|| definition.get(ALTERNATE)?.as_str());
         exchange.alternate = alternate.map(Into::into);
+        self.routes.change();
     }
 
     fn check_equivalent_exchange(
@@ -135,6 +136,7 @@ impl Engine {
         // One after the other: chains of exchanges are as long as clients make them.
         while let Some(key) = unused.pop() {
             let Some(mut exchange) = self.exchanges.remove(key) else { continue };
+            self.routes.change();
             if let Some(vhost) = self.vhosts.get_mut(exchange.vhost.key) {
                 vhost.exchanges.remove(&exchange.name);
             }
