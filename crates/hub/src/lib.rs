@@ -100,7 +100,7 @@ pub use hold::{Interrupted, hold_interrupts};
 pub use inbox::{HubGone, HubHandle};
 pub use join::{FiberId, JoinError, JoinHandle, Panic, contain, join_all, kill_all};
 pub use links::LinkId;
-pub use memory::release_memory;
+pub use memory::{release_code, release_memory};
 pub use offload::offload;
 pub use options::{DriverKind, Options, hub_local, run, try_run};
 pub use pool::{Group, Imap, ImapUnordered, Pool, PoolFull};

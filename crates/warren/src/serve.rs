@@ -103,6 +103,8 @@ fn serve(settings: &Settings) -> Result<()> {
         }
         ports.push(port.listen(factory).with_context(|| format!("cannot listen on {listener}"))?);
     }
+    // Most of what an idle server would take is code that only the start has needed.
+    warren_hub::release_code();
     announce(&settings.listen, &ports, settings.data_dir.as_deref())?;
     stop.wait();
     drop(ports);
