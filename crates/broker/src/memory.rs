@@ -191,6 +191,8 @@ impl Budget {
 #[derive(Clone, Copy)]
 enum Holder {
     Queue(QueueKey),
+    /// Its dead letters.
+    Letters(QueueKey),
     Channel(ChannelKey),
     Exchange(ExchangeKey),
 }
@@ -251,6 +253,9 @@ impl Engine {
         let queues = self.queues.iter();
         let mut holders: Vec<(u64, Holder)> =
             queues.map(|(key, queue)| (queue.resident_bytes(), Holder::Queue(key))).collect();
+        holders.extend(
+            self.letters_resident_bytes().map(|(key, bytes)| (bytes, Holder::Letters(key))),
+        );
         let channels = self.channels.iter();
         holders.extend(
             channels.map(|(key, channel)| (channel.resident_bytes(), Holder::Channel(key))),
@@ -273,6 +278,7 @@ impl Engine {
                         queue.page_out();
                     }
                 }
+                Holder::Letters(key) => self.page_letters(key),
                 Holder::Channel(key) => self.page_unacked(key, 0),
                 Holder::Exchange(key) => {
                     if let Some(delays) = self.exchanges.get_mut(key).and_then(|of| of.delays_mut())

@@ -237,6 +237,18 @@ impl Engine {
         }
     }
 
+    /// About what the letters of each queue that have not been tried take in memory, in bytes.
+    pub(crate) fn letters_resident_bytes(&self) -> impl Iterator<Item = (QueueKey, u64)> {
+        self.staying.iter().map(|(key, staying)| (*key, staying.untried.resident_bytes()))
+    }
+
+    /// Writes those of a queue to disk.
+    pub(crate) fn page_letters(&mut self, key: QueueKey) {
+        if let Some(staying) = self.staying.get_mut(&key) {
+            staying.untried.page_out();
+        }
+    }
+
     /// Letters in memory.
     #[cfg(test)]
     pub(crate) fn letters_resident(&self) -> usize {

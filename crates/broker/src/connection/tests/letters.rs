@@ -152,6 +152,10 @@ fn letters_that_wait_leave_memory() {
         assert!(resident <= 32 + 64 + 16, "{resident} letters in memory");
     }
     assert_eq!(staying(&server).0, 2000);
+    let key = server.engine.borrow().letters_resident_bytes().next().unwrap().0;
+    let before = server.engine.borrow().letters_resident();
+    server.engine.borrow_mut().page_letters(key);
+    assert!(server.engine.borrow().letters_resident() <= before);
     server.pass_ms(1000);
     assert!(server.engine.borrow().timers() <= 4);
     client.declare("dead");
