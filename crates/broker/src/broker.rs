@@ -18,6 +18,7 @@ use crate::connection::Session;
 use crate::definitions::Definitions;
 use crate::engine::Engine;
 use crate::exception::Exception;
+use crate::interceptors::Interceptors;
 use crate::limits::Limits;
 use crate::store::{Durability, Store, StoreError};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub disk_free_limit: u64,
     /// What clients may have.
     pub limits: Limits,
+    /// What is written into messages as they come in.
+    pub interceptors: Interceptors,
 }
 
 impl Default for Config {
@@ -57,6 +60,7 @@ impl Default for Config {
             // RabbitMQ's.
             disk_free_limit: 50_000_000,
             limits: Limits::default(),
+            interceptors: Interceptors::default(),
         }
     }
 }
@@ -158,8 +162,10 @@ impl Broker {
         }
         {
             let mut engine = engine.borrow_mut();
-            let Config { memory_limit, disk_free_limit, data_dir, limits, .. } = config;
+            let Config { memory_limit, disk_free_limit, data_dir, limits, interceptors, .. } =
+                config;
             engine.limits = limits;
+            engine.interceptors = interceptors;
             engine.alarms = Alarms::new(memory_limit, disk_free_limit, data_dir);
             engine.check_alarms();
         }
@@ -315,6 +321,7 @@ impl fmt::Debug for Config {
             .field("memory_limit", &self.memory_limit)
             .field("disk_free_limit", &self.disk_free_limit)
             .field("limits", &self.limits)
+            .field("interceptors", &self.interceptors)
             .finish_non_exhaustive()
     }
 }

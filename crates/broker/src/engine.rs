@@ -48,6 +48,7 @@ use crate::channel::{Channel, ChannelKey, Ending, Publish};
 use crate::connection::{Connection, ConnectionKey};
 use crate::exception::Exception;
 use crate::exchange::{Exchange, ExchangeKey};
+use crate::interceptors::Interceptors;
 use crate::limits::Limits;
 use crate::memory::{Bodies, Budget, OutputShare};
 use crate::message::Spares;
@@ -76,6 +77,7 @@ pub(crate) struct Engine {
     pub(crate) output_share: OutputShare,
     pub(crate) bodies: Bodies,
     pub(crate) limits: Limits,
+    pub(crate) interceptors: Interceptors,
     /// `None`: nothing outlives the process.
     store: Option<Store>,
     /// Where long queues leave memory for; `None`: they stay.

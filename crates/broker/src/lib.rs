@@ -40,6 +40,7 @@ mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod interceptors;
 mod limits;
 mod memory;
 mod message;
@@ -55,5 +56,6 @@ pub use alarms::{MemoryLimit, parse_size};
 pub use auth::{CertLogin, Hashing, LoginOptions, Mechanism, SanType};
 pub use broker::{Admin, Broker, Config};
 pub use definitions::Definitions;
+pub use interceptors::{Existing, Interceptors};
 pub use limits::Limits;
 pub use store::{Durability, StoreError};

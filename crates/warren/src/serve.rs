@@ -1,6 +1,7 @@
 //! `warren serve`: from the settings to a running server, and to its orderly end.
 
 mod control;
+mod interceptors;
 mod limits;
 mod listener;
 mod settings;
@@ -60,6 +61,7 @@ fn serve(settings: &Settings) -> Result<()> {
         memory_limit: settings.memory_limit,
         disk_free_limit: settings.disk_free_limit,
         limits: settings.limits.clone(),
+        interceptors: settings.interceptors,
     })
     .map_err(|error| anyhow!("{error}"))?;
     if let Some(path) = &settings.definitions {

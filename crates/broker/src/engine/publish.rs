@@ -7,10 +7,10 @@ use warren_amqp::method::basic;
 use warren_amqp::value::{RawTable, RawValue};
 use warren_amqp::{RawProperties, ReplyCode};
 
-use super::Engine;
 use super::deadletter::Reason;
 use super::declare::stored;
 use super::replies::REPLY_TO;
+use super::{Engine, NODE};
 use crate::channel::{ChannelKey, Mode, Publish, REFUSED};
 use crate::erlang;
 use crate::exception::Exception;
@@ -30,6 +30,11 @@ impl Engine {
         mut publish: Publish,
     ) -> Result<(), Exception> {
         self.check_properties(channel, &mut publish)?;
+        if self.interceptors.any()
+            && let Some(content) = self.interceptors.apply(&publish.content, self.now_ms, NODE)
+        {
+            publish.content = content;
+        }
         if let Some(Mode::Tx(tx)) = self.channels.get_mut(channel).map(|channel| &mut channel.mode)
         {
             tx.publishes.push(publish);

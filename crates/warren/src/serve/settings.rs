@@ -6,10 +6,12 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::Deserialize;
 use warren_broker::{
-    Config, Durability, Hashing, Limits, LoginOptions, Mechanism, MemoryLimit, parse_size,
+    Config, Durability, Hashing, Interceptors, Limits, LoginOptions, Mechanism, MemoryLimit,
+    parse_size,
 };
 
 use super::default_data_dir;
+use super::interceptors::InterceptorSettings;
 use super::limits::LimitSettings;
 use super::listener::{Listener, Place};
 use super::tls::TlsSettings;
@@ -61,6 +63,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     limits: LimitSettings,
     #[command(flatten)]
+    message_interceptors: InterceptorSettings,
+    #[command(flatten)]
     tls: TlsSettings,
     /// Log to standard error: error, warn, info, debug, trace or off [default: info]
     #[arg(long, value_name = "LEVEL", env = "WARREN_LOG")]
@@ -88,6 +92,7 @@ struct File {
     durability: Option<String>,
     /// Tables of their own.
     limits: LimitSettings,
+    message_interceptors: InterceptorSettings,
     tls: TlsSettings,
 }
 
@@ -107,6 +112,7 @@ pub(crate) struct Settings {
     pub(crate) auth_mechanisms: Vec<Mechanism>,
     pub(crate) durability: Durability,
     pub(crate) limits: Limits,
+    pub(crate) interceptors: Interceptors,
     pub(crate) tls: TlsSettings,
 }
 
@@ -177,6 +183,7 @@ impl Settings {
             auth_mechanisms,
             durability,
             limits: options.limits.or(file.limits).map_err(|error| anyhow!("limits: {error}"))?,
+            interceptors: options.message_interceptors.or(file.message_interceptors),
             tls: options.tls.or(file.tls),
             log: options.log.or(file.log).unwrap_or_else(|| "info".into()),
         })

@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use warren_amqp::method::{basic, channel, confirm, exchange, queue};
+use warren_amqp::method::{basic, channel, confirm, exchange, queue, tx};
 use warren_amqp::{BasicProperties, FieldTable, FieldValue};
 
 use super::{Client, Seen, Server};
+use crate::{Existing, Interceptors};
 
 fn publish_numbers(client: &mut Client, queue: &str, count: usize) {
     for number in 0..count {
@@ -320,4 +321,27 @@ fn a_message_lives_from_when_it_comes_and_not_from_the_turn_before() {
     assert_eq!(client.get("q").as_deref(), Some("x"));
     sleep(1);
     assert_eq!(client.get("q"), None);
+}
+
+#[test]
+fn a_server_may_write_into_messages_when_they_came_and_where() {
+    let server = Server::new();
+    let existing = Some(Existing::Keep);
+    server.engine.borrow_mut().interceptors =
+        Interceptors { timestamp: existing, routing_node: existing };
+    let mut client = server.connect();
+    client.declare("q");
+    // In a transaction it is the time of the publish.
+    client.send(1, &tx::Select {});
+    client.expect(1, &tx::SelectOk {});
+    client.publish("q", b"x");
+    client.send(1, &tx::Commit {});
+    client.expect(1, &tx::CommitOk {});
+    client.send(1, &basic::Get { queue: "q", no_ack: true });
+    client.skip::<basic::GetOk<'_>>();
+    let (properties, body) = client.content();
+    assert_eq!((&body[..], properties.timestamp), (&b"x"[..], Some(1_000_000)));
+    let came = properties.header("timestamp_in_ms").and_then(FieldValue::as_i64);
+    assert_eq!(came, Some(1_000_000_000));
+    assert!(properties.header("x-routed-by").is_some());
 }
