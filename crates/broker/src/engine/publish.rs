@@ -31,9 +31,10 @@ impl Engine {
     ) -> Result<(), Exception> {
         self.check_properties(channel, &mut publish)?;
         if self.interceptors.any()
-            && let Some(content) = self.interceptors.apply(&publish.content, self.now_ms, NODE)
+            && let Some(content) =
+                self.interceptors.apply(&publish.message.content, self.now_ms, NODE)
         {
-            publish.content = content;
+            Rc::make_mut(&mut publish.message).content = content;
         }
         if let Some(Mode::Tx(tx)) = self.channels.get_mut(channel).map(|channel| &mut channel.mode)
         {
