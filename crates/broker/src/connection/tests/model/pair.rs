@@ -5,17 +5,19 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
 use warren_amqp::method::{basic, channel, confirm, exchange, queue, tx};
 use warren_amqp::{BasicProperties, FieldTable, Method};
 
 use super::super::storing::open_at;
+use super::super::tenancy::ask;
 use super::super::{Client, Seen, Server};
 use super::deaths::{Message, shown};
 use super::plain::Model;
 use super::routing::End;
 use super::steps::{
-    ALTERNATE, CONSUMING, Case, EXCHANGES, INTERNAL, KEYS, LETTERS, PUBLISHING, Place, Publish,
-    QUEUES, Step, TX, Verdict, match_arguments, next,
+    ALTERNATE, CONSUMING, Case, EXCHANGES, INTERNAL, KEYS, LETTERS, Limits, PUBLISHING, Place,
+    Publish, QUEUES, Step, TX, Verdict, match_arguments, next,
 };
 use crate::memory;
 use crate::store::pages::{Pages, Window};
@@ -228,6 +230,7 @@ impl Pair {
                 self.publisher.send(PUBLISHING, &delete);
             }
             Step::Declare { queue } => self.declare(queue),
+            Step::Limit { queue, limits } => self.limit(queue, limits),
             Step::Pass { ms } => {
                 self.model.now_ms += ms;
                 self.server.pass_ms(ms);
@@ -375,6 +378,21 @@ impl Pair {
         let bind =
             queue::Bind { queue: QUEUES[queue], exchange: LETTERS[before], ..Default::default() };
         self.publisher.send(PUBLISHING, &bind);
+    }
+
+    fn limit(&mut self, queue: usize, limits: Option<Limits>) {
+        let name = QUEUES[queue];
+        let is_set = self.model.policies.remove(&queue).is_some();
+        if let Some(limits) = limits {
+            self.model.policies.insert(queue, limits);
+            let (pattern, definition) = (format!("^{name}$"), limits.definition());
+            let policy = json!({
+                "op": "set_policy", "name": name, "pattern": pattern, "apply_to": "queues", "definition": definition,
+            });
+            ask(&self.server, policy).unwrap();
+        } else if is_set {
+            ask(&self.server, json!({"op": "clear_policy", "name": name})).unwrap();
+        }
     }
 
     fn restart(&mut self) {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::deaths::Message;
 use super::routing::Routes;
 use super::steps::{
-    CONSUMING, LETTERS, Letters, Overflow, PUBLISHING, QUEUES, Shape, TX, Verdict, next,
+    CONSUMING, LETTERS, Letters, Limits, Overflow, PUBLISHING, QUEUES, Shape, TX, Verdict, next,
 };
 
 /// A message in a queue.
@@ -75,6 +75,8 @@ struct Letter {
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) shapes: Vec<Shape>,
+    /// By queue, whether that is there or not.
+    pub(super) policies: BTreeMap<usize, Limits>,
     pub(super) routes: Routes,
     pub(super) queues: BTreeMap<usize, Queue>,
     pub(super) consumers: BTreeMap<String, Consumer>,
@@ -129,17 +131,17 @@ impl Model {
     pub(super) fn enter(&mut self, message: &Rc<Message>, targets: &BTreeSet<usize>) -> bool {
         let (mut refused, mut entered) = (false, Vec::new());
         for queue in targets {
-            if self.shapes[*queue].overflow != Overflow::DropHead
+            if self.limits(*queue).overflow != Overflow::DropHead
                 && self.is_over(*queue, Some(message))
             {
                 // What consumers would take they take first.
                 self.dispatch(*queue);
             }
-            if self.shapes[*queue].overflow != Overflow::DropHead
+            if self.limits(*queue).overflow != Overflow::DropHead
                 && self.is_over(*queue, Some(message))
             {
                 refused = true;
-                if self.shapes[*queue].overflow == Overflow::RejectPublishDlx {
+                if self.limits(*queue).overflow == Overflow::RejectPublishDlx {
                     let entry = self.entry(*queue, message, 0);
                     self.letters.push_back(Letter { queue: *queue, entry, reason: "maxlen" });
                 }
@@ -175,13 +177,17 @@ impl Model {
         }
     }
 
+    fn limits(&self, queue: usize) -> Limits {
+        self.shapes[queue].limits(self.policies.get(&queue))
+    }
+
     /// Whether a queue has too much; with one more.
     fn is_over(&self, queue: usize, more: Option<&Message>) -> bool {
-        let shape = &self.shapes[queue];
+        let limits = self.limits(queue);
         let length = self.ready(queue) + usize::from(more.is_some());
         let bytes = self.bytes(queue) + more.map_or(0, |message| message.body.len() as u64);
-        shape.length_max.is_some_and(|max| max < length)
-            || shape.bytes_max.is_some_and(|max| max < bytes)
+        limits.length_max.is_some_and(|max| max < length)
+            || limits.bytes_max.is_some_and(|max| max < bytes)
     }
 
     /// What a queue does: messages expire, consumers take what they can, what is then too much is dropped.
@@ -197,7 +203,7 @@ impl Model {
         }
         self.expire(queue, self.now_ms);
         // A queue that refuses keeps what came back to it, as in RabbitMQ.
-        while self.shapes[queue].overflow == Overflow::DropHead && self.is_over(queue, None) {
+        while self.limits(queue).overflow == Overflow::DropHead && self.is_over(queue, None) {
             let (_, entry) = self.queues.get_mut(&queue).unwrap().ready.pop_first().unwrap();
             self.letters.push_back(Letter { queue, entry, reason: "maxlen" });
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use warren_amqp::FieldTable;
 
 pub(super) const QUEUES: [&str; 4] = ["qa", "qb", "qc", "qd"];
@@ -58,6 +59,33 @@ pub(super) enum Letters {
     },
 }
 
+/// How much a queue may hold, and what it does with more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) length_max: Option<usize>,
+    pub(super) bytes_max: Option<u64>,
+    pub(super) overflow: Overflow,
+}
+
+impl Limits {
+    /// As a policy says it.
+    pub(super) fn definition(&self) -> Value {
+        let mut definition = json!({});
+        if let Some(max) = self.length_max {
+            definition["max-length"] = max.into();
+        }
+        if let Some(max) = self.bytes_max {
+            definition["max-length-bytes"] = max.into();
+        }
+        definition["overflow"] = match self.overflow {
+            Overflow::DropHead => "drop-head".into(),
+            Overflow::RejectPublish => "reject-publish".into(),
+            Overflow::RejectPublishDlx => "reject-publish-dlx".into(),
+        };
+        definition
+    }
+}
+
 /// What a queue is declared to be.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
@@ -75,6 +103,30 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// What holds with a policy: of numbers the smaller one, of ways the declared one.
+    pub(super) fn limits(&self, policy: Option<&Limits>) -> Limits {
+        let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        let length = |of: Option<usize>| of.map(|max| max as u64);
+        let Some(policy) = policy else {
+            let (length_max, bytes_max, overflow) =
+                (self.length_max, self.bytes_max, self.overflow);
+            return Limits { length_max, bytes_max, overflow };
+        };
+        let length_max = least(length(self.length_max), length(policy.length_max));
+        Limits {
+            length_max: length_max.map(|max| max as usize),
+            bytes_max: least(self.bytes_max, policy.bytes_max),
+            overflow: match (self.overflow, policy.overflow) {
+                // Such queues know only the two others.
+                (Overflow::DropHead, Overflow::RejectPublishDlx) if self.quorum => {
+                    Overflow::DropHead
+                }
+                (Overflow::DropHead, overflow) => overflow,
+                (overflow, _) => overflow,
+            },
+        }
+    }
+
     pub(super) fn arguments(&self, queue: usize) -> FieldTable {
         let next = QUEUES[next(queue)];
         let mut arguments = FieldTable::new();
@@ -208,6 +260,11 @@ pub(super) enum Step {
     Declare {
         queue: usize,
     },
+    /// A policy for one queue, or none.
+    Limit {
+        queue: usize,
+        limits: Option<Limits>,
+    },
     Pass {
         ms: u64,
     },
@@ -247,12 +304,20 @@ pub(super) fn case(place: Place) -> impl Strategy<Value = Case> {
         .prop_map(|(shapes, paged, steps)| Case { shapes, paged, steps })
 }
 
-fn shape(place: Place) -> impl Strategy<Value = Shape> {
-    let overflow = prop_oneof![
+fn overflow() -> impl Strategy<Value = Overflow> {
+    prop_oneof![
         2 => Just(Overflow::DropHead),
         1 => Just(Overflow::RejectPublish),
         1 => Just(Overflow::RejectPublishDlx),
-    ];
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (option::weighted(0.6, 0..5usize), option::weighted(0.4, 0..40u64), overflow())
+        .prop_map(|(length_max, bytes_max, overflow)| Limits { length_max, bytes_max, overflow })
+}
+
+fn shape(place: Place) -> impl Strategy<Value = Shape> {
     let letters = prop_oneof![
         1 => Just(Letters::Nowhere),
         2 => Just(Letters::Straight),
@@ -262,7 +327,7 @@ fn shape(place: Place) -> impl Strategy<Value = Shape> {
     let limits = (
         option::weighted(0.4, 0..5usize),
         option::weighted(0.2, 0..40u64),
-        overflow,
+        overflow(),
         prop_oneof![2 => Just(0), 1 => 1..5u8],
         option::weighted(0.4, prop_oneof![1 => Just(0), 4 => 1..60u64]),
         option::weighted(0.3, 0..4u32),
@@ -348,6 +413,8 @@ fn step(place: Place) -> impl Strategy<Value = Step> {
         1 => queue().prop_map(|queue| Step::Purge { queue }),
         1 => queue().prop_map(|queue| Step::Delete { queue }),
         2 => queue().prop_map(|queue| Step::Declare { queue }),
+        2 => (queue(), option::weighted(0.7, limits()))
+            .prop_map(|(queue, limits)| Step::Limit { queue, limits }),
         5 => (0..60u64).prop_map(|ms| Step::Pass { ms }),
         1 => any::<bool>().prop_map(|publisher| Step::Lose { publisher }),
         3 => Just(if place == Place::Disk { Step::Restart } else { Step::Pass { ms: 1 } }),
