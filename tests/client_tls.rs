@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use support::certificates::Authority;
 use support::{PATIENCE, Program, warren};
 use warren::amqp::BasicProperties;
-use warren::amqp::client::{Connection, ConsumeOptions, Error, Publish, QueueOptions};
+use warren::amqp::client::{Channel, Connection, ConsumeOptions, Error, Publish, QueueOptions};
 use warren::hub::{run, with_timeout};
 
 /// A server, with the certificates of [`Authority::certify_all_in`]. It offers EXTERNAL for common names.
@@ -62,8 +62,11 @@ impl Server {
     }
 }
 
-/// A message there and back.
-fn round_trip(url: &str) -> Result<(), Error> {
+/// Does it with a connection, a channel and a queue of its own.
+fn with_queue(
+    url: &str,
+    work: impl FnOnce(&Channel, &str) -> Result<(), Error> + 'static,
+) -> Result<(), Error> {
     let url = url.to_owned();
     run(move || {
         with_timeout(PATIENCE, || {
@@ -71,15 +74,23 @@ fn round_trip(url: &str) -> Result<(), Error> {
             let channel = connection.channel()?;
             let options = QueueOptions { exclusive: true, ..QueueOptions::default() };
             let queue = channel.queue_declare("", options)?.queue;
-            // More than a record of TLS holds.
-            let body = vec![7; 200_000];
-            channel.publish(Publish::to("", &queue), &BasicProperties::new(), &body)?.wait()?;
-            let got = channel.basic_get(&queue, true)?.expect("the message");
-            assert!(got.delivery.body == body);
+            work(&channel, &queue)?;
             connection.close()
         })
     })
     .expect("it does not hang")
+}
+
+/// A message there and back.
+fn round_trip(url: &str) -> Result<(), Error> {
+    with_queue(url, |channel, queue| {
+        // More than a record of TLS holds.
+        let body = vec![7; 200_000];
+        channel.publish(Publish::to("", queue), &BasicProperties::new(), &body)?.wait()?;
+        let got = channel.basic_get(queue, true)?.expect("the message");
+        assert!(got.delivery.body == body);
+        Ok(())
+    })
 }
 
 #[track_caller]
@@ -150,29 +161,23 @@ fn events_tell_how_a_connection_is_encrypted() {
     let server = Server::get();
     let (cert, key) = (server.file("client.pem"), server.file("client.key"));
     let url = server.url(&format!("&certfile={cert}&keyfile={key}"));
-    run(move || {
-        with_timeout(PATIENCE, || {
-            let connection = Connection::open(&url)?;
-            let channel = connection.channel()?;
-            let options = QueueOptions { exclusive: true, ..QueueOptions::default() };
-            let queue = channel.queue_declare("", options)?.queue;
-            channel.queue_bind(&queue, "amq.rabbitmq.event", "connection.created")?;
-            let no_ack = ConsumeOptions { no_ack: true, ..ConsumeOptions::default() };
-            let mut created = channel.basic_consume(&queue, no_ack)?;
-            Connection::open(&url)?.close()?;
-            let headers = created.next().expect("an event")?.properties.headers.expect("headers");
-            assert_eq!(headers.get("ssl"), Some(&true.into()));
-            for (header, value) in [
-                ("ssl_protocol", "tlsv1.3"),
-                ("ssl_key_exchange", "any"),
-                ("ssl_hash", "aead"),
-                ("peer_cert_subject", "CN=guest,O=Acme\\, Inc."),
-            ] {
-                assert_eq!(headers.get(header), Some(&value.into()), "{header}");
-            }
-            connection.close()
-        })
+    let other = url.clone();
+    with_queue(&url, move |channel, queue| {
+        channel.queue_bind(queue, "amq.rabbitmq.event", "connection.created")?;
+        let no_ack = ConsumeOptions { no_ack: true, ..ConsumeOptions::default() };
+        let mut created = channel.basic_consume(queue, no_ack)?;
+        Connection::open(&other)?.close()?;
+        let headers = created.next().expect("an event")?.properties.headers.expect("headers");
+        assert_eq!(headers.get("ssl"), Some(&true.into()));
+        for (header, value) in [
+            ("ssl_protocol", "tlsv1.3"),
+            ("ssl_key_exchange", "any"),
+            ("ssl_hash", "aead"),
+            ("peer_cert_subject", "CN=guest,O=Acme\\, Inc."),
+        ] {
+            assert_eq!(headers.get(header), Some(&value.into()), "{header}");
+        }
+        Ok(())
     })
-    .expect("the test does not hang")
-    .expect("the test has no error");
+    .unwrap();
 }

@@ -97,6 +97,13 @@ fn too_much_memory_blocks_publishers() {
     });
 }
 
+/// An authority, and the file in which it stands.
+fn authority_in(folder: &Path) -> (Authority, String) {
+    let (authority, file) = (Authority::new("authority"), folder.join("ca.pem"));
+    fs::write(&file, authority.pem()).unwrap();
+    (authority, file.display().to_string())
+}
+
 fn trusting(authority: &Authority) -> ConnectorBuilder {
     Connector::builder().roots_pem(&authority.pem())
 }
@@ -164,10 +171,7 @@ fn certificates_are_shown_by_name_and_renewed_while_the_server_runs() {
 fn clients_show_certificates_where_they_have_to() {
     let kept = tempfile::tempdir().unwrap();
     let folder = kept.path().to_owned();
-    let authority = Authority::new("authority");
-    let ca = folder.join("ca.pem");
-    fs::write(&ca, authority.pem()).unwrap();
-    let ca = ca.display().to_string();
+    let (authority, ca) = authority_in(&folder);
     let (_server, port) =
         serve_tls(&folder, &authority, &["--tls-ca", &ca, "--tls-fail-if-no-peer-cert"]);
     run(move || {
@@ -223,10 +227,7 @@ fn log_in_by_certificate(connector: &Connector, port: u16) -> Result<(), String>
 fn a_certificate_says_who_its_client_is() {
     let kept = tempfile::tempdir().unwrap();
     let folder = kept.path().to_owned();
-    let authority = Authority::new("authority");
-    let ca = folder.join("ca.pem");
-    fs::write(&ca, authority.pem()).unwrap();
-    let ca = ca.display().to_string();
+    let (authority, ca) = authority_in(&folder);
     for (from, ann) in [
         (&[][..], "CN=ann,O=Acme\\, Inc."),
         (&["--tls-cert-login-from", "common_name"], "ann"),

@@ -25,8 +25,8 @@ fn asked(client: &mut Client) -> String {
     client.content().0.reply_to.unwrap()
 }
 
-#[test]
-fn an_answer_goes_straight_to_the_channel_that_asked() {
+/// Who has asked, who is to answer, and to what name.
+fn question() -> (Server, Client, Client, String) {
     let server = Server::new();
     let (mut asker, mut answerer) = (server.connect(), server.connect());
     answerer.declare("rpc");
@@ -34,6 +34,12 @@ fn an_answer_goes_straight_to_the_channel_that_asked() {
     asker.expect(1, &basic::ConsumeOk { consumer_tag: "replies" });
     ask(&mut asker);
     let name = asked(&mut answerer);
+    (server, asker, answerer, name)
+}
+
+#[test]
+fn an_answer_goes_straight_to_the_channel_that_asked() {
+    let (_server, mut asker, mut answerer, name) = question();
     assert!(name.starts_with("amq.rabbitmq.reply-to."), "{name}");
     answerer.send(1, &queue::Declare { queue: &name, passive: true, ..Default::default() });
     answerer.expect(1, &queue::DeclareOk { queue: &name, message_count: 0, consumer_count: 1 });
@@ -62,13 +68,7 @@ fn an_answer_goes_straight_to_the_channel_that_asked() {
 
 #[test]
 fn when_the_asker_has_gone_its_name_has_gone() {
-    let server = Server::new();
-    let (mut asker, mut answerer) = (server.connect(), server.connect());
-    answerer.declare("rpc");
-    asker.send(1, &take_replies());
-    asker.expect(1, &basic::ConsumeOk { consumer_tag: "replies" });
-    ask(&mut asker);
-    let name = asked(&mut answerer);
+    let (_server, mut asker, mut answerer, name) = question();
     asker.send(1, &basic::Cancel { consumer_tag: "replies", no_wait: false });
     asker.expect(1, &basic::CancelOk { consumer_tag: "replies" });
     answerer.publish(&name, b"late");
