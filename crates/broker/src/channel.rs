@@ -12,6 +12,7 @@ use crate::connection::ConnectionKey;
 use crate::engine::access::PublishCheck;
 use crate::engine::replies::ReplyConsumer;
 use crate::exchange::ExchangeKey;
+use crate::memory::shrink_list;
 use crate::message::Message;
 use crate::queue::{ConsumerKey, QueueKey};
 use crate::table::Key;
@@ -288,6 +289,15 @@ impl Channel {
         }
         let at = self.unacked.partition_point(|(other, _)| *other < tag);
         stands(at).then_some(at)
+    }
+
+    /// Gives memory back that a burst has needed.
+    pub(crate) fn shrink(&mut self) {
+        shrink_list(&mut self.unacked);
+        shrink_list(&mut self.answers);
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            shrink_list(&mut confirms.owed);
+        }
     }
 
     /// Deliveries that wait for their acknowledgement.

@@ -13,6 +13,7 @@
 mod connections;
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use rustix::param::page_size;
@@ -34,6 +35,10 @@ const LOOK_BYTES_MIN: u64 = 256 * 1024;
 /// Less held than once: the system has it back, when it stays so for [`CALM_S`].
 const RETURN_BYTES_MIN: u64 = 16 * 1024 * 1024;
 const CALM_S: u8 = 5;
+/// Seconds in which all lists are looked at, whether they are too large.
+const SHRINK_S: usize = 8;
+/// A list of so many is not too large.
+const SHRINK_MIN: usize = 8;
 /// Giving back may take one part in so many of the time.
 const RELEASE_SHARE: u32 = 20;
 
@@ -187,6 +192,13 @@ impl Budget {
     }
 }
 
+/// Gives the memory of a list back that is far shorter than it was.
+pub(crate) fn shrink_list<T>(list: &mut VecDeque<T>) {
+    if SHRINK_MIN < list.capacity() && list.len() < list.capacity() / 4 {
+        list.shrink_to(2 * list.len());
+    }
+}
+
 /// What can be written to disk.
 #[derive(Clone, Copy)]
 enum Holder {
@@ -234,6 +246,7 @@ impl Engine {
     pub(crate) fn tend_memory(&mut self) {
         self.share_output();
         self.watch_bodies();
+        self.shrink();
         let now = held() + CONNECTION_BYTES * (self.connections.len() + self.channels.len()) as u64;
         let budget = &mut self.budget;
         budget.peak = budget.peak.max(now);
@@ -244,6 +257,17 @@ impl Engine {
         budget.calm += 1;
         if CALM_S <= budget.calm {
             budget.release(now, RETURN_BYTES_MIN);
+        }
+    }
+
+    /// Lets lists that were long be no larger than they have to be: a share of all channels and queues.
+    fn shrink(&mut self) {
+        let turn = self.clock as usize % SHRINK_S;
+        for channel in self.channels.iter_mut().skip(turn).step_by(SHRINK_S) {
+            channel.shrink();
+        }
+        for queue in self.queues.iter_mut().skip(turn).step_by(SHRINK_S) {
+            queue.ready.shrink();
         }
     }
 

@@ -88,6 +88,11 @@ impl Levels {
         std::iter::once(&mut self.lowest).chain(&mut self.higher).for_each(Ready::page_out);
     }
 
+    /// Gives memory back that a burst has needed.
+    pub(crate) fn shrink(&mut self) {
+        std::iter::once(&mut self.lowest).chain(&mut self.higher).for_each(Ready::shrink);
+    }
+
     /// About what is in memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let higher = self.higher.iter().map(Ready::resident_bytes).sum::<u64>();

@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use crate::memory::MESSAGE_BYTES;
+use crate::memory::{MESSAGE_BYTES, shrink_list};
 use crate::message::Entry;
 use crate::store::pages::{Logged, Page, Pages};
 
@@ -302,6 +302,15 @@ impl Ready {
             rest.push_page(page);
         }
         rest.tail.shrink_to(pages.window.page_entries);
+    }
+
+    /// Gives memory back that a burst has needed.
+    pub(crate) fn shrink(&mut self) {
+        shrink_list(&mut self.head);
+        if let Some(rest) = &mut self.rest {
+            shrink_list(&mut rest.tail);
+            shrink_list(&mut rest.pages);
+        }
     }
 
     /// About what is in memory, in bytes.

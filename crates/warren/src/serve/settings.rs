@@ -45,8 +45,8 @@ pub(crate) struct Options {
     /// [default: argon2id]
     #[arg(long, value_name = "KIND", env = "WARREN_PASSWORD_HASHING")]
     password_hashing: Option<Hashing>,
-    /// Let publishers wait while the server takes more memory than this: a share of the machine's or the control
-    /// group's, like 0.6, or a size, like 2GiB [default: 0.6]
+    /// Keep to this much memory: a share of the machine's or the control group's, like 0.6, or a size, like 2GiB. From
+    /// three quarters of it on messages go to disk; above it publishers wait [default: 0.6]
     #[arg(long, value_name = "SIZE", env = "WARREN_MEMORY_LIMIT")]
     memory_limit: Option<MemoryLimit>,
     /// Let publishers wait while the data directory's disk has less room than this [default: 50MB]
