@@ -14,11 +14,14 @@
 mod batch;
 mod bits;
 mod checkpoint;
+mod damage;
 mod definitions;
 mod disk;
 mod flusher;
 pub(crate) mod framing;
+mod frozen;
 mod index;
+pub mod inspect;
 pub mod legacy;
 mod log;
 mod marks;
@@ -30,8 +33,9 @@ mod segment;
 mod tenancy;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -46,14 +50,17 @@ use crate::message::Message;
 use crate::stream::{self, Job, Shared};
 use crate::tenancy::record::{Record, RecordKey};
 use batch::Filler;
+pub use damage::Damage;
 use definitions::Definitions;
+pub(crate) use disk::make_folder;
 use disk::{Disk, Folder};
 use flusher::Mailbox;
 use log::Sizes;
 pub(crate) use marks::Mark;
-use marks::{Left, Marks};
+use marks::Marks;
 pub(crate) use reader::LogReader;
-pub(crate) use recovery::{RecoveredMessages, RecoveredPlace};
+pub(crate) use recovery::{Progress, RecoveredMessages, RecoveredPlace};
+pub(crate) use segment::torn_end;
 
 /// Why the data directory cannot be used. One line, for people.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +100,9 @@ pub enum StoreError {
     /// The user that a new server has cannot be made.
     #[error("cannot make the default user: {0}")]
     DefaultUser(String),
+    /// A folder is none of ours.
+    #[error("{} is no data directory: there are neither definitions nor messages in it", .0.display())]
+    NoDataDirectory(PathBuf),
     /// A file is none of ours.
     #[error("{} is not a file of this server", path.display())]
     Foreign {
@@ -191,8 +201,8 @@ pub(crate) struct Recovered {
     pub(crate) last_queue_id: u64,
     /// Streams, by the numbers of their queues.
     pub(crate) streams: FxHashMap<u64, Arc<Shared>>,
-    /// Places of the log that could not be read, in words.
-    pub(crate) damage: Vec<String>,
+    /// Places that could not be read.
+    pub(crate) damage: Vec<Damage>,
 }
 
 impl Recovered {
@@ -282,7 +292,7 @@ impl Store {
         between: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
         on_sync: OnSync,
     ) -> Result<(Self, Recovered), StoreError> {
-        fs::create_dir_all(folder).map_err(StoreError::io("make the data directory", folder))?;
+        make_folder(folder).map_err(StoreError::io("make the data directory", folder))?;
         let lock = lock(folder)?;
         let mut recovered = Recovered::default();
         let path = folder.join("definitions.sqlite");
@@ -290,23 +300,12 @@ impl Store {
         let path = folder.join("messages");
         let queues = recovered.keepers();
         legacy::convert(&path, &queues, &mut recovered.damage)?;
-        fs::create_dir_all(&path).map_err(StoreError::io("make", &path))?;
+        make_folder(&path).map_err(StoreError::io("make", &path))?;
         let disk = between(Folder::new(&path, durability == Durability::Fsync));
         let left = Marks::read(folder)?;
         let (log, mut messages) =
             recovery::open(disk.clone(), &Sizes::DEFAULT, &queues, &mut recovered.damage)?;
-        let marks = match left {
-            Left::Nothing => FxHashMap::default(),
-            Left::Marks(mut marks) => {
-                marks.retain(|queue, _| queues.contains(queue));
-                marks
-            }
-            // All that is in segments before the new one.
-            Left::Anything => {
-                let last = batch::place_id(log.number(), 0) - 1;
-                queues.iter().map(|queue| (*queue, last)).collect()
-            }
-        };
+        let marks = left.marks(&queues, log.number());
         messages.note_delivered(&marks);
         let marks = Marks::begin(folder, durability == Durability::Fsync, &marks)?;
         recovered.messages = messages;
@@ -321,7 +320,11 @@ impl Store {
         let (writer, shared) = stream::Writer::open(&streams, &known, &mut recovered.damage)?;
         recovered.streams = shared;
         for damage in &recovered.damage {
-            tracing::error!("{damage}");
+            if damage.is_torn() {
+                tracing::warn!("{damage}");
+            } else {
+                tracing::error!("{damage}");
+            }
         }
         let (mailbox, filler) = (Mailbox::default(), Filler::new(log.number(), &Sizes::DEFAULT));
         let reader = Rc::new(LogReader::new(disk, log.synced()));
@@ -432,6 +435,13 @@ impl Store {
 
     /// The batch with which what is appended to streams in this turn will be on disk.
     pub(crate) fn await_streams(&mut self) -> u64 {
+        self.filler.batch.awaited = true;
+        self.filler.batch.number
+    }
+
+    /// The batch with which what was settled in this turn will be on disk, for somebody who waits for that.
+    pub(crate) fn await_settled(&mut self) -> u64 {
+        self.filler.batch.settles = true;
         self.filler.batch.awaited = true;
         self.filler.batch.number
     }

@@ -18,6 +18,7 @@
 mod chunk;
 mod cursor;
 pub mod index;
+pub(crate) mod inspect;
 mod log;
 mod memory;
 mod reader;

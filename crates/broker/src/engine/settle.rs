@@ -221,6 +221,12 @@ impl Engine {
                 waits_for = waits_for.max(engine.publish_now(key, publish).0);
             }
             engine.give_room(key, &verdicts);
+            if verdicts.iter().any(|(_, unacked, _)| unacked.entry.place != 0)
+                && let Some(store) = &mut engine.store
+            {
+                // What it has settled does not come again.
+                waits_for = waits_for.max(store.await_settled());
+            }
             for (tag, unacked, verdict) in verdicts {
                 engine.apply(vec![(tag, unacked)], verdict);
             }

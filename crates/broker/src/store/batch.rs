@@ -47,6 +47,8 @@ pub(super) struct Batch {
     /// Somebody waits for the disk. Acknowledgements that are lost with the machine cost a second delivery, and
     /// nobody waits for them.
     pub(super) awaited: bool,
+    /// Unless a transaction has settled them.
+    pub(super) settles: bool,
     /// The segment ends with it.
     pub(super) last: bool,
     /// Where nothing has to be written: from, to.
@@ -67,6 +69,7 @@ impl Batch {
             delivered: Vec::new(),
             counted: Vec::new(),
             awaited: false,
+            settles: false,
             last: false,
             holes: Vec::new(),
         }
@@ -107,7 +110,8 @@ impl Batch {
             };
         }
         dig(&mut self.records, &mut self.holes, hole);
-        self.awaited &= kept || !self.streams.is_empty() || !self.definitions.is_empty();
+        self.awaited &=
+            kept || self.settles || !self.streams.is_empty() || !self.definitions.is_empty();
     }
 }
 

@@ -21,7 +21,9 @@ use super::framing::{Reader, put_varint};
 
 pub(super) const NAME: &str = "checkpoint";
 const MAGIC: [u8; 8] = *b"WRNMCHK\0";
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
+/// A format so far ahead is a bit that flipped.
+const FORMATS_AHEAD: u32 = 256;
 const HEADER_BYTES: usize = 24;
 
 /// What is known of a segment.
@@ -91,30 +93,43 @@ impl State {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn read(disk: &dyn Disk) -> Result<Option<Self>, String> {
+    pub(super) fn read(disk: &dyn Disk) -> Result<Option<Self>, Fault> {
         let bytes = match read_all(disk, NAME) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Fault::Damaged(error.to_string())),
         };
         decode(&bytes).map(Some)
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<State, String> {
-    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
+/// Why a checkpoint is of no use.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// In words.
+    Damaged(String),
+    /// A server wrote it that knows a format which this one does not.
+    Newer(u32),
+}
+
+fn decode(bytes: &[u8]) -> Result<State, Fault> {
+    let damaged = |why: &str| Fault::Damaged(why.into());
+    let (header, rest) =
+        bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(|| damaged("it is too short"))?;
     let mut reader = Reader(&header[8..]);
     let (format, crc) = (reader.u32().unwrap_or(0), reader.u32().unwrap_or(0));
     if header[..8] != MAGIC {
-        return Err("it is no checkpoint".into());
+        return Err(damaged("it is no checkpoint"));
     }
-    if format != FORMAT {
-        return Err(format!("it is of format {format}"));
+    let is_whole = crc32c::crc32c(rest) == crc;
+    // A bit of the format that is wrong makes no newer one: of those the checksum stands in the same place.
+    if is_whole && FORMAT < format && format < FORMAT + FORMATS_AHEAD {
+        return Err(Fault::Newer(format));
     }
-    if crc32c::crc32c(rest) != crc {
-        return Err("its checksum is wrong".into());
+    if !is_whole || format != FORMAT {
+        return Err(damaged("its checksum is wrong"));
     }
-    state(&mut Reader(rest)).ok_or_else(|| "it makes no sense".into())
+    state(&mut Reader(rest)).ok_or_else(|| damaged("it makes no sense"))
 }
 
 fn state(reader: &mut Reader<'_>) -> Option<State> {

@@ -88,6 +88,18 @@ impl Definitions {
         Ok(Self { connection })
     }
 
+    /// What SQLite finds to be wrong with the file.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let faults = || {
+            let mut statement = self.connection.prepare("PRAGMA integrity_check")?;
+            statement.query_map([], |row| row.get::<_, String>(0))?.collect()
+        };
+        let faults: rusqlite::Result<Vec<String>> = faults();
+        let mut faults = faults.unwrap_or_else(|error| vec![error.to_string()]);
+        faults.retain(|fault| fault != "ok");
+        faults
+    }
+
     /// Applies changes, all or none. On disk when this returns.
     pub(super) fn apply(&mut self, changes: &[Definition]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;

@@ -130,12 +130,43 @@ pub(super) fn read_all(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Octets of a large file that are handed to the device at once: what publishers wait for waits behind them.
+const SLICE_BYTES: usize = 1024 * 1024;
+
 /// Makes a file that is there whole, or not at all: under another name first.
 pub(super) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let fresh = format!("{name}.new");
     let file = disk.create(&fresh)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
+    file.reserve(bytes.len() as u64);
+    for (nth, slice) in bytes.chunks(SLICE_BYTES).enumerate() {
+        file.write_at(slice, (nth * SLICE_BYTES) as u64)?;
+        file.sync()?;
+    }
     disk.rename(&fresh, name)?;
     disk.sync_names()
+}
+
+/// Makes a folder with those it is in. Their names are on the device then.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// Removes a file, which may have gone.
+pub(super) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -1,4 +1,5 @@
-//! The store's thread: takes batches, writes them, tells when they are on disk.
+//! The store's thread: takes batches, writes them, tells when they are on disk. What is to be tidied up meanwhile it
+//! hands to a thread of its own.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,12 +9,15 @@ use std::time::Duration;
 use super::batch::{Batch, leave_out_settled};
 use super::definitions::Definitions;
 use super::log::Log;
+use super::tidy::{Done, Tidier, Work};
 use super::{Definition, OnSync};
 use crate::stream::{self, Job};
 
 #[derive(Default)]
 struct Letters {
     batches: Vec<Batch>,
+    /// What came of what was tidied up.
+    done: Option<Done>,
     closed: bool,
 }
 
@@ -36,10 +40,20 @@ impl Mailbox {
         self.0.1.notify_one();
     }
 
-    /// All batches that have come; `None` when no more will. With a patience, none may have come when it ends.
-    fn receive(&self, patience: Option<Duration>) -> Option<Vec<Batch>> {
+    fn done(&self, done: Done) {
+        self.letters().done = Some(done);
+        self.0.1.notify_one();
+    }
+
+    fn take_done(&self) -> Option<Done> {
+        self.letters().done.take()
+    }
+
+    /// All batches that have come, and what was tidied up; `None` when no more will come. With a patience, nothing may
+    /// have come when it ends.
+    fn receive(&self, patience: Option<Duration>) -> Option<(Vec<Batch>, Option<Done>)> {
         let mut letters = self.letters();
-        while letters.batches.is_empty() {
+        while letters.batches.is_empty() && letters.done.is_none() {
             if letters.closed {
                 return None;
             }
@@ -52,7 +66,7 @@ impl Mailbox {
                 }
             };
         }
-        Some(std::mem::take(&mut letters.batches))
+        Some((std::mem::take(&mut letters.batches), letters.done.take()))
     }
 }
 
@@ -69,27 +83,44 @@ pub(super) fn start(
     mailbox: Mailbox,
     on_sync: OnSync,
 ) -> io::Result<thread::JoinHandle<bool>> {
+    let tell = mailbox.clone();
+    let mut tidier = Tidier::start(log.disk(), move |done| tell.done(done))?;
     thread::Builder::new().name("warren-store".into()).spawn(move || {
         let mut writer = Writer::new(log, streams, definitions);
         let mut failing = false;
         let mut last = 0;
-        while let Some(batches) = mailbox.receive(failing.then_some(RETRY)) {
+        writer.plan().into_iter().for_each(|work| tidier.give(work));
+        while let Some((batches, done)) = mailbox.receive(failing.then_some(RETRY)) {
+            let mut tidies = done.is_none_or(|done| writer.finish(done));
             last = batches.last().map_or(last, |batch| batch.number);
-            match writer.write(batches) {
-                Ok(()) => {
-                    if std::mem::take(&mut failing) {
-                        tracing::info!("the store writes again; nothing it was given is missing");
+            if !batches.is_empty() || failing {
+                match writer.write(batches) {
+                    Ok(()) => {
+                        if std::mem::take(&mut failing) {
+                            tracing::info!(
+                                "the store writes again; nothing it was given is missing"
+                            );
+                        }
+                        on_sync(Ok(last));
+                        tidies = true;
                     }
-                    on_sync(Ok(last));
-                    writer.tidy();
+                    Err(error) if !std::mem::replace(&mut failing, true) => {
+                        tracing::error!(
+                            error,
+                            "the store cannot write, and tries again until it can"
+                        );
+                        on_sync(Err(error));
+                    }
+                    Err(_) => {}
                 }
-                Err(error) if !std::mem::replace(&mut failing, true) => {
-                    tracing::error!(error, "the store cannot write, and tries again until it can");
-                    on_sync(Err(error));
-                }
-                Err(_) => {}
+            }
+            // What could not be tidied up is left alone until something could be written.
+            if tidies && !failing {
+                writer.plan().into_iter().for_each(|work| tidier.give(work));
             }
         }
+        tidier.end();
+        mailbox.take_done().map(|done| writer.finish(done));
         if failing && let Err(error) = writer.write(Vec::new()) {
             tracing::error!(error, "what came since the store could not write is lost");
             return false;
@@ -210,10 +241,22 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn tidy(&mut self) {
-        if let Err(error) = self.log.tidy() {
+    /// What is to be tidied up next.
+    pub(super) fn plan(&mut self) -> Option<Work> {
+        self.log.plan().unwrap_or_else(|error| {
             tracing::warn!(%error, "old messages could not be cleared away");
+            // What the sync before it was to write may not be there.
             self.written = 0;
+            None
+        })
+    }
+
+    /// Takes in what was tidied up; false when it failed.
+    pub(super) fn finish(&mut self, done: Done) -> bool {
+        let finished = self.log.finish(done);
+        if let Err(error) = &finished {
+            tracing::warn!(%error, "old messages could not be cleared away");
         }
+        finished.is_ok()
     }
 }

@@ -6,8 +6,8 @@
 
 /// Octets before a payload.
 pub const HEADER_BYTES: usize = 8;
-/// No payload is larger: what says so is damaged. A body is at most 128 MiB.
-pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// No payload is larger: what says so is damaged. A body is at most 512 MiB, and there are properties besides.
+pub const PAYLOAD_BYTES_MAX: usize = 544 * 1024 * 1024;
 
 /// What stands at the start of some bytes of a file.
 #[derive(Debug, PartialEq, Eq)]

@@ -115,6 +115,11 @@ impl Index {
     }
 }
 
+/// The number in an index's name.
+pub(super) fn number(name: &str) -> Option<u32> {
+    name.strip_suffix(".idx")?.parse().ok()
+}
+
 pub(super) fn name(segment: u32) -> String {
     format!("{segment:010}.idx")
 }

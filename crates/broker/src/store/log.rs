@@ -6,7 +6,8 @@
 //! ```
 //! Of a message only its places are known, and of those only which are dead: a bit each. A segment goes when all its
 //! places are dead; of one in which few are live these alone are written anew, under the same name and numbers.
-//! Before either, a [checkpoint](super::checkpoint) keeps what the segment says of older ones.
+//! Before either, a [checkpoint](super::checkpoint) keeps what the segment says of older ones. The log only plans
+//! that: it is [done](super::tidy) on another thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,10 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::{Batch, split_id};
 use super::checkpoint::State;
-use super::disk::{Disk, DiskFile, read_all, write_whole};
-use super::index::{self, Index};
-use super::record::{self, Record};
+use super::disk::{Disk, DiskFile};
 use super::segment::{self, SEGMENT_HEADER_BYTES};
+use super::tidy::{Done, Work};
 use crate::message::Spot;
 
 /// A checkpoint is written when the log has grown by so many times its size, and by [`Sizes::checkpoint`].
@@ -75,8 +75,16 @@ pub(super) struct Log {
     file: Box<dyn DiskFile>,
     bytes: u64,
     synced: Synced,
+    /// Octets written since the last checkpoint, and how many of them the one covers that is being written.
     since_checkpoint: u64,
+    planned_checkpoint: u64,
     checkpoint_bytes: u64,
+    /// The next segment's file, if it is there already.
+    prepared: Option<(u32, Box<dyn DiskFile>)>,
+    /// Segments that are known no more, and whose files are still to go.
+    surplus: Vec<u32>,
+    /// A piece of work is under way.
+    tidying: bool,
 }
 
 impl Log {
@@ -91,7 +99,6 @@ impl Log {
     ) -> io::Result<Self> {
         let file = segment::create(&*disk, number, 0)?;
         let bytes = SEGMENT_HEADER_BYTES as u64;
-        let (since_checkpoint, checkpoint_bytes) = (0, 0);
         let synced = Synced::default();
         synced.set(number, bytes);
         let mut log = Self {
@@ -104,11 +111,19 @@ impl Log {
             file,
             bytes,
             synced,
-            since_checkpoint,
-            checkpoint_bytes,
+            since_checkpoint: 0,
+            planned_checkpoint: 0,
+            checkpoint_bytes: 0,
+            prepared: None,
+            surplus: Vec::new(),
+            tidying: false,
         };
         log.state.segments.entry(number).or_default();
         Ok(log)
+    }
+
+    pub(super) fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
     }
 
     /// The segment that is being written.
@@ -180,15 +195,23 @@ impl Log {
     fn next_segment(&mut self) -> io::Result<()> {
         // A segment that is not the last is whole: recovery relies on it.
         self.sync()?;
-        let file = segment::create(&*self.disk, self.number + 1, self.sizes.segment)?;
+        let number = self.number + 1;
+        let prepared = self.prepared.take().filter(|(prepared, _)| *prepared == number);
+        let file = match prepared {
+            Some((_, file)) => {
+                segment::begin_prepared(&*self.disk, number)?;
+                file
+            }
+            None => segment::create(&*self.disk, number, self.sizes.segment)?,
+        };
         // What was reserved and not used goes back.
         let _ = self.file.set_len(self.bytes);
         self.sealed.insert(self.number, self.bytes);
         self.file = file;
-        self.number += 1;
+        self.number = number;
         self.bytes = SEGMENT_HEADER_BYTES as u64;
-        self.state.segments.entry(self.number).or_default();
-        self.synced.set(self.number, self.bytes);
+        self.state.segments.entry(number).or_default();
+        self.synced.set(number, self.bytes);
         Ok(())
     }
 
@@ -197,40 +220,126 @@ impl Log {
         self.state.delivered.remove(&queue);
     }
 
-    /// Gives back what is dead, as far as it pays, and keeps what is known from time to time. A piece of the work at
-    /// a time: publishers wait meanwhile.
-    pub(super) fn tidy(&mut self) -> io::Result<()> {
-        // Of nothing older does the oldest say anything.
-        while let Some((oldest, _)) = self.sealed.first_key_value()
-            && let oldest = *oldest
-            && self.live(oldest) == 0
+    /// What is to be tidied up next, if it pays. One piece of work at a time: there is none until the last one is
+    /// [finished](Self::finish).
+    pub(super) fn plan(&mut self) -> io::Result<Option<Work>> {
+        if self.tidying {
+            return Ok(None);
+        }
+        let work = self.next_work()?;
+        self.tidying = work.is_some();
+        Ok(work)
+    }
+
+    fn next_work(&mut self) -> io::Result<Option<Work>> {
+        let number = self.number + 1;
+        if self.sizes.segment <= self.bytes * 2
+            && self.prepared.as_ref().is_none_or(|(prepared, _)| *prepared != number)
         {
-            self.remove(oldest)?;
+            return Ok(Some(Work::Prepare { number, reserve: self.sizes.segment }));
         }
+        let surplus = self.take_surplus()?;
+        if !surplus.is_empty() {
+            return Ok(Some(Work::Remove(surplus)));
+        }
+        if self.wants_checkpoint() {
+            return self.plan_checkpoint(self.number.saturating_sub(1)).map(Some);
+        }
+        let mut covered = self.sealed.range(..self.state.position.0);
+        let Some((&number, _)) = covered.find(|(number, bytes)| self.shrinks(**number, **bytes))
+        else {
+            return Ok(None);
+        };
+        // As of a segment that goes.
+        self.sync_rest()?;
+        let Some(known) = self.state.segments.get_mut(&number) else { return Ok(None) };
+        known.shrunk_to = known.live();
+        Ok(Some(Work::Shrink { number, known: known.clone() }))
+    }
+
+    /// Takes in what came of a piece of work.
+    ///
+    /// # Errors
+    /// That of the work: it is planned again.
+    pub(super) fn finish(&mut self, done: Done) -> io::Result<()> {
+        self.tidying = false;
+        match done {
+            Done::Prepare(number, file) => {
+                self.prepared = Some((number, file?));
+                Ok(())
+            }
+            Done::Remove(left, outcome) => {
+                self.surplus = left;
+                outcome
+            }
+            Done::Checkpoint(indexed, position, written) => {
+                self.indexed.extend(indexed);
+                self.checkpoint_bytes = written?;
+                self.state.position = position;
+                self.since_checkpoint -= self.planned_checkpoint;
+                Ok(())
+            }
+            Done::Shrink(number, outcome) => {
+                // It is made first of all, and gone if that failed.
+                self.indexed.remove(&number);
+                if let Some(bytes) = outcome? {
+                    self.sealed.insert(number, bytes);
+                    self.indexed.insert(number);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Those that go: nothing is live in them, and what they say of others is kept, or of nothing any more.
+    fn take_surplus(&mut self) -> io::Result<Vec<u32>> {
+        let mut surplus = std::mem::take(&mut self.surplus);
+        // Of nothing older does the oldest say anything.
+        let oldest = self.sealed.keys().copied().take_while(|number| self.live(*number) == 0);
+        let covered = self.sealed.range(..self.state.position.0).map(|(number, _)| *number);
+        let covered = covered.filter(|number| self.live(*number) == 0);
+        let dead: BTreeSet<u32> = oldest.chain(covered).collect();
+        if !dead.is_empty()
+            && let Err(error) = self.sync_rest()
+        {
+            // What has ended their messages must be as durable as their end.
+            self.surplus = surplus;
+            return Err(error);
+        }
+        for number in &dead {
+            self.indexed.remove(number);
+            self.sealed.remove(number);
+            self.state.segments.remove(number);
+        }
+        // The oldest last, for they are taken from the end.
+        surplus.splice(0..0, dead.into_iter().rev());
+        Ok(surplus)
+    }
+
+    fn wants_checkpoint(&self) -> bool {
         let grown = self.sizes.checkpoint.max(CHECKPOINT_SIZES * self.checkpoint_bytes);
+        // What went meanwhile need not be read.
         let fresh = self.sealed.range(self.state.position.0..);
-        let pays = self.sizes.segment <= self.since_checkpoint
-            && fresh
+        let replayed = self.bytes + fresh.clone().map(|(_, bytes)| *bytes).sum::<u64>();
+        let pays = || {
+            fresh
                 .clone()
-                .any(|(number, bytes)| self.live(*number) == 0 || self.shrinks(*number, *bytes));
-        if grown <= self.since_checkpoint || pays {
-            self.checkpoint()?;
-        }
-        let covered = self.sealed.range(..self.state.position.0);
-        let dead: Vec<u32> = covered
-            .clone()
-            .map(|(number, _)| *number)
-            .filter(|number| self.live(*number) == 0)
-            .collect();
-        let shrinks = covered.clone().find(|(number, bytes)| self.shrinks(**number, **bytes));
-        let shrinks = shrinks.map(|(number, _)| *number);
-        for number in dead {
-            self.remove(number)?;
-        }
-        if let Some(number) = shrinks {
-            self.shrink(number)?;
-        }
-        Ok(())
+                .any(|(number, bytes)| self.live(*number) == 0 || self.shrinks(*number, *bytes))
+        };
+        grown <= self.since_checkpoint.min(replayed)
+            || self.sizes.segment <= self.since_checkpoint && pays()
+    }
+
+    /// Segments from `young` on get no index yet: they may soon be dead.
+    fn plan_checkpoint(&mut self, young: u32) -> io::Result<Work> {
+        // What it says was written must be there.
+        self.sync_rest()?;
+        self.planned_checkpoint = self.since_checkpoint;
+        let state = State { position: (self.number, self.bytes), ..self.state.clone() };
+        let missing = self.sealed.keys().copied().take_while(|number| *number < young);
+        let missing = missing.filter(|number| !self.indexed.contains(number));
+        let index = missing.filter(|number| self.live(*number) != 0).collect();
+        Ok(Work::Checkpoint { index, state })
     }
 
     fn live(&self, number: u32) -> u32 {
@@ -246,112 +355,29 @@ impl Log {
             && (known.shrunk_to == 0 || u64::from(live) * 2 < u64::from(known.shrunk_to))
     }
 
-    fn remove(&mut self, number: u32) -> io::Result<()> {
-        // What has ended its messages must be as durable as its end.
-        self.sync_rest()?;
-        match self.disk.remove(&segment::name(number)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if self.indexed.remove(&number) {
-            // Without its segment it means nothing.
-            let _ = self.disk.remove(&index::name(number));
-        }
-        self.sealed.remove(&number);
-        self.state.segments.remove(&number);
-        Ok(())
-    }
-
-    /// Writes what is known, so that neither a start nor a segment needs the records before.
+    /// Writes what is known, so that a start does not need the records before. Waits for that.
     pub(super) fn checkpoint(&mut self) -> io::Result<()> {
-        // What it says was written must be there.
-        self.sync_rest()?;
-        self.index_sealed()?;
-        let before = std::mem::replace(&mut self.state.position, (self.number, self.bytes));
-        let written = self.state.write(&*self.disk);
-        if written.is_err() {
-            // Nothing may rely on it.
-            self.state.position = before;
-        }
-        self.checkpoint_bytes = written?;
-        self.since_checkpoint = 0;
-        Ok(())
-    }
-
-    fn index_sealed(&mut self) -> io::Result<()> {
-        let missing = self.sealed.keys().copied();
-        let missing: Vec<u32> = missing
-            .filter(|number| !self.indexed.contains(number) && self.live(*number) != 0)
-            .collect();
-        for number in missing {
-            self.index(number)?;
-        }
-        Ok(())
-    }
-
-    fn index(&mut self, number: u32) -> io::Result<()> {
-        let bytes = read_all(&*self.disk, &segment::name(number))?;
-        let mut index = Index::default();
-        let take = |found: segment::Found<'_>| index.add(&found.record, found.offset, found.bytes);
-        segment::scan(&bytes, None, take, |_| ());
-        index.write(&*self.disk, number)?;
-        self.indexed.insert(number);
-        Ok(())
-    }
-
-    /// Writes what is live in a segment anew, in its place.
-    fn shrink(&mut self, number: u32) -> io::Result<()> {
-        // As of a segment that goes.
-        self.sync_rest()?;
-        let bytes = read_all(&*self.disk, &segment::name(number))?;
-        let Some(known) = self.state.segments.get_mut(&number) else { return Ok(()) };
-        known.shrunk_to = known.live();
-        let (mut out, mut index) = (segment::header(number).to_vec(), Index::default());
-        let take = |found: segment::Found<'_>| {
-            let Record::Publish { place, queues, .. } = &found.record else { return };
-            let end = place.saturating_add(queues.len() as u32);
-            if (*place..end).any(|place| !known.dead.has(place)) {
-                let at = out.len();
-                index.add(&found.record, at, found.bytes);
-                out.extend_from_slice(&bytes[found.offset..found.offset + found.bytes]);
-                // What it stood with may have gone.
-                record::ungroup(&mut out, at);
-            }
-        };
-        let mut damaged = false;
-        segment::scan(&bytes, None, take, |_| damaged = true);
-        if damaged {
-            tracing::warn!(
-                segment = number,
-                "a damaged segment of the message log is left as it is"
-            );
-            return Ok(());
-        }
-        if self.indexed.remove(&number) {
-            // It says where records were.
-            self.disk.remove(&index::name(number))?;
-            self.disk.sync_names()?;
-        }
-        write_whole(&*self.disk, &segment::name(number), &out)?;
-        tracing::debug!(
-            segment = number,
-            before = bytes.len(),
-            after = out.len(),
-            "segment shrunk"
-        );
-        self.sealed.insert(number, out.len() as u64);
-        index.write(&*self.disk, number)?;
-        self.indexed.insert(number);
-        Ok(())
+        let work = self.plan_checkpoint(u32::MAX)?;
+        let done = work.run(&*self.disk);
+        self.finish(done)
     }
 
     /// Writes all that makes the next start short. The log is not written to any more.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.sync()?;
-        self.sealed.insert(self.number, self.bytes);
-        self.index_sealed()?;
-        self.state.position = (self.number + 1, SEGMENT_HEADER_BYTES as u64);
-        self.state.write(&*self.disk)?;
-        Ok(())
+        if self.prepared.take().is_some() {
+            let _ = self.disk.remove(&segment::prepared_name(self.number + 1));
+        }
+        if self.bytes == SEGMENT_HEADER_BYTES as u64 {
+            // Nothing was written to it: the next start begins it again.
+            let _ = self.disk.remove(&segment::name(self.number));
+            self.state.segments.remove(&self.number);
+        } else {
+            self.sealed.insert(self.number, self.bytes);
+            self.number += 1;
+            self.bytes = SEGMENT_HEADER_BYTES as u64;
+        }
+        self.synced.set(self.number, self.bytes);
+        self.checkpoint()
     }
 }

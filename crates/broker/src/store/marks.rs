@@ -15,9 +15,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::StoreError;
+use super::batch::place_id;
 
 pub(super) const NAME: &str = "delivered";
 const MAGIC: [u8; 8] = *b"WRNDLVD\0";
@@ -71,6 +72,24 @@ pub(super) enum Left {
     Marks(FxHashMap<u64, u64>),
     /// The machine stopped, or the file is damaged: anything may have been delivered.
     Anything,
+}
+
+impl Left {
+    /// The last place that each of these queues may have delivered; `next` is the segment to be begun.
+    pub(super) fn marks(self, queues: &FxHashSet<u64>, next: u32) -> FxHashMap<u64, u64> {
+        match self {
+            Self::Nothing => FxHashMap::default(),
+            Self::Marks(mut marks) => {
+                marks.retain(|queue, _| queues.contains(queue));
+                marks
+            }
+            // All that is in segments before the new one.
+            Self::Anything => {
+                let last = place_id(next, 0) - 1;
+                queues.iter().map(|queue| (*queue, last)).collect()
+            }
+        }
+    }
 }
 
 /// The file of this server.

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::batch::split_id;
 use super::disk::{Disk, DiskFile, read_all};
+use super::index::Index;
 use super::log::Synced;
 use super::record::{self, Decoded, Record};
 use super::segment;
@@ -165,12 +166,21 @@ impl Inner {
     /// Looks for a message that is not where it was written.
     fn find(&mut self, disk: &dyn Disk, id: u64) -> io::Result<Vec<u8>> {
         let (number, place) = split_id(id);
-        for again in [false, true] {
-            // The file that is open may be the one before.
+        // What is known may be of the file before, and so may the index be.
+        for how in [Look::Known, Look::Index, Look::Segment] {
             let known = self.moved.as_ref().is_some_and(|(segment, _)| *segment == number);
-            if again || !known {
+            let spots = match how {
+                Look::Known if !known => continue,
+                Look::Known => None,
+                Look::Index => match Index::read(disk, number) {
+                    Some(index) => Some(index_spots(&index)),
+                    None => continue,
+                },
+                Look::Segment => Some(segment_spots(disk, number)?),
+            };
+            if let Some(spots) = spots {
                 self.files.retain(|(other, _)| *other != number);
-                self.moved = Some((number, spots(disk, number)?));
+                self.moved = Some((number, spots));
             }
             let spot = self.moved.as_ref().and_then(|(_, spots)| spots.get(&place).copied());
             if let Some(spot) = spot {
@@ -180,15 +190,24 @@ impl Inner {
                     return Ok(bytes);
                 }
             }
-            if !known {
-                break;
-            }
         }
         Err(io::Error::other("its record is damaged"))
     }
 }
 
-fn spots(disk: &dyn Disk, number: u32) -> io::Result<FxHashMap<u32, Spot>> {
+/// Where to look for messages that have moved.
+#[derive(Clone, Copy)]
+enum Look {
+    Known,
+    Index,
+    Segment,
+}
+
+fn index_spots(index: &Index) -> FxHashMap<u32, Spot> {
+    index.entries().map(|entry| (entry.place, entry.spot())).collect()
+}
+
+fn segment_spots(disk: &dyn Disk, number: u32) -> io::Result<FxHashMap<u32, Spot>> {
     let bytes = read_all(disk, &segment::name(number))?;
     let mut spots = FxHashMap::default();
     let take = |found: segment::Found<'_>| {

@@ -30,6 +30,8 @@ const END: u8 = 20;
 const GROUPED: u8 = 0x80;
 const EXPIRES: u8 = 1;
 const DATED: u8 = 2;
+/// No payload but that of a publish is larger: a kind, and three numbers.
+const SMALL_BYTES_MAX: usize = 1 + 3 * 10;
 /// Set in the size of what is passed over.
 const FILLER: u32 = 1 << 31;
 
@@ -123,19 +125,31 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
 }
 
 /// How many octets the record at the start of `bytes` says it takes.
-pub(super) fn total(bytes: &[u8]) -> usize {
+fn total(bytes: &[u8]) -> usize {
     match bytes.first_chunk::<4>() {
         Some(size) => HEADER_BYTES + (u32::from_le_bytes(*size) & !FILLER) as usize,
         None => usize::MAX,
     }
 }
 
-/// Whether a record may begin there, at a glance.
+/// How many octets are looked at to tell whether a record begins there.
+pub(super) fn check_bytes(bytes: &[u8]) -> usize {
+    // A filler's header has a checksum of its own.
+    if bytes.get(3).is_some_and(|octet| octet & 0x80 != 0) { HEADER_BYTES } else { total(bytes) }
+}
+
+/// Whether a record may begin there, before its checksum is computed. Among arbitrary bytes there are places enough
+/// that seem to begin a long one; those that also make sense are few.
 pub(super) fn may_begin(bytes: &[u8]) -> bool {
-    let fits = total(bytes) <= bytes.len();
-    let is_filler = bytes.get(3).is_some_and(|octet| octet & 0x80 != 0);
-    let kind = bytes.get(HEADER_BYTES).map(|kind| kind & !GROUPED);
-    fits && (is_filler || kind.is_some_and(|kind| (PUBLISH..=END).contains(&kind)))
+    let total = total(bytes);
+    if bytes.len() < total {
+        return false;
+    }
+    let Some(kind) = bytes.get(HEADER_BYTES).map(|kind| kind & !GROUPED) else { return false };
+    let is_filler = bytes[3] & 0x80 != 0;
+    let is_kind = (PUBLISH..=END).contains(&kind)
+        && (kind == PUBLISH || total <= HEADER_BYTES + SMALL_BYTES_MAX);
+    is_filler || is_kind && decode_payload(&bytes[HEADER_BYTES..total]).is_some()
 }
 
 /// Reads a payload whose checksum is right.

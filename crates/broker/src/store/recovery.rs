@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::StoreError;
 use super::batch::{place_id, split_id};
 use super::bits::Bits;
-use super::checkpoint::State;
+use super::checkpoint::{self, Fault, State};
 use super::disk::{Disk, DiskFile, read_all};
 use super::index::{self, Index};
 use super::log::{Log, Sizes};
 use super::record::{self, HEADER_BYTES, Record};
 use super::segment::{self, FORMAT, SEGMENT_HEADER_BYTES, Trouble};
+use super::{Damage, StoreError};
 use crate::message::Spot;
 
 /// How often a long start says how far it is.
-const PROGRESS: Duration = Duration::from_secs(2);
+const TELL_EVERY: Duration = Duration::from_secs(2);
 /// After so much was read record by record, the next start need not do so.
 const REPLAYED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -108,20 +108,54 @@ pub(super) fn open(
     disk: Arc<dyn Disk>,
     sizes: &Sizes,
     queues: &FxHashSet<u64>,
-    damage: &mut Vec<String>,
+    damage: &mut Vec<Damage>,
 ) -> Result<(Log, RecoveredMessages), StoreError> {
+    let Found { state, messages, sealed, indexed, next, tells_more } =
+        read(&*disk, queues, damage)?;
     let path = disk.path("");
-    let mut reading = Reading::new(&*disk, damage)?;
-    let numbers = reading.numbers.clone();
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    for (nth, number) in numbers.iter().enumerate() {
-        let last = nth + 1 == numbers.len();
-        reading.segment(*number, last, damage)?;
-        if PROGRESS <= told.elapsed() {
-            told = Instant::now();
-            tracing::info!("reading the message log: {} of {} segments", nth + 1, numbers.len());
+    let begin = || {
+        let mut log = Log::begin(disk, sizes.clone(), state, sealed, indexed, next)?;
+        if tells_more {
+            log.checkpoint()?;
         }
+        Ok(log)
+    };
+    let log = begin().map_err(StoreError::io("write to", &path))?;
+    Ok((log, messages))
+}
+
+/// What is in a folder.
+pub(super) struct Found {
+    state: State,
+    pub(super) messages: RecoveredMessages,
+    /// Octets of the segments.
+    pub(super) sealed: BTreeMap<u32, u64>,
+    indexed: BTreeSet<u32>,
+    /// The segment to be begun.
+    pub(super) next: u32,
+    /// A checkpoint would say something that it does not say yet: what does not count now must not count later,
+    /// either; and what was read need not be read again.
+    tells_more: bool,
+}
+
+/// Reads what is in a folder. A torn end is cut off.
+///
+/// # Errors
+/// When a file cannot be read, or is none of ours.
+pub(super) fn read(
+    disk: &dyn Disk,
+    queues: &FxHashSet<u64>,
+    damage: &mut Vec<Damage>,
+) -> Result<Found, StoreError> {
+    let mut reading = Reading::new(disk, damage)?;
+    let numbers = reading.numbers.clone();
+    let mut progress = Progress::new("reading the message log, segments", numbers.len());
+    for (nth, number) in numbers.iter().enumerate() {
+        reading.segment(*number, nth + 1 == numbers.len(), damage)?;
+        progress.step();
     }
+    drop(progress);
+    reading.report_missing(damage);
     let next =
         reading.numbers.last().map_or(1, |last| last + 1).max(reading.state.position.0).max(1);
     let Reading { mut state, indexes, sealed, indexed, replayed, torn, .. } = reading;
@@ -135,35 +169,16 @@ pub(super) fn open(
         segments.get(&number).is_some_and(|known| !known.dead.has(place))
     });
     let (delivered, counts) = (state.delivered.clone(), state.counts.clone());
-    let messages = indexes
+    let segments = indexes
         .into_iter()
         .filter_map(|(number, index)| {
             let known = state.segments.get(&number)?;
             (known.live() != 0).then(|| (number, (index, known.dead.clone())))
         })
         .collect();
-    if PROGRESS <= begun.elapsed() {
-        tracing::info!("the message log was read in {:.1} s", begun.elapsed().as_secs_f64());
-    }
-    let failed = StoreError::io("write to", &path);
-    let begin = || {
-        let mut log = Log::begin(
-            disk.clone(),
-            sizes.clone(),
-            state.clone(),
-            sealed.clone(),
-            indexed.clone(),
-            next,
-        )?;
-        if torn || REPLAYED_BYTES_MAX < replayed {
-            // What does not count now must not count later, either.
-            log.checkpoint()?;
-        }
-        log.tidy()?;
-        Ok(log)
-    };
-    let log = begin().map_err(failed)?;
-    Ok((log, RecoveredMessages { segments: messages, delivered, counts }))
+    let messages = RecoveredMessages { segments, delivered, counts };
+    let tells_more = torn || REPLAYED_BYTES_MAX < replayed;
+    Ok(Found { state, messages, sealed, indexed, next, tells_more })
 }
 
 /// Lets all places be dead but those of messages that can be read, in queues that are there.
@@ -186,6 +201,41 @@ fn bury(number: u32, index: &Index, state: &mut State, queues: &FxHashSet<u64>) 
     known.dead = dead;
 }
 
+/// Says how far something long has come.
+pub(crate) struct Progress {
+    what: &'static str,
+    begun: Instant,
+    told: Instant,
+    done: usize,
+    of: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str, of: usize) -> Self {
+        let now = Instant::now();
+        Self { what, begun: now, told: now, done: 0, of }
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.done += 1;
+        // The clock is not asked for each of millions.
+        if (self.of < 10_000 || self.done.is_multiple_of(1000)) && TELL_EVERY <= self.told.elapsed()
+        {
+            self.told = Instant::now();
+            tracing::info!("{}: {} of {}", self.what, self.done, self.of);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if TELL_EVERY <= self.begun.elapsed() {
+            let (what, seconds) = (self.what, self.begun.elapsed().as_secs_f64());
+            tracing::info!("{what}: {} of {} after {seconds:.1} s", self.done, self.of);
+        }
+    }
+}
+
 struct Reading<'a> {
     disk: &'a dyn Disk,
     numbers: Vec<u32>,
@@ -197,10 +247,12 @@ struct Reading<'a> {
     replayed: u64,
     /// Something at the end does not count.
     torn: bool,
+    /// Segments between others whose files are not there.
+    missing: BTreeSet<u32>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(disk: &'a dyn Disk, damage: &mut Vec<String>) -> Result<Self, StoreError> {
+    fn new(disk: &'a dyn Disk, damage: &mut Vec<Damage>) -> Result<Self, StoreError> {
         let path = disk.path("");
         let names = disk.list().map_err(StoreError::io("read", &path))?;
         for name in names.iter().filter(|name| name.ends_with(".new")) {
@@ -209,13 +261,20 @@ impl<'a> Reading<'a> {
         }
         let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number(name)).collect();
         numbers.sort_unstable();
-        let state = State::read(disk).unwrap_or_else(|why| {
-            damage.push(format!(
-                "{}: the checkpoint cannot be used ({why}); messages that were settled may come again",
-                disk.path(super::checkpoint::NAME).display()
-            ));
-            None
-        });
+        let path = disk.path(checkpoint::NAME);
+        let (state, usable) = match State::read(disk) {
+            Ok(state) => (state, true),
+            Err(Fault::Newer(found)) => {
+                return Err(StoreError::Format { path, found, known: checkpoint::FORMAT });
+            }
+            Err(Fault::Damaged(why)) => {
+                damage.push(Damage::lost(format!(
+                    "{}: the checkpoint cannot be used ({why}); messages that were settled may come again",
+                    path.display()
+                )));
+                (None, false)
+            }
+        };
         let mut reading = Self {
             disk,
             numbers: Vec::new(),
@@ -225,6 +284,7 @@ impl<'a> Reading<'a> {
             indexed: BTreeSet::new(),
             replayed: 0,
             torn: false,
+            missing: BTreeSet::new(),
         };
         let position = reading.state.position;
         for number in numbers {
@@ -238,16 +298,47 @@ impl<'a> Reading<'a> {
                 reading.numbers.push(number);
             }
         }
-        let numbers: BTreeSet<u32> = reading.numbers.iter().copied().collect();
-        reading.state.segments.retain(|number, _| numbers.contains(number));
+        let there: BTreeSet<u32> = reading.numbers.iter().copied().collect();
+        for number in names.iter().filter_map(|name| index::number(name)) {
+            if !there.contains(&number) {
+                // Its segment went; another one may get its number.
+                let _ = disk.remove(&index::name(number));
+            }
+        }
+        // The oldest go without a word; of those between others the checkpoint knows.
+        let (oldest, newest) = (there.first().copied(), there.last().copied());
+        if let (true, Some(oldest), Some(newest)) = (usable, oldest, newest) {
+            let state = &reading.state;
+            let known = |number: &u32| position.0 <= *number || state.segments.contains_key(number);
+            let missing = (oldest..newest).filter(|number| !there.contains(number));
+            reading.missing = missing.filter(known).collect();
+        }
+        let Self { state, missing, .. } = &mut reading;
+        state.segments.retain(|number, _| there.contains(number) || missing.contains(number));
         Ok(reading)
+    }
+
+    /// Reports files that should be there, and lets them go.
+    fn report_missing(&mut self, damage: &mut Vec<Damage>) {
+        for number in std::mem::take(&mut self.missing) {
+            let path = self.disk.path(&segment::name(number));
+            let known = self.state.segments.remove(&number);
+            let lost = match known.map(|known| known.live()) {
+                // What ended its messages was read since.
+                Some(0) => continue,
+                Some(live) => format!("{live} messages in queues are lost with it"),
+                None => "what stood there is lost".into(),
+            };
+            let text = format!("{}: the file is missing; {lost}", path.display());
+            damage.push(Damage::lost(text));
+        }
     }
 
     fn segment(
         &mut self,
         number: u32,
         last: bool,
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
     ) -> Result<(), StoreError> {
         let name = segment::name(number);
         let path = self.disk.path(&name);
@@ -300,7 +391,7 @@ impl<'a> Reading<'a> {
         segment::scan(&bytes, unsure_from, take, |trouble| troubles.push(trouble));
         let mut end = bytes.len();
         for trouble in troubles {
-            damage.push(trouble.text(&path, bytes.len()));
+            damage.push(trouble.damage(&path, bytes.len()));
             match trouble {
                 Trouble::Damaged(..) => {}
                 Trouble::Torn(records, _) => {

@@ -1,10 +1,11 @@
 //! A segment's file: its name, its header, and how its records are read one after the other.
 
 use std::io;
+use std::path::Path;
 
 use super::disk::{Disk, DiskFile};
 use super::record::{self, Decoded, Record};
-use super::{StoreError, batch::place_id};
+use super::{Damage, StoreError, batch::place_id};
 
 const MAGIC: [u8; 8] = *b"WRNMSGS\0";
 pub(super) const FORMAT: u32 = 4;
@@ -44,6 +45,26 @@ pub(super) fn create(disk: &dyn Disk, number: u32, reserve: u64) -> io::Result<B
     // The name of a new file is on disk only with its folder.
     disk.sync_names()?;
     Ok(file)
+}
+
+/// The name that a segment has until it is begun.
+pub(super) fn prepared_name(number: u32) -> String {
+    format!("{}.new", name(number))
+}
+
+/// Makes the file of a segment that is still to come.
+pub(super) fn prepare(disk: &dyn Disk, number: u32, reserve: u64) -> io::Result<Box<dyn DiskFile>> {
+    let file = disk.create(&prepared_name(number))?;
+    file.reserve(reserve);
+    file.write_at(&header(number), 0)?;
+    file.sync()?;
+    Ok(file)
+}
+
+/// Begins a segment that was prepared.
+pub(super) fn begin_prepared(disk: &dyn Disk, number: u32) -> io::Result<()> {
+    disk.rename(&prepared_name(number), &name(number))?;
+    disk.sync_names()
 }
 
 /// The format of a segment, by its first bytes.
@@ -162,7 +183,7 @@ fn next_record(bytes: &[u8], damaged: usize, effort: &mut usize) -> Option<usize
         if !record::may_begin(&bytes[*at..]) {
             return false;
         }
-        let cost = record::total(&bytes[*at..]);
+        let cost = record::check_bytes(&bytes[*at..]);
         *effort = effort.saturating_sub(cost);
         *effort != 0 && is_good(*at)
     })
@@ -190,23 +211,30 @@ fn drop_torn(
 }
 
 impl Trouble {
-    /// For people.
-    pub(super) fn text(&self, path: &std::path::Path, total: usize) -> String {
-        let path = path.display();
+    pub(super) fn damage(&self, path: &std::path::Path, total: usize) -> Damage {
         match self {
-            Self::Damaged(from, to) => {
-                format!("{path}: bytes {from} to {to} are damaged; what stood there is lost")
-            }
-            Self::Torn(records, end) => format!(
-                "{path}: {} records before byte {end} are of a transaction that was not written whole, and do not count",
-                records.len()
-            ),
-            Self::End(at) => format!(
-                "{path}: the last {} bytes were not written whole and are cut off",
-                total - at
-            ),
+            Self::Damaged(from, to) => damaged(path, *from, *to),
+            Self::Torn(records, end) => torn_group(path, records.len(), *end),
+            Self::End(at) => torn_end(path, (total - at) as u64),
         }
     }
+}
+
+pub(super) fn damaged(path: &Path, from: usize, to: usize) -> Damage {
+    let path = path.display();
+    Damage::lost(format!("{path}: bytes {from} to {to} are damaged; what stood there is lost"))
+}
+
+pub(super) fn torn_group(path: &Path, records: usize, end: usize) -> Damage {
+    let path = path.display();
+    Damage::torn(format!(
+        "{path}: {records} records before byte {end} are of a transaction that was not written whole, and do not count"
+    ))
+}
+
+pub(crate) fn torn_end(path: &Path, bytes: u64) -> Damage {
+    let path = path.display();
+    Damage::torn(format!("{path}: the last {bytes} bytes were not written whole and are cut off"))
 }
 
 /// A place id of a segment's, if it is one.

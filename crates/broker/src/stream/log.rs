@@ -12,8 +12,7 @@ use super::record::{Decoded, decode};
 use super::segment::{self, Blocks, Data, Files, HEADER_BYTES, Index, Summary};
 use super::settings::StreamSettings;
 use super::shared::{Shared, View};
-use crate::store::StoreError;
-use crate::store::framing;
+use crate::store::{Damage, StoreError, framing, make_folder, torn_end};
 
 pub(crate) struct Log {
     shared: Arc<Shared>,
@@ -34,17 +33,17 @@ impl Log {
     pub(crate) fn open(
         shared: Arc<Shared>,
         settings: StreamSettings,
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
     ) -> Result<Self, StoreError> {
         let folder = &shared.folder;
-        fs::create_dir_all(folder).map_err(StoreError::io("make", folder))?;
+        make_folder(folder).map_err(StoreError::io("make", folder))?;
         Self::load(shared, settings, damage)
     }
 
     fn load(
         shared: Arc<Shared>,
         settings: StreamSettings,
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
     ) -> Result<Self, StoreError> {
         let folder = &shared.folder;
         let mut firsts = segment::list(folder).map_err(StoreError::io("read", folder))?;
@@ -245,7 +244,7 @@ fn full_segment(
     shared: &Shared,
     first: u64,
     filter_bytes: usize,
-    damage: &mut Vec<String>,
+    damage: &mut Vec<Damage>,
 ) -> Result<Option<Summary>, StoreError> {
     let folder = &shared.folder;
     let Some(data) = Data::open(folder, first)? else {
@@ -283,7 +282,7 @@ fn last_segment(
     shared: &Shared,
     first: u64,
     settings: &StreamSettings,
-    damage: &mut Vec<String>,
+    damage: &mut Vec<Damage>,
 ) -> Result<(Summary, Blocks), StoreError> {
     let folder = &shared.folder;
     let path = segment::data_path(folder, first);
@@ -310,11 +309,7 @@ fn last_segment(
     };
     let end = data.scan(&mut blocks, data.bytes, damage).map_err(failed())?;
     if end < data.bytes {
-        damage.push(format!(
-            "{}: the last {} bytes were not written whole and are cut off",
-            path.display(),
-            data.bytes - end
-        ));
+        damage.push(torn_end(&path, data.bytes - end));
         let file = OpenOptions::new().write(true).open(&path);
         file.and_then(|file| file.set_len(end).and_then(|()| file.sync_data()))
             .map_err(StoreError::io("cut the torn end of", &path))?;

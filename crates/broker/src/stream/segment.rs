@@ -14,9 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::index::{self, Block};
-use super::record::{Step, walk};
-use crate::store::StoreError;
-use crate::store::framing;
+use super::record::{Record, Step, walk};
+use crate::store::{Damage, StoreError, framing};
 
 pub(super) const HEADER_BYTES: usize = 32;
 const DATA_MAGIC: [u8; 8] = *b"WRNSTRM\0";
@@ -185,7 +184,18 @@ impl Data {
         &self,
         blocks: &mut Blocks,
         until: u64,
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
+    ) -> io::Result<u64> {
+        self.scan_with(blocks, until, damage, &mut |_, _, _| ())
+    }
+
+    /// The same; `take` sees each record, with where it stands and how long it is.
+    pub(super) fn scan_with(
+        &self,
+        blocks: &mut Blocks,
+        until: u64,
+        damage: &mut Vec<Damage>,
+        take: &mut dyn FnMut(&Record<'_>, u64, usize),
     ) -> io::Result<u64> {
         let (mut position, mut window) = (blocks.open.end(), Vec::new());
         // Where the records end that are followed by damage only.
@@ -203,6 +213,7 @@ impl Data {
                     blocks.open.push_damage((at - good) as usize);
                 }
                 good = at + bytes as u64;
+                take(&record, at, bytes);
                 blocks.push(record.offset, record.time_ms, bytes, record.filter_value());
             }
             let walked = steps.position() as u64;
@@ -323,18 +334,19 @@ impl Index {
     }
 }
 
-/// Makes the index of a full segment again, out of its records. What stands behind bytes that are none is
-/// found by the entries of the old index, as far as they are whole.
-pub(super) fn rebuild(
+/// Reads all records of a full segment. What stands behind bytes that are none is found by the entries of its index,
+/// as far as they are whole.
+pub(super) fn survey(
     folder: &Path,
-    (stream, first): (u64, u64),
+    first: u64,
     filter_bytes: usize,
-    damage: &mut Vec<String>,
-) -> Result<Vec<Block>, StoreError> {
-    let path = index_path(folder, first);
-    let failed = || StoreError::io("make again", &path);
+    damage: &mut Vec<Damage>,
+    take: &mut dyn FnMut(&Record<'_>, u64, usize),
+) -> Result<Blocks, StoreError> {
+    let path = data_path(folder, first);
+    let failed = || StoreError::io("read", &path);
     let Some(data) = Data::open(folder, first)? else {
-        return Err(StoreError::Foreign { path: data_path(folder, first) });
+        return Err(StoreError::Foreign { path });
     };
     let old = Index::open(folder, first).map_err(failed())?;
     let old: Vec<Block> = match &old {
@@ -343,7 +355,7 @@ pub(super) fn rebuild(
     };
     let mut blocks = Blocks::new(HEADER_BYTES as u64, first, filter_bytes);
     loop {
-        let end = data.scan(&mut blocks, data.bytes, damage).map_err(failed())?;
+        let end = data.scan_with(&mut blocks, data.bytes, damage, take).map_err(failed())?;
         if end == data.bytes {
             break;
         }
@@ -355,6 +367,19 @@ pub(super) fn rebuild(
         blocks.close();
         blocks.open = Block::new(resume, further.first.max(blocks.open.next), filter_bytes);
     }
+    Ok(blocks)
+}
+
+/// Makes the index of a full segment again, out of its records.
+pub(super) fn rebuild(
+    folder: &Path,
+    (stream, first): (u64, u64),
+    filter_bytes: usize,
+    damage: &mut Vec<Damage>,
+) -> Result<Vec<Block>, StoreError> {
+    let path = index_path(folder, first);
+    let failed = || StoreError::io("make again", &path);
+    let mut blocks = survey(folder, first, filter_bytes, damage, &mut |_, _, _| ())?;
     let (rest, tail) = (blocks.open.is_empty(), blocks.open.bytes);
     blocks.close();
     if rest && let Some(last) = blocks.full.last_mut() {
@@ -375,6 +400,7 @@ pub(super) fn rebuild(
     Ok(blocks.full)
 }
 
-pub(super) fn damaged(path: &Path, from: u64, to: u64) -> String {
-    format!("{}: bytes {from} to {to} are damaged; what stood there is lost", path.display())
+pub(super) fn damaged(path: &Path, from: u64, to: u64) -> Damage {
+    let path = path.display();
+    Damage::lost(format!("{path}: bytes {from} to {to} are damaged; what stood there is lost"))
 }

@@ -15,6 +15,7 @@ use super::segment;
 use super::settings::{Filter, StreamSettings};
 use super::shared::Shared;
 use super::writer::{Job, Writer, stream_folder};
+use crate::store::Damage;
 
 const STREAM: u64 = 7;
 
@@ -73,7 +74,7 @@ struct Disk {
     settings: StreamSettings,
     writer: Writer,
     shared: Arc<Shared>,
-    damage: Vec<String>,
+    damage: Vec<Damage>,
 }
 
 impl Disk {
@@ -227,7 +228,7 @@ proptest! {
                 }
                 Deed::Reopen => {
                     disk = disk.reopen();
-                    prop_assert_eq!(&disk.damage, &Vec::<String>::new());
+                    prop_assert_eq!(&disk.damage, &Vec::<Damage>::new());
                     reader = Reader::default();
                 }
                 Deed::Retain(pause) => {
@@ -323,7 +324,7 @@ proptest! {
         let more = entries(whole as u64..whole as u64 + 3, 10);
         disk.append(&more);
         let disk = disk.reopen();
-        prop_assert_eq!(&disk.damage, &Vec::<String>::new());
+        prop_assert_eq!(&disk.damage, &Vec::<Damage>::new());
         prop_assert_eq!(disk.all(), [&model[..whole], &more].concat());
     }
 
@@ -408,18 +409,22 @@ fn damage_is_passed_over_and_the_rest_is_served() {
     flip(&index, size - 1);
     let disk = disk.reopen();
     assert!(
-        disk.damage[0].contains(&format!("bytes {} to {}", at(10), at(11))),
+        disk.damage[0].to_string().contains(&format!("bytes {} to {}", at(10), at(11))),
         "{:?}",
         disk.damage
     );
-    assert!(disk.damage[1].contains(&format!("bytes {} to ", at(100))), "{:?}", disk.damage);
+    assert!(
+        disk.damage[1].to_string().contains(&format!("bytes {} to ", at(100))),
+        "{:?}",
+        disk.damage
+    );
     assert_eq!(offsets(disk.all()), got);
     // In the last segment, damage that good records follow is no torn end.
     let last = *segment::list(&disk.path()).unwrap().last().unwrap();
     flip(&segment::data_path(&disk.path(), last), segment::HEADER_BYTES + 200);
     fs::remove_file(segment::index_path(&disk.path(), last)).unwrap();
     let disk = disk.reopen();
-    assert!(disk.damage[0].contains("bytes 32 to"), "{:?}", disk.damage);
+    assert!(disk.damage[0].to_string().contains("bytes 32 to"), "{:?}", disk.damage);
     let again: Vec<u64> = got.into_iter().filter(|offset| *offset != last).collect();
     assert_eq!(offsets(disk.all()), again);
     assert_eq!(disk.shared.next(), 1000);

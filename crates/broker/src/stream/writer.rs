@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::log::Log;
 use super::settings::StreamSettings;
 use super::shared::Shared;
-use crate::store::StoreError;
+use crate::store::{Damage, Progress, StoreError};
 
 /// Streams whose files are kept open between two batches.
 const OPEN_MAX: usize = 256;
@@ -66,11 +66,13 @@ impl Writer {
     pub(crate) fn open(
         folder: &Path,
         known: &[(u64, StreamSettings)],
-        damage: &mut Vec<String>,
+        damage: &mut Vec<Damage>,
     ) -> Result<(Self, FxHashMap<u64, Arc<Shared>>), StoreError> {
         let mut logs = FxHashMap::default();
         let mut shared = FxHashMap::default();
+        let mut progress = Progress::new("reading streams", known.len());
         for (stream, settings) in known {
+            progress.step();
             let seen = new_stream(folder, *stream);
             logs.insert(*stream, Log::open(seen.clone(), *settings, damage)?);
             shared.insert(*stream, seen);

@@ -31,7 +31,7 @@ fn publish(message: u64, queues: &[u64]) -> Record<'_> {
 }
 
 /// A data directory with two queues, and a log of an old format.
-fn old(folder: &Path, format: u32) {
+pub(super) fn old(folder: &Path, format: u32) {
     let (mut store, _) = open(folder);
     store.define(queue(1));
     store.define(queue(2));
@@ -91,4 +91,45 @@ fn a_log_that_was_half_brought_up_is_whole() {
     fs::create_dir(path("messages.old")).unwrap();
     assert_eq!(contents(folder.path()), want);
     assert!(!path("messages.old").exists());
+}
+
+/// Of any size: `WARREN_STORE_OLD_MIB` says how many mebibytes, for who wants to see what memory it takes.
+#[test]
+fn a_long_old_log_is_brought_up() {
+    let folder = tempfile::tempdir().unwrap();
+    old(folder.path(), 3);
+    let mebibytes = std::env::var("WARREN_STORE_OLD_MIB").ok().and_then(|text| text.parse().ok());
+    let (segments, body) = (mebibytes.unwrap_or(4u64), vec![b'x'; 8 * 1024]);
+    let per_segment = 128;
+    let count = segments * per_segment;
+    for segment in 0..segments {
+        let mut records = Vec::new();
+        for nth in 0..per_segment {
+            let message = 10 + segment * per_segment + nth;
+            let Record::Publish { exchange, routing_key, properties, .. } = publish(1, &[]) else {
+                unreachable!("it is one")
+            };
+            let queues = vec![1];
+            records.push(Record::Publish {
+                message,
+                expires_ms: u64::MAX,
+                published_ms: 0,
+                queues,
+                exchange,
+                routing_key,
+                properties,
+                body: &body,
+            });
+            // Every fourth stays.
+            if !nth.is_multiple_of(4) {
+                records.push(Record::Ack { queue: 1, message });
+            }
+        }
+        write(folder.path(), 3 + segment, 3, &records);
+    }
+    let (store, recovered) = open(folder.path());
+    let mut found = 0;
+    recovered.messages.for_each(|place| found += u64::from(place.body_bytes == 8 * 1024));
+    assert_eq!(found, count / 4);
+    store.close();
 }

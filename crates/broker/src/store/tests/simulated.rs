@@ -14,7 +14,8 @@ use super::super::disk::Disk;
 use super::super::flusher::Writer;
 use super::super::log::Sizes;
 use super::super::reader::LogReader;
-use super::super::{Filler, Recovered, RecoveredPlace, pages, recovery};
+use super::super::tidy::Work;
+use super::super::{Damage, Filler, Recovered, RecoveredPlace, pages, recovery};
 use super::{message, writer};
 use crate::message::{Spot, Stored};
 use disk::{Chance, SimulatedDisk};
@@ -45,6 +46,8 @@ struct History {
     writer: Option<Writer>,
     reader: LogReader,
     filler: Filler,
+    /// What is being tidied up.
+    work: Option<Work>,
     /// By message and queue.
     places: BTreeMap<(u64, u64), Place>,
     last_message: u64,
@@ -70,6 +73,7 @@ impl History {
             chance: Chance(seed),
             reader: LogReader::new(disk.clone(), log.synced()),
             filler: Filler::new(log.number(), &SIZES),
+            work: None,
             disk,
             writer: Some(Writer::new(log, streams, definitions)),
             places: BTreeMap::new(),
@@ -151,8 +155,9 @@ impl History {
         let writer = self.writer.as_mut().unwrap();
         if writer.write(batches).is_ok() {
             self.promised = last;
-            writer.tidy();
+            self.tidy();
         }
+        let writer = self.writer.as_mut().unwrap();
         let synced = writer.log.synced();
         for (number, segment, end) in &self.ends {
             if synced.covers(u64::from(*segment) << 32, Spot { offset: *end, bytes: 0 }) {
@@ -160,6 +165,22 @@ impl History {
             }
         }
         self.read();
+    }
+
+    /// The other thread does what it was given, sooner or later.
+    fn tidy(&mut self) {
+        let Some(writer) = self.writer.as_mut() else { return };
+        let mut may_plan = true;
+        if let Some(work) = self.work.take() {
+            if self.chance.one_in(3) {
+                self.work = Some(work);
+                return;
+            }
+            may_plan = writer.finish(work.run(&*self.disk));
+        }
+        if may_plan {
+            self.work = writer.plan();
+        }
     }
 
     /// Messages that were promised, and that nobody has settled, can be read.
@@ -184,6 +205,7 @@ impl History {
     fn crash(&mut self) {
         let Some(Writer { streams, definitions, log, .. }) = self.writer.take() else { return };
         drop(log);
+        self.work = None;
         self.disk.crash();
         let queues: FxHashSet<u64> = QUEUES.into_iter().collect();
         let mut damage = Vec::new();
@@ -231,7 +253,7 @@ impl History {
         found
     }
 
-    fn check(&self, found: &BTreeMap<(u64, u64), RecoveredPlace>, damage: &[String]) {
+    fn check(&self, found: &BTreeMap<(u64, u64), RecoveredPlace>, damage: &[Damage]) {
         let mut groups = BTreeMap::<u64, BTreeSet<bool>>::new();
         for (key, place) in &self.places {
             let is_there = found.contains_key(key);
@@ -305,6 +327,24 @@ fn no_promise_is_broken_by_crashes() {
     run(HISTORIES, |history| {
         for _ in 0..1 + history.chance.below(4) {
             for _ in 0..history.chance.below(30) {
+                history.step();
+            }
+            history.crash();
+        }
+    });
+}
+
+/// The machine dies in the middle of whatever it does.
+#[test]
+fn no_promise_is_broken_by_a_crash_between_two_calls() {
+    run(HISTORIES, |history| {
+        for _ in 0..1 + history.chance.below(4) {
+            for _ in 0..history.chance.below(30) {
+                history.step();
+            }
+            let calls = 1 + history.chance.below(40);
+            history.disk.die_in(calls);
+            for _ in 0..3 {
                 history.step();
             }
             history.crash();

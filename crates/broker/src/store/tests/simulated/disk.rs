@@ -84,6 +84,8 @@ struct Inner {
     /// Steps that outlive the machine each as a whole.
     namings: Vec<Vec<Naming>>,
     refuses: bool,
+    /// After so many more calls nothing is done any more, until the machine comes up again.
+    dies_in: Option<u64>,
 }
 
 pub(in super::super) struct SimulatedDisk(Arc<Mutex<Inner>>);
@@ -97,6 +99,7 @@ impl SimulatedDisk {
             kept_names: BTreeMap::new(),
             namings: Vec::new(),
             refuses: false,
+            dies_in: None,
         })))
     }
 
@@ -109,16 +112,26 @@ impl SimulatedDisk {
         self.inner().refuses = refuses;
     }
 
+    /// The machine dies after so many calls.
+    pub(super) fn die_in(&self, calls: u64) {
+        self.inner().dies_in = Some(calls);
+    }
+
     pub(super) fn refuses(&self) -> bool {
-        self.inner().refuses
+        let inner = self.inner();
+        inner.refuses || inner.dies_in.is_some()
     }
 
     /// Power is lost: of what was not synced some is there, in any order, torn anywhere; names change in order.
     pub(super) fn crash(&self) {
         let inner = &mut *self.inner();
-        let count = inner.chance.below(inner.namings.len() as u64 + 1) as usize;
-        for step in inner.namings.drain(..).take(count) {
-            step.iter().for_each(|naming| naming.apply(&mut inner.kept_names));
+        inner.dies_in = None;
+        // Of the names that were changed some are, each for itself: what a name was last is what counts.
+        let mode = inner.chance.below(3);
+        for step in std::mem::take(&mut inner.namings) {
+            if mode == 1 || (mode == 2 && inner.chance.one_in(2)) {
+                step.iter().for_each(|naming| naming.apply(&mut inner.kept_names));
+            }
         }
         inner.names = inner.kept_names.clone();
         for inode in &mut inner.inodes {
@@ -164,6 +177,12 @@ impl SimulatedDisk {
 
 impl Inner {
     fn ask(&mut self) -> io::Result<()> {
+        if let Some(calls) = &mut self.dies_in {
+            *calls = calls.saturating_sub(1);
+            if *calls == 0 {
+                return Err(io::Error::other("the machine has stopped"));
+            }
+        }
         if self.refuses && self.chance.one_in(3) {
             let out_of_room = self.chance.one_in(2);
             return Err(if out_of_room {
