@@ -39,6 +39,11 @@ impl Program {
         self.lines.recv_timeout(PATIENCE).expect("the program prints another line")
     }
 
+    /// The next line it prints, if it prints one before it ends.
+    pub(crate) fn line_if_any(&self) -> Option<String> {
+        self.lines.recv_timeout(PATIENCE).ok()
+    }
+
     pub(crate) fn expect(&self, lines: &[&str]) {
         for line in lines {
             assert_eq!(self.line(), *line);

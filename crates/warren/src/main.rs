@@ -3,6 +3,7 @@
 mod client;
 mod ctl;
 mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,9 @@ enum Command {
     ///
     /// Exit codes: 0; 1, it failed; 2, wrong arguments; 3, --verify found a fault; 4, messages were refused or returned.
     Perf(Box<warren::perf::Options>),
+    /// Look into a data directory that no server uses. Nothing in it is changed.
+    #[command(subcommand)]
+    Store(store::Store),
     #[command(flatten)]
     Administer(ctl::Command),
 }
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Perf(options) => {
             return end(warren::perf::command(&options));
         }
+        Command::Store(store) => return end(store.run()),
     };
     end(outcome.map(|()| ExitCode::SUCCESS))
 }

@@ -94,9 +94,18 @@ impl LimitSettings {
         if !(4096..=0x7fff_ffff).contains(&limits.frame_max) {
             return Err(format!("frame-max is at least 4096, not {}", limits.frame_max));
         }
+        if MESSAGE_BYTES_MAX < limits.message_bytes_max {
+            return Err(format!(
+                "max-message-size is at most 512MiB, not {} bytes",
+                limits.message_bytes_max
+            ));
+        }
         Ok(limits)
     }
 }
+
+/// As in RabbitMQ. The store takes no larger record.
+const MESSAGE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -120,7 +129,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_in_a_file_too() {
-        for text in ["frame-max = 100", "channel-max = 0", "handshake-timeout = 0"] {
+        for text in [
+            "frame-max = 100",
+            "channel-max = 0",
+            "handshake-timeout = 0",
+            "max-message-size = '513MiB'",
+        ] {
             assert!(LimitSettings::default().or(file(text)).is_err(), "{text}");
         }
     }
