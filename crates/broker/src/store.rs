@@ -100,6 +100,12 @@ pub enum StoreError {
     /// The user that a new server has cannot be made.
     #[error("cannot make the default user: {0}")]
     DefaultUser(String),
+    /// There are messages, and nothing says of which queues.
+    #[error(
+        "{} is missing, and there are messages: bring it back, or move the folders 'messages' and 'streams' away to begin without them",
+        .0.display()
+    )]
+    NoDefinitions(PathBuf),
     /// A folder is none of ours.
     #[error("{} is no data directory: there are neither definitions nor messages in it", .0.display())]
     NoDataDirectory(PathBuf),
@@ -296,6 +302,11 @@ impl Store {
         let lock = lock(folder)?;
         let mut recovered = Recovered::default();
         let path = folder.join("definitions.sqlite");
+        if !path.exists()
+            && [folder.join("messages"), folder.join("streams")].iter().any(|path| holds_any(path))
+        {
+            return Err(StoreError::NoDefinitions(path));
+        }
         let definitions = Definitions::open(&path, &mut recovered)?;
         let path = folder.join("messages");
         let queues = recovered.keepers();
@@ -488,6 +499,11 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether there is a folder with something in it.
+fn holds_any(folder: &Path) -> bool {
+    folder.read_dir().is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {

@@ -136,12 +136,19 @@ const SLICE_BYTES: usize = 1024 * 1024;
 /// Makes a file that is there whole, or not at all: under another name first.
 pub(super) fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let fresh = format!("{name}.new");
-    let file = disk.create(&fresh)?;
-    file.reserve(bytes.len() as u64);
-    for (nth, slice) in bytes.chunks(SLICE_BYTES).enumerate() {
-        file.write_at(slice, (nth * SLICE_BYTES) as u64)?;
-        file.sync()?;
-    }
+    let write = || {
+        let file = disk.create(&fresh)?;
+        file.reserve(bytes.len() as u64);
+        for (nth, slice) in bytes.chunks(SLICE_BYTES).enumerate() {
+            file.write_at(slice, (nth * SLICE_BYTES) as u64)?;
+            file.sync()?;
+        }
+        Ok(())
+    };
+    write().inspect_err(|_: &io::Error| {
+        // The room it takes may be what is missing.
+        let _ = disk.remove(&fresh);
+    })?;
     disk.rename(&fresh, name)?;
     disk.sync_names()
 }

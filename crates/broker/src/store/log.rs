@@ -79,6 +79,8 @@ pub(super) struct Log {
     since_checkpoint: u64,
     planned_checkpoint: u64,
     checkpoint_bytes: u64,
+    /// The segment whose file was asked for last: once, for else it is made when it is begun.
+    preparing: u32,
     /// The next segment's file, if it is there already.
     prepared: Option<(u32, Box<dyn DiskFile>)>,
     /// Segments that are known no more, and whose files are still to go.
@@ -114,6 +116,7 @@ impl Log {
             since_checkpoint: 0,
             planned_checkpoint: 0,
             checkpoint_bytes: 0,
+            preparing: 0,
             prepared: None,
             surplus: Vec::new(),
             tidying: false,
@@ -232,15 +235,15 @@ impl Log {
     }
 
     fn next_work(&mut self) -> io::Result<Option<Work>> {
-        let number = self.number + 1;
-        if self.sizes.segment <= self.bytes * 2
-            && self.prepared.as_ref().is_none_or(|(prepared, _)| *prepared != number)
-        {
-            return Ok(Some(Work::Prepare { number, reserve: self.sizes.segment }));
-        }
+        // First what makes room.
         let surplus = self.take_surplus()?;
         if !surplus.is_empty() {
             return Ok(Some(Work::Remove(surplus)));
+        }
+        let number = self.number + 1;
+        if self.sizes.segment <= self.bytes * 2 && self.preparing < number {
+            self.preparing = number;
+            return Ok(Some(Work::Prepare { number, reserve: self.sizes.segment }));
         }
         if self.wants_checkpoint() {
             return self.plan_checkpoint(self.number.saturating_sub(1)).map(Some);

@@ -125,7 +125,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
 }
 
 /// How many octets the record at the start of `bytes` says it takes.
-fn total(bytes: &[u8]) -> usize {
+pub(super) fn total(bytes: &[u8]) -> usize {
     match bytes.first_chunk::<4>() {
         Some(size) => HEADER_BYTES + (u32::from_le_bytes(*size) & !FILLER) as usize,
         None => usize::MAX,

@@ -139,6 +139,22 @@ fn a_file_of_the_first_format_is_brought_up() {
     store.close();
 }
 
+/// Else all messages would be nobody's, and go.
+#[test]
+fn messages_without_definitions_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.put(1, b"x", &[1]);
+    store.close();
+    let path = folder.path().join("definitions.sqlite");
+    fs::rename(&path, folder.path().join("aside")).unwrap();
+    let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
+    assert!(error.to_string().contains("definitions.sqlite is missing"), "{error}");
+    fs::rename(folder.path().join("aside"), &path).unwrap();
+    assert_eq!(contents(folder.path()), BTreeMap::from([(1, vec![1])]));
+}
+
 #[test]
 fn a_newer_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();

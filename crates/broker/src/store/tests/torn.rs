@@ -11,7 +11,7 @@ use super::super::disk::{Disk, read_all};
 use super::super::log::{Log, Sizes};
 use super::super::reader::LogReader;
 use super::super::recovery::{self, RecoveredPlace};
-use super::super::{Filler, pages, segment};
+use super::super::{Damage, Filler, pages, segment};
 use super::message;
 use super::simulated::disk::SimulatedDisk;
 
@@ -59,7 +59,7 @@ struct Written {
     steps: Vec<(Step, Range<usize>)>,
 }
 
-fn open(disk: &Arc<SimulatedDisk>) -> (Log, Vec<RecoveredPlace>, Vec<String>) {
+fn open(disk: &Arc<SimulatedDisk>) -> (Log, Vec<RecoveredPlace>, Vec<Damage>) {
     let (queues, mut damage): (FxHashSet<u64>, _) = (QUEUES.into_iter().collect(), Vec::new());
     let sizes = &Sizes::DEFAULT;
     let (log, messages) = recovery::open(disk.clone(), sizes, &queues, &mut damage).unwrap();
