@@ -450,8 +450,12 @@ impl Store {
         self.filler.batch.number
     }
 
-    /// The batch with which what was settled in this turn will be on disk, for somebody who waits for that.
+    /// The batch with which what was settled in the group will be on disk, for somebody who waits for that; 0: nothing
+    /// was.
     pub(crate) fn await_settled(&mut self) -> u64 {
+        if !self.filler.settles() {
+            return 0;
+        }
         self.filler.batch.settles = true;
         self.filler.batch.awaited = true;
         self.filler.batch.number

@@ -221,16 +221,12 @@ impl Engine {
                 waits_for = waits_for.max(engine.publish_now(key, publish).0);
             }
             engine.give_room(key, &verdicts);
-            if verdicts.iter().any(|(_, unacked, _)| unacked.entry.place != 0)
-                && let Some(store) = &mut engine.store
-            {
-                // What it has settled does not come again.
-                waits_for = waits_for.max(store.await_settled());
-            }
             for (tag, unacked, verdict) in verdicts {
                 engine.apply(vec![(tag, unacked)], verdict);
             }
-            waits_for
+            // What it has settled does not come again.
+            let settled = engine.store.as_mut().map_or(0, crate::store::Store::await_settled);
+            waits_for.max(settled)
         });
         self.mark_consumed(key);
         if let Some(Mode::Tx(tx)) = self.channels.get_mut(key).map(|channel| &mut channel.mode) {

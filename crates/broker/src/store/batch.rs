@@ -241,6 +241,11 @@ impl Filler {
         self.group.depth != 0
     }
 
+    /// Whether something was settled in the group.
+    pub(super) fn settles(&self) -> bool {
+        self.in_group() && self.group.settled < self.settled.len()
+    }
+
     /// Whether the next record is one of a group.
     fn grouped(&mut self) -> bool {
         self.group.count = self.group.count.wrapping_add(1);

@@ -85,6 +85,8 @@ pub(super) struct Log {
     prepared: Option<(u32, Box<dyn DiskFile>)>,
     /// Segments that are known no more, and whose files are still to go.
     surplus: Vec<u32>,
+    /// Segments in the state in which they may go, or be written anew. There may be thousands of others, which nobody looks at.
+    ripe: BTreeSet<u32>,
     /// A piece of work is under way.
     tidying: bool,
 }
@@ -119,9 +121,12 @@ impl Log {
             preparing: 0,
             prepared: None,
             surplus: Vec::new(),
+            ripe: BTreeSet::new(),
             tidying: false,
         };
         log.state.segments.entry(number).or_default();
+        let sealed: Vec<u32> = log.sealed.keys().copied().collect();
+        sealed.into_iter().for_each(|number| log.ripen(number));
         Ok(log)
     }
 
@@ -174,6 +179,7 @@ impl Log {
             let (number, place) = split_id(*first);
             if let Some(known) = self.state.segments.get_mut(&number) {
                 known.dead.add(place, place.saturating_add(*count));
+                self.ripen(number);
             }
             if !self.state.counts.is_empty() {
                 let end = first + u64::from(*count);
@@ -210,6 +216,7 @@ impl Log {
         // What was reserved and not used goes back.
         let _ = self.file.set_len(self.bytes);
         self.sealed.insert(self.number, self.bytes);
+        self.ripen(self.number);
         self.file = file;
         self.number = number;
         self.bytes = SEGMENT_HEADER_BYTES as u64;
@@ -248,15 +255,15 @@ impl Log {
         if self.wants_checkpoint() {
             return self.plan_checkpoint(self.number.saturating_sub(1)).map(Some);
         }
-        let mut covered = self.sealed.range(..self.state.position.0);
-        let Some((&number, _)) = covered.find(|(number, bytes)| self.shrinks(**number, **bytes))
-        else {
+        let mut covered = self.ripe.range(..self.state.position.0);
+        let Some(&number) = covered.find(|number| self.live(**number) != 0) else {
             return Ok(None);
         };
         // As of a segment that goes.
         self.sync_rest()?;
         let Some(known) = self.state.segments.get_mut(&number) else { return Ok(None) };
         known.shrunk_to = known.live();
+        self.ripe.remove(&number);
         Ok(Some(Work::Shrink { number, known: known.clone() }))
     }
 
@@ -285,9 +292,16 @@ impl Log {
             Done::Shrink(number, outcome) => {
                 // It is made first of all, and gone if that failed.
                 self.indexed.remove(&number);
+                if outcome.is_err()
+                    && let Some(known) = self.state.segments.get_mut(&number)
+                {
+                    known.shrunk_to = 0;
+                    self.ripen(number);
+                }
                 if let Some(bytes) = outcome? {
                     self.sealed.insert(number, bytes);
                     self.indexed.insert(number);
+                    self.ripen(number);
                 }
                 Ok(())
             }
@@ -299,7 +313,7 @@ impl Log {
         let mut surplus = std::mem::take(&mut self.surplus);
         // Of nothing older does the oldest say anything.
         let oldest = self.sealed.keys().copied().take_while(|number| self.live(*number) == 0);
-        let covered = self.sealed.range(..self.state.position.0).map(|(number, _)| *number);
+        let covered = self.ripe.range(..self.state.position.0).copied();
         let covered = covered.filter(|number| self.live(*number) == 0);
         let dead: BTreeSet<u32> = oldest.chain(covered).collect();
         if !dead.is_empty()
@@ -311,6 +325,7 @@ impl Log {
         }
         for number in &dead {
             self.indexed.remove(number);
+            self.ripe.remove(number);
             self.sealed.remove(number);
             self.state.segments.remove(number);
         }
@@ -323,14 +338,10 @@ impl Log {
         let grown = self.sizes.checkpoint.max(CHECKPOINT_SIZES * self.checkpoint_bytes);
         // What went meanwhile need not be read.
         let fresh = self.sealed.range(self.state.position.0..);
-        let replayed = self.bytes + fresh.clone().map(|(_, bytes)| *bytes).sum::<u64>();
-        let pays = || {
-            fresh
-                .clone()
-                .any(|(number, bytes)| self.live(*number) == 0 || self.shrinks(*number, *bytes))
-        };
+        let replayed = self.bytes + fresh.map(|(_, bytes)| *bytes).sum::<u64>();
+        let pays = self.ripe.range(self.state.position.0..).next().is_some();
         grown <= self.since_checkpoint.min(replayed)
-            || self.sizes.segment <= self.since_checkpoint && pays()
+            || self.sizes.segment <= self.since_checkpoint && pays
     }
 
     /// Segments from `young` on get no index yet: they may soon be dead.
@@ -343,6 +354,15 @@ impl Log {
         let missing = missing.filter(|number| !self.indexed.contains(number));
         let index = missing.filter(|number| self.live(*number) != 0).collect();
         Ok(Work::Checkpoint { index, state })
+    }
+
+    /// Looks whether a segment may go, or be written anew, once what it says of others is kept.
+    fn ripen(&mut self, number: u32) {
+        if let Some(bytes) = self.sealed.get(&number)
+            && (self.live(number) == 0 || self.shrinks(number, *bytes))
+        {
+            self.ripe.insert(number);
+        }
     }
 
     fn live(&self, number: u32) -> u32 {
