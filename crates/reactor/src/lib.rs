@@ -75,6 +75,7 @@ mod protocol;
 pub mod protocols;
 pub mod proxy_protocol;
 mod reconnecting;
+mod remote;
 pub mod service;
 mod socket;
 pub mod stdio;
@@ -114,6 +115,7 @@ pub use process::{
 pub use producer::{Consumer, Producer};
 pub use protocol::{ClientFactory, Factory, PeerAddr, Protocol, Reason};
 pub use reconnecting::{NothingToRetry, ReconnectPolicy, Reconnecting, ReconnectingClientFactory};
+pub use remote::{Preparer, RemoteFactory, relayed};
 pub use system::{
     ReactorNotRunning, RunError, Runner, StopCause, Stopped, SystemEvent, TriggerId, TriggerPhase,
     add_system_event_trigger, call_when_running, fire_system_event, is_running, react,

@@ -13,6 +13,7 @@ use warren_hub::io::{Addr, IoHandler, Readiness, Registration, Source};
 use warren_hub::{call_later, call_soon, contain};
 
 use crate::protocol::{Factory, PeerAddr, Protocol};
+use crate::remote::RemoteFactory;
 use crate::socket::{adopt, set_nodelay};
 
 /// Connections that the kernel holds until they are accepted. It lowers this to its own limit.
@@ -33,6 +34,10 @@ struct Listener {
     complained: Cell<bool>,
     /// The factory has been told that it is used.
     started: Cell<bool>,
+    /// Who serves the connections, in turn; nobody else: the factory does.
+    outposts: Vec<RemoteFactory>,
+    /// Connections that were accepted for them.
+    handed: Cell<usize>,
     /// The socket's path is removed when nobody listens any more.
     owns_path: bool,
 }
@@ -125,8 +130,28 @@ impl BoundPort {
     /// # Panics
     /// When no hub runs on this thread.
     pub fn listen(self, factory: Box<dyn Factory>) -> io::Result<ListeningPort> {
+        self.accept_for(Vec::new(), factory)
+    }
+
+    /// Accepts connections here from now on, and hands each to one of `outposts`, in turn, to be served on its hub.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    ///
+    /// # Panics
+    /// When no hub runs on this thread, or there are no outposts.
+    pub fn listen_at(self, outposts: Vec<RemoteFactory>) -> io::Result<ListeningPort> {
+        assert!(!outposts.is_empty(), "nobody is there to serve connections");
+        self.accept_for(outposts, Box::new(|_: &PeerAddr| None))
+    }
+
+    fn accept_for(
+        self,
+        outposts: Vec<RemoteFactory>,
+        factory: Box<dyn Factory>,
+    ) -> io::Result<ListeningPort> {
         set_nodelay(&self.source, &self.addr);
-        let port = ListeningPort::without_socket(self.addr, factory, self.owns_path);
+        let port = ListeningPort::new(self.addr, factory, self.owns_path, outposts);
         let registration = self.source.watch(port.0.clone())?;
         *port.0.registration.borrow_mut() = Some(registration);
         *port.0.source.borrow_mut() = Some(self.source);
@@ -150,6 +175,15 @@ impl ListeningPort {
         factory: Box<dyn Factory>,
         owns_path: bool,
     ) -> Self {
+        Self::new(addr, factory, owns_path, Vec::new())
+    }
+
+    fn new(
+        addr: PeerAddr,
+        factory: Box<dyn Factory>,
+        owns_path: bool,
+        outposts: Vec<RemoteFactory>,
+    ) -> Self {
         Self(Rc::new(Listener {
             addr,
             factory: RefCell::new(factory),
@@ -157,6 +191,8 @@ impl ListeningPort {
             source: RefCell::default(),
             complained: Cell::new(false),
             started: Cell::new(false),
+            outposts,
+            handed: Cell::new(0),
             owns_path,
         }))
     }
@@ -249,9 +285,22 @@ impl Listener {
             }
             addr => addr.clone(),
         };
+        if !self.outposts.is_empty() {
+            return self.hand_on(source, peer, host);
+        }
         let Some(protocol) = self.build_protocol(&peer) else { return };
         if let Err(error) = adopt(source, peer, host, protocol) {
             tracing::warn!(%error, "a connection could not be served");
+        }
+    }
+
+    /// Lets another hub serve a connection.
+    fn hand_on(&self, source: Source, peer: PeerAddr, host: PeerAddr) {
+        let turn = self.handed.get();
+        self.handed.set(turn.wrapping_add(1));
+        match source.into_fd() {
+            Some(socket) => self.outposts[turn % self.outposts.len()].serve(socket, peer, host),
+            None => tracing::warn!("a simulated connection cannot go to another hub"),
         }
     }
 

@@ -26,13 +26,14 @@ thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-enum Piece {
+/// Bytes that lie together.
+pub(crate) enum Piece {
     Owned(Vec<u8>),
     Shared(Bytes),
 }
 
 impl Piece {
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Shared(bytes) => bytes,
@@ -80,12 +81,46 @@ impl Output {
             self.tail().extend_from_slice(&bytes);
             return;
         }
+        self.end_piece();
+        self.piece_bytes += bytes.len();
+        self.pieces.push_back(Piece::Shared(bytes));
+    }
+
+    /// Appends a buffer as it is.
+    pub(crate) fn push_owned(&mut self, bytes: Vec<u8>) {
+        if self.is_empty() {
+            recycle(std::mem::replace(&mut self.tail, bytes));
+            self.head = 0;
+        } else if bytes.len() < SHARE_BYTES_MIN {
+            self.tail().extend_from_slice(&bytes);
+            recycle(bytes);
+        } else {
+            self.end_piece();
+            self.piece_bytes += bytes.len();
+            self.pieces.push_back(Piece::Owned(bytes));
+        }
+    }
+
+    /// What has been appended so far is followed by something else.
+    fn end_piece(&mut self) {
         if !self.tail.is_empty() {
             self.piece_bytes += self.tail.len();
             self.pieces.push_back(Piece::Owned(std::mem::take(&mut self.tail)));
         }
-        self.piece_bytes += bytes.len();
-        self.pieces.push_back(Piece::Shared(bytes));
+    }
+
+    /// Everything that waits, without a copy.
+    pub(crate) fn take_pieces(&mut self) -> Vec<Piece> {
+        self.end_piece();
+        let mut pieces: Vec<Piece> = std::mem::take(&mut self.pieces).into();
+        let head = std::mem::take(&mut self.head);
+        self.piece_bytes = 0;
+        match pieces.first_mut() {
+            Some(Piece::Owned(bytes)) => drop(bytes.drain(..head)),
+            Some(Piece::Shared(bytes)) => drop(bytes.split_to(head)),
+            None => {}
+        }
+        pieces
     }
 
     /// The first waiting bytes as slices for `writev`; how many slices were filled.
@@ -214,14 +249,18 @@ mod tests {
     enum Step {
         Append(Vec<u8>),
         Share(Vec<u8>),
+        Own(Vec<u8>),
         Drain(usize),
+        Pieces,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let large = prop::collection::vec(any::<u8>(), 0..3 * SHARE_BYTES_MIN / 2);
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Append),
-            large.prop_map(Step::Share),
+            large.clone().prop_map(Step::Share),
+            large.prop_map(Step::Own),
+            Just(Step::Pieces),
             (0..3 * SHARE_BYTES_MIN).prop_map(Step::Drain),
         ]
     }
@@ -240,6 +279,15 @@ mod tests {
                     Step::Share(bytes) => {
                         wrote.extend_from_slice(&bytes);
                         output.push(Bytes::from(bytes));
+                    }
+                    Step::Own(bytes) => {
+                        wrote.extend_from_slice(&bytes);
+                        output.push_owned(bytes);
+                    }
+                    Step::Pieces => {
+                        let pieces = output.take_pieces();
+                        read.extend(pieces.iter().flat_map(|piece| piece.bytes().to_vec()));
+                        prop_assert!(output.is_empty());
                     }
                     Step::Drain(count) => {
                         let mut slices = [IoSlice::new(&[]); SLICES_MAX];

@@ -1,5 +1,6 @@
 //! What a user of the reactor implements: [`Protocol`] and [`Factory`].
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,17 @@ pub trait Protocol {
     /// Bytes have arrived: any number but zero, cut anywhere. `data` lies in a buffer that all connections of
     /// this thread share, so what is to be kept must be copied.
     fn data_received(&mut self, transport: &Transport, data: &[u8]);
+
+    /// Input has arrived of which a [`Preparer`](crate::Preparer) has made something. Gives back what is not wanted now: it is
+    /// told again, before anything else, once reading is resumed. Called only where connections are
+    /// [relayed](crate::RemoteFactory::relay_prepared) with one, and then in place of [`data_received`](Self::data_received).
+    fn prepared_received(
+        &mut self,
+        _transport: &Transport,
+        _input: Box<dyn Any + Send>,
+    ) -> Option<Box<dyn Any + Send>> {
+        None
+    }
 
     /// The transport's TLS handshake has succeeded; only then can anything be received or sent on it. Never called
     /// without TLS.

@@ -13,6 +13,7 @@ use warren_hub::{
 
 use crate::output::Output;
 use crate::protocol::{PeerAddr, Protocol, Reason};
+use crate::remote::Link;
 use crate::transport::{Close, Medium, Transport};
 
 /// The buffer that all connections of a thread read into.
@@ -27,6 +28,8 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Reactor {
     /// Those with something to flush or to close, in the order in which they asked.
     scheduled: RefCell<Vec<Transport>>,
+    /// Ways to other hubs.
+    links: RefCell<Vec<Weak<dyn Link>>>,
     pub(crate) buffer: Cell<Vec<u8>>,
 }
 
@@ -34,6 +37,21 @@ impl Reactor {
     /// Lets `transport` settle at the end of this turn.
     pub(crate) fn schedule(&self, transport: &Transport) {
         self.scheduled.borrow_mut().push(transport.clone());
+    }
+
+    /// Lets `link` be flushed at the end of each turn.
+    pub(crate) fn add_link(&self, link: Weak<dyn Link>) {
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| link.strong_count() != 0);
+        links.push(link);
+    }
+
+    fn flush_links(&self) {
+        if self.links.borrow().is_empty() {
+            return;
+        }
+        let links: Vec<_> = self.links.borrow().iter().filter_map(Weak::upgrade).collect();
+        links.iter().for_each(|link| link.flush());
     }
 }
 
@@ -54,6 +72,8 @@ impl TurnHook for Reactor {
             // Its memory serves the next turn.
             *scheduled = transports;
         }
+        drop(scheduled);
+        self.flush_links();
     }
 }
 
@@ -65,7 +85,11 @@ pub(crate) fn reactor() -> Rc<Reactor> {
         _hook: TurnHookGuard,
     }
     let hooked = hub_local(|| {
-        let reactor = Rc::new(Reactor { scheduled: RefCell::default(), buffer: Cell::default() });
+        let reactor = Rc::new(Reactor {
+            scheduled: RefCell::default(),
+            links: RefCell::default(),
+            buffer: Cell::default(),
+        });
         let hook = on_turn_end(Phase::Flush, reactor.clone());
         Hooked { reactor, _hook: hook }
     });

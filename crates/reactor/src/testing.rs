@@ -17,6 +17,7 @@ mod cuts;
 mod pump;
 mod simulated;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -37,6 +38,8 @@ use crate::transport::{Close, Medium, Transport};
 pub struct TestConnection {
     transport: Transport,
     shared: Rc<Shared>,
+    /// Prepared input that the protocol has given back.
+    rest: Cell<Option<Box<dyn Any + Send>>>,
 }
 
 /// What the medium and the test share.
@@ -89,7 +92,10 @@ impl Medium for Memory {
         Ok(())
     }
 
-    fn resume_reading(&self) {}
+    fn resume_reading(&self) {
+        // Prepared input may wait for that.
+        self.0.scheduled.set(true);
+    }
 
     fn end_writing(&self) -> io::Result<()> {
         self.0.write_ended.set(true);
@@ -117,7 +123,7 @@ impl TestConnection {
         let medium = Box::new(Memory(shared.clone()));
         let transport = Transport::new(peer, PeerAddr::Memory, protocol, medium);
         transport.made();
-        let connection = Self { transport, shared };
+        let connection = Self { transport, shared, rest: Cell::default() };
         connection.settle();
         connection
     }
@@ -126,6 +132,14 @@ impl TestConnection {
     pub fn feed(&mut self, data: &[u8]) {
         if self.transport.reads() && !data.is_empty() {
             self.transport.received_shared(data);
+        }
+        self.settle();
+    }
+
+    /// What a [`Preparer`](crate::Preparer) has made of what the peer sends has come. Ignored as in [`feed`](Self::feed).
+    pub fn feed_prepared(&mut self, input: Box<dyn Any + Send>) {
+        if self.transport.reads() {
+            self.rest.set(self.transport.received_prepared(input));
         }
         self.settle();
     }
@@ -223,6 +237,12 @@ impl TestConnection {
     fn settle(&self) {
         while self.shared.scheduled.replace(false) {
             self.transport.settle();
+            if self.transport.wants_data()
+                && let Some(rest) = self.rest.take()
+            {
+                self.rest.set(self.transport.received_prepared(rest));
+                self.shared.scheduled.set(true);
+            }
         }
     }
 }

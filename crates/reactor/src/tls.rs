@@ -184,6 +184,7 @@ impl Transport {
 
     /// What was agreed upon; `None` without TLS, and before the handshake has been completed.
     pub fn tls_info(&self) -> Option<TlsInfo> {
-        self.with_layer(|layer| (layer as &dyn Any).downcast_ref::<TlsLayer>()?.info()).flatten()
+        self.with_layer(|layer| (layer as &dyn Any).downcast_ref::<TlsLayer>()?.info())
+            .unwrap_or_else(|| self.far_tls_info())
     }
 }

@@ -61,6 +61,11 @@ pub(crate) trait Medium {
     fn source(&self) -> Option<Source> {
         None
     }
+    /// What was agreed upon where TLS ends on the medium's far side.
+    #[cfg(feature = "tls")]
+    fn tls_info(&self) -> Option<crate::tls::TlsInfo> {
+        None
+    }
 }
 
 /// How a medium ends.
@@ -232,6 +237,18 @@ impl Transport {
             }
             let mut output = self.0.output.borrow_mut();
             output.push(data);
+            self.appended(&mut output);
+        }
+    }
+
+    /// Appends a buffer without a copy, unless it is small.
+    pub(crate) fn write_owned(&self, data: Vec<u8>) {
+        if self.takes_output() {
+            if self.is_watched() {
+                self.tell_written(&data);
+            }
+            let mut output = self.0.output.borrow_mut();
+            output.push_owned(data);
             self.appended(&mut output);
         }
     }

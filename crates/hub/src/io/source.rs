@@ -46,6 +46,15 @@ impl Source {
         Self::of(driver::Source::Kernel(fd))
     }
 
+    /// The descriptor, to be given to another hub. `None` in a simulation, and while it is watched or there is another
+    /// clone.
+    pub fn into_fd(self) -> Option<OwnedFd> {
+        match Rc::try_unwrap(self.0) {
+            Ok(driver::Source::Kernel(fd)) => Some(fd),
+            _ => None,
+        }
+    }
+
     pub(super) fn of(source: driver::Source) -> Self {
         Self(Rc::new(source))
     }

@@ -73,6 +73,12 @@ impl Transport {
         }
     }
 
+    /// Bytes that have been received and not been told.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let held = self.0.input.held.borrow();
+        held.as_ref().map_or(0, |held| held.bytes.len() - held.told)
+    }
+
     /// Forgets what has been received and not been told.
     pub(crate) fn clear_input(&self) {
         if let Some(held) = &mut *self.0.input.held.borrow_mut() {

@@ -1,5 +1,6 @@
 //! The medium's side of a transport. It calls the protocol, and only from the top of the loop.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -337,6 +338,30 @@ impl Transport {
     #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(crate) fn with_layer<R>(&self, f: impl FnOnce(&dyn Layer) -> R) -> Option<R> {
         self.0.layer.borrow().as_ref().map(|layered| f(layered.layer.as_ref()))
+    }
+
+    /// Prepared input has come. What the protocol does not want of it.
+    pub(crate) fn received_prepared(
+        &self,
+        input: Box<dyn Any + Send>,
+    ) -> Option<Box<dyn Any + Send>> {
+        let mut rest = None;
+        self.tell(|protocol| rest = protocol.prepared_received(self, input));
+        rest
+    }
+
+    /// TLS ends on the medium's far side, and its handshake has succeeded.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(&self) {
+        if self.hears() {
+            self.tell(|protocol| protocol.handshake_completed(self));
+        }
+    }
+
+    /// What the medium knows of TLS on its far side.
+    #[cfg(feature = "tls")]
+    pub(crate) fn far_tls_info(&self) -> Option<crate::tls::TlsInfo> {
+        self.0.medium.tls_info()
     }
 
     fn has_layer(&self) -> bool {
