@@ -135,13 +135,22 @@ fn shown(stream: &TlsStream<TcpStream>) -> Vec<u8> {
 
 #[test]
 fn certificates_are_shown_by_name_and_renewed_while_the_server_runs() {
+    show_certificates("1");
+}
+
+#[test]
+fn certificates_are_renewed_on_all_hubs() {
+    show_certificates("3");
+}
+
+fn show_certificates(hubs: &str) {
     let kept = tempfile::tempdir().unwrap();
     let folder = kept.path().to_owned();
     let authority = Authority::new("authority");
     authority.certify_in(&folder, "other.example", "other.example", &["other.example"]);
     let path = |name: &str| folder.join(name).display().to_string();
     let sni = format!("other.example={},{}", path("other.example.pem"), path("other.example.key"));
-    let (server, port) = serve_tls(&folder, &authority, &["--tls-sni", &sni]);
+    let (server, port) = serve_tls(&folder, &authority, &["--tls-sni", &sni, "--hubs", hubs]);
     run(move || {
         let connector = trusting(&authority).build().unwrap();
         let standing = greet(&connector, "localhost", port).unwrap();
@@ -230,6 +239,7 @@ fn a_certificate_says_who_its_client_is() {
     let (authority, ca) = authority_in(&folder);
     for (from, ann) in [
         (&[][..], "CN=ann,O=Acme\\, Inc."),
+        (&["--hubs", "2"], "CN=ann,O=Acme\\, Inc."),
         (&["--tls-cert-login-from", "common_name"], "ann"),
         (&["--tls-cert-login-from", "subject_alternative_name"], "ann"),
     ] {
@@ -283,7 +293,8 @@ const LINE: &[u8] = b"PROXY TCP4 203.0.113.7 198.51.100.1 4242 5672\r\n";
 fn behind_a_proxy_the_real_peer_counts() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_owned();
-    let listen = ["--listen", "amqp://127.0.0.1:0?proxy_protocol=true"];
+    // The header is read on another hub.
+    let listen = ["--listen", "amqp://127.0.0.1:0?proxy_protocol=true", "--hubs", "2"];
     let (_server, url) = serve(&data, &listen);
     let port: u16 = url.strip_prefix("amqp://127.0.0.1:").unwrap().parse().unwrap();
     ctl(&data, &["add_user", "ann", "secret"]);

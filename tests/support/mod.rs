@@ -79,11 +79,12 @@ impl Drop for Program {
     }
 }
 
-/// The built `warren`.
+/// The built `warren`. Of its settings in the environment only the number of hubs stays, so that all tests can be run
+/// with several.
 pub(crate) fn warren() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_warren"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WARREN_") {
+        if name.to_string_lossy().starts_with("WARREN_") && name != "WARREN_HUBS" {
             command.env_remove(name);
         }
     }

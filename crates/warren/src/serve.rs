@@ -4,6 +4,7 @@ mod control;
 mod interceptors;
 mod limits;
 mod listener;
+mod servers;
 mod settings;
 mod tls;
 
@@ -19,11 +20,10 @@ use warren_broker::{Broker, Config, Definitions, LoginOptions};
 use warren_hub::signal::{Signal, on_signals};
 use warren_hub::sync::Event;
 use warren_reactor::ListeningPort;
-use warren_reactor::proxy_protocol::{ProxyFactory, ProxyOptions};
-use warren_reactor::tls::TlsFactory;
 
 use control::Control;
 use listener::Listener;
+use servers::Servers;
 pub(crate) use settings::Options;
 use settings::Settings;
 
@@ -82,28 +82,14 @@ fn serve(settings: &Settings) -> Result<()> {
         }
     })
     .context("cannot watch for signals")?;
+    let factories = logins.into_iter().map(|login| broker.factory_with(login)).collect();
+    let mut servers = Servers::start(settings, tls, factories)?;
+    let _renewals =
+        on_signals(&[Signal::HUP], servers.renewal()).context("cannot watch for signals")?;
     let mut ports: Vec<ListeningPort> = Vec::with_capacity(bound.len());
-    let renew = Rc::new(Event::new());
-    let _renewals = on_signals(&[Signal::HUP], {
-        let renew = renew.clone();
-        move |_| renew.set()
-    })
-    .context("cannot watch for signals")?;
-    if let Some(options) = &tls {
-        tls::keep_fresh(settings.tls.clone(), options.clone(), renew);
-    }
-    for ((listener, login), port) in settings.listen.iter().zip(logins).zip(bound) {
-        let mut factory = broker.factory_with(login);
-        if let Some(options) = tls.as_ref().filter(|_| listener.is_tls()) {
-            factory = Box::new(TlsFactory::new(options, factory));
-        }
-        // Proxies speak before TLS does.
-        if let Some(sources) = listener.proxies() {
-            let timeout = Duration::from_secs(settings.limits.handshake_s);
-            let options = ProxyOptions { sources: sources.to_vec(), timeout };
-            factory = Box::new(ProxyFactory::new(factory, options));
-        }
-        ports.push(port.listen(factory).with_context(|| format!("cannot listen on {listener}"))?);
+    for (number, (listener, port)) in settings.listen.iter().zip(bound).enumerate() {
+        let port = servers.listen(number, port);
+        ports.push(port.with_context(|| format!("cannot listen on {listener}"))?);
     }
     // Most of what an idle server would take is code that only the start has needed.
     warren_hub::release_code();
@@ -111,6 +97,7 @@ fn serve(settings: &Settings) -> Result<()> {
     stop.wait();
     drop(ports);
     broker.shutdown(DRAIN);
+    servers.end();
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Settings: from the command line, else the environment, else the file, else the defaults.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::Deserialize;
 use warren_broker::{
@@ -15,6 +16,9 @@ use super::interceptors::InterceptorSettings;
 use super::limits::LimitSettings;
 use super::listener::{Listener, Place};
 use super::tls::TlsSettings;
+
+/// More than this keep nobody busy while one hub has all queues.
+const HUBS_MAX: usize = 64;
 
 /// What the command line and the environment say.
 #[derive(Args, Default)]
@@ -60,6 +64,10 @@ pub(crate) struct Options {
     /// lost if the machine fails [default: fsync]
     #[arg(long, value_name = "fsync|os", env = "WARREN_DURABILITY")]
     durability: Option<Durability>,
+    /// Threads with an event loop each: the first has the queues; where there are more, they have the connections, with
+    /// TLS and all that the system does for them; 0: one for each processor [default: 1]
+    #[arg(long, value_name = "COUNT", env = "WARREN_HUBS")]
+    hubs: Option<usize>,
     #[command(flatten)]
     limits: LimitSettings,
     #[command(flatten)]
@@ -90,6 +98,7 @@ struct File {
     disk_free_limit: Option<String>,
     auth_mechanisms: Vec<String>,
     durability: Option<String>,
+    hubs: Option<usize>,
     /// Tables of their own.
     limits: LimitSettings,
     message_interceptors: InterceptorSettings,
@@ -111,6 +120,8 @@ pub(crate) struct Settings {
     pub(crate) disk_free_limit: u64,
     pub(crate) auth_mechanisms: Vec<Mechanism>,
     pub(crate) durability: Durability,
+    /// At least one.
+    pub(crate) hubs: usize,
     pub(crate) limits: Limits,
     pub(crate) interceptors: Interceptors,
     pub(crate) tls: TlsSettings,
@@ -168,6 +179,11 @@ impl Settings {
             (None, Some(text)) => text.parse().map_err(|error| anyhow!("durability: {error}"))?,
             (None, None) => Durability::default(),
         };
+        let hubs = match options.hubs.or(file.hubs).unwrap_or(1) {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            hubs if hubs <= HUBS_MAX => hubs,
+            hubs => bail!("hubs: {hubs} are too many: at most {HUBS_MAX} help"),
+        };
         let guest = || String::from("guest");
         let data_dir = options.data_dir.or(file.data_dir).unwrap_or_else(default_data_dir);
         Ok(Self {
@@ -182,6 +198,7 @@ impl Settings {
             disk_free_limit,
             auth_mechanisms,
             durability,
+            hubs,
             limits: options.limits.or(file.limits).map_err(|error| anyhow!("limits: {error}"))?,
             interceptors: options.message_interceptors.or(file.message_interceptors),
             tls: options.tls.or(file.tls),
@@ -224,6 +241,15 @@ mod tests {
         assert_eq!(settings.listen, [Listener::from(Place::Amqp("127.0.0.1".into(), 5672))]);
         assert_eq!(settings.log, "info");
         assert!(settings.data_dir.is_some());
+    }
+
+    #[test]
+    fn hubs_are_counted_or_one_for_each_processor() {
+        let hubs = |file: &str| settings(file, Options::default()).map(|settings| settings.hubs);
+        assert_eq!(hubs("").unwrap(), 1);
+        assert_eq!(hubs("hubs = 3").unwrap(), 3);
+        assert!(0 < hubs("hubs = 0").unwrap());
+        assert!(hubs("hubs = 1000").unwrap_err().to_string().contains("too many"));
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use warren_broker::{CertLogin, SanType};
-use warren_hub::sync::Event;
 use warren_reactor::tls::{CertificateOptions, ClientAuth, TlsServerOptions, TlsVersion};
+
+use super::servers::Renew;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -253,13 +254,13 @@ impl TlsSettings {
 
 /// Reads the certificates again when their files have changed or `asked` is set, for as long as the hub runs.
 /// Connections that stand keep theirs; files that are wrong change nothing.
-pub(crate) fn keep_fresh(settings: TlsSettings, options: TlsServerOptions, asked: Rc<Event>) {
+pub(crate) fn keep_fresh(settings: TlsSettings, options: TlsServerOptions, asked: Rc<Renew>) {
     // Before anyone can have changed them.
     let mut seen = settings.seen();
     warren_hub::spawn_raw(move || {
         loop {
-            let signalled = asked.wait_timeout(LOOK).is_ok();
-            asked.clear();
+            let signalled = asked.0.wait_timeout(LOOK).is_ok();
+            asked.0.clear();
             let now = settings.seen();
             if !signalled && now == seen {
                 continue;
