@@ -3,11 +3,13 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Program, warren};
-use warren::amqp::BasicProperties;
 use warren::amqp::client::{Connection, ConsumeOptions, Publish, QueueOptions};
+use warren::amqp::{BasicProperties, FieldTable};
 use warren::hub::{run, sleep};
 
 const MIB: u64 = 1024 * 1024;
@@ -94,6 +96,52 @@ fn a_large_body_is_in_memory_once_or_twice_and_then_not_at_all() {
         wait_until(|| status(&server, "RssAnon") < 32 * MIB);
         client.close().unwrap();
     });
+}
+
+#[test]
+fn a_flood_on_one_connection_does_not_keep_others_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, url) = serve(folder.path(), &[]);
+    // It sends and never looks what has come.
+    let (there, other) = (format!("{url}/%2f?heartbeat=0"), url);
+    let ends = Arc::new(AtomicBool::new(false));
+    let stop = ends.clone();
+    let flooding = std::thread::spawn(move || {
+        run(move || {
+            let connection = Connection::open(&there).unwrap();
+            let channel = connection.channel().unwrap();
+            let arguments = FieldTable::new().with("x-max-length", 1000);
+            let short = QueueOptions { arguments, ..QueueOptions::default() };
+            channel.queue_declare("flood", short).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                let to = Publish::to("", "flood");
+                channel.basic_publish(to, &BasicProperties::new(), b"one of very many").unwrap();
+            }
+            connection.close().unwrap();
+        });
+    });
+    run(move || {
+        let connection = Connection::open(&other).unwrap();
+        let channel = connection.channel().unwrap();
+        let passive = QueueOptions { passive: true, ..QueueOptions::default() };
+        let is_full = || {
+            let channel = connection.channel().unwrap();
+            channel
+                .queue_declare("flood", passive.clone())
+                .is_ok_and(|seen| seen.message_count == 1000)
+        };
+        wait_until(is_full);
+        // The flood does not end before all are answered.
+        for _ in 0..10 {
+            assert_eq!(
+                channel.queue_declare("flood", passive.clone()).unwrap().message_count,
+                1000
+            );
+        }
+        ends.store(true, Ordering::Relaxed);
+        connection.close().unwrap();
+    });
+    flooding.join().unwrap();
 }
 
 #[test]
