@@ -109,18 +109,34 @@ impl Output {
         }
     }
 
-    /// Everything that waits, without a copy.
-    pub(crate) fn take_pieces(&mut self) -> Vec<Piece> {
+    /// The first `max` bytes that wait, without a copy.
+    pub(crate) fn take_pieces(&mut self, max: usize) -> Vec<Piece> {
         self.end_piece();
-        let mut pieces: Vec<Piece> = std::mem::take(&mut self.pieces).into();
-        let head = std::mem::take(&mut self.head);
-        self.piece_bytes = 0;
-        match pieces.first_mut() {
-            Some(Piece::Owned(bytes)) => drop(bytes.drain(..head)),
-            Some(Piece::Shared(bytes)) => drop(bytes.split_to(head)),
-            None => {}
+        let (mut taken, mut room) = (Vec::new(), max);
+        while room != 0
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            let (size, head) = (piece.bytes().len(), std::mem::take(&mut self.head));
+            self.piece_bytes -= size;
+            if head == 0 && size <= room {
+                room -= size;
+                taken.push(piece);
+                continue;
+            }
+            let mut bytes = match piece {
+                Piece::Owned(bytes) => Bytes::from(bytes),
+                Piece::Shared(bytes) => bytes,
+            };
+            drop(bytes.split_to(head));
+            let now = bytes.split_to(room.min(bytes.len()));
+            if !bytes.is_empty() {
+                self.piece_bytes += bytes.len();
+                self.pieces.push_front(Piece::Shared(bytes));
+            }
+            room -= now.len();
+            taken.push(Piece::Shared(now));
         }
-        pieces
+        taken
     }
 
     /// The first waiting bytes as slices for `writev`; how many slices were filled.
@@ -251,7 +267,7 @@ mod tests {
         Share(Vec<u8>),
         Own(Vec<u8>),
         Drain(usize),
-        Pieces,
+        Pieces(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -260,7 +276,7 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Append),
             large.clone().prop_map(Step::Share),
             large.prop_map(Step::Own),
-            Just(Step::Pieces),
+            (0..3 * SHARE_BYTES_MIN).prop_map(Step::Pieces),
             (0..3 * SHARE_BYTES_MIN).prop_map(Step::Drain),
         ]
     }
@@ -284,10 +300,13 @@ mod tests {
                         wrote.extend_from_slice(&bytes);
                         output.push_owned(bytes);
                     }
-                    Step::Pieces => {
-                        let pieces = output.take_pieces();
-                        read.extend(pieces.iter().flat_map(|piece| piece.bytes().to_vec()));
-                        prop_assert!(output.is_empty());
+                    Step::Pieces(max) => {
+                        let wanted = max.min(output.len());
+                        let pieces = output.take_pieces(max);
+                        let taken: Vec<u8> =
+                            pieces.iter().flat_map(|piece| piece.bytes().to_vec()).collect();
+                        prop_assert_eq!(taken.len(), wanted);
+                        read.extend(taken);
                     }
                     Step::Drain(count) => {
                         let mut slices = [IoSlice::new(&[]); SLICES_MAX];

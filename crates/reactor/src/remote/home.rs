@@ -249,9 +249,12 @@ impl Medium for FarMedium {
 
     fn write(&self, output: &mut Output) -> io::Result<()> {
         let Some(far) = self.0.upgrade() else { return Ok(()) };
-        if far.unwritten.get() < WINDOW_BYTES && !output.is_empty() {
-            far.unwritten.set(far.unwritten.get() + output.len());
-            self.say(Down::Data(output.take_pieces()));
+        let room = WINDOW_BYTES.saturating_sub(far.unwritten.get());
+        if room != 0 && !output.is_empty() {
+            let before = output.len();
+            let pieces = output.take_pieces(room);
+            far.unwritten.set(far.unwritten.get() + before - output.len());
+            self.say(Down::Data(pieces));
         }
         Ok(())
     }
