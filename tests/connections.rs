@@ -195,6 +195,37 @@ fn clients_show_certificates_where_they_have_to() {
     });
 }
 
+#[test]
+fn revoked_certificates_are_refused_from_when_the_list_says_so() {
+    let kept = tempfile::tempdir().unwrap();
+    let folder = kept.path().to_owned();
+    let (authority, ca) = authority_in(&folder);
+    let lists = folder.join("revoked.pem");
+    fs::write(&lists, authority.revoke(&[7], 4000)).unwrap();
+    let crl = lists.display().to_string();
+    let (server, port) = serve_tls(&folder, &authority, &["--tls-ca", &ca, "--tls-crl", &crl]);
+    run(move || {
+        let of = |number| {
+            let (chain, key) = authority.certify_numbered(Some(number), "client", &[]);
+            trusting(&authority).identity_pem(&chain, &key).build().unwrap()
+        };
+        let (revoked, good) = (of(7), of(8));
+        let passes = |connector: &Connector| greet(connector, "localhost", port).is_ok();
+        assert!(!passes(&revoked));
+        assert!(passes(&good));
+        assert!(passes(&trusting(&authority).build().unwrap()), "shows none");
+        fs::write(&lists, authority.revoke(&[8], 4000)).unwrap();
+        server.signal(Signal::HUP);
+        wait_until(|| !passes(&good));
+        assert!(passes(&revoked), "it is on the list no more");
+        fs::write(&lists, authority.revoke(&[], 2021)).unwrap();
+        server.signal(Signal::HUP);
+        // Nobody knows what a list that is out of date does not tell.
+        wait_until(|| !passes(&revoked));
+        assert!(!passes(&good));
+    });
+}
+
 /// Logs in by EXTERNAL. `Ok` when the server goes on, else its text.
 fn log_in_by_certificate(connector: &Connector, port: u16) -> Result<(), String> {
     let mut stream =

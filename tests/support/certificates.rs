@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 
 /// Whom the test trusts.
@@ -24,13 +26,45 @@ impl Authority {
 
     /// A certificate for someone called `name` who has these other names, and its key.
     pub(crate) fn certify(&self, name: &str, others: &[&str]) -> (String, String) {
+        self.certify_numbered(None, name, others)
+    }
+
+    /// The same with a number, by which it can be revoked.
+    pub(crate) fn certify_numbered(
+        &self,
+        number: Option<u64>,
+        name: &str,
+        others: &[&str],
+    ) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let others: Vec<String> = others.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(others).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Acme, Inc.");
         params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = number.map(SerialNumber::from);
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// The list of what it has revoked, in PEM. It holds from the year 2020 on, and up to `until`.
+    #[allow(dead_code, reason = "not every test revokes")]
+    pub(crate) fn revoke(&self, numbers: &[u64], until: i32) -> String {
+        let since = date_time_ymd(2020, 1, 1);
+        let revoked_certs = numbers.iter().map(|&number| RevokedCertParams {
+            serial_number: number.into(),
+            revocation_time: since,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: since,
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// The same in the files `FILE.pem` and `FILE.key`, and in one: `FILE.both.pem`.

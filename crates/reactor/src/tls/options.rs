@@ -89,6 +89,7 @@ pub struct CertificateOptions {
     identity: Identity,
     by_name: Vec<(String, Identity)>,
     client_roots: Option<(Pem, ClientAuth)>,
+    client_revocations: Option<Pem>,
     alpn: Vec<String>,
     min_version: TlsVersion,
     timeout: Option<Duration>,
@@ -111,6 +112,7 @@ impl CertificateOptions {
             identity,
             by_name: Vec::new(),
             client_roots: None,
+            client_revocations: None,
             alpn: Vec::new(),
             min_version: TlsVersion::default(),
             timeout: Some(HANDSHAKE_TIMEOUT),
@@ -145,6 +147,13 @@ impl CertificateOptions {
     /// As [`client_roots`](Self::client_roots), from a file.
     pub fn client_roots_file(mut self, roots: &Path, auth: ClientAuth) -> Self {
         self.client_roots = Some((roots.into(), auth));
+        self
+    }
+
+    /// What those authorities have revoked, in a file of lists in PEM (CRLs): each authority of a client's chain must have
+    /// one there that is not out of date, and clients whose certificate stands in one are refused.
+    pub fn client_revocations_file(mut self, lists: &Path) -> Self {
+        self.client_revocations = Some(lists.into());
         self
     }
 
@@ -190,6 +199,9 @@ impl CertificateOptions {
         }
         if let Some((roots, auth)) = &self.client_roots {
             builder = builder.client_roots_pem(&roots.read()?, *auth);
+        }
+        if let Some(lists) = &self.client_revocations {
+            builder = builder.client_revocations_pem(&lists.read()?);
         }
         let names: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
         let acceptor = builder.alpn(&names).min_version(self.min_version).build();

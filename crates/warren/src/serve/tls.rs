@@ -28,6 +28,9 @@ pub(crate) struct TlsSettings {
     /// The authorities in PEM that vouch for the certificates of clients
     #[arg(long = "tls-ca", value_name = "FILE", env = "WARREN_TLS_CA")]
     pub(crate) ca: Option<PathBuf>,
+    /// What these authorities have revoked, as lists in PEM: one of each, not out of date
+    #[arg(long = "tls-crl", value_name = "FILE", env = "WARREN_TLS_CRL")]
+    pub(crate) crl: Option<PathBuf>,
     /// Whether clients are asked for a certificate: none or peer [default: peer with --tls-ca, else none]
     #[arg(long = "tls-verify", value_name = "WHAT", env = "WARREN_TLS_VERIFY")]
     pub(crate) verify: Option<Verify>,
@@ -164,6 +167,7 @@ impl TlsSettings {
             cert: self.cert.or(file.cert),
             key: self.key.or(file.key),
             ca: self.ca.or(file.ca),
+            crl: self.crl.or(file.crl),
             verify: self.verify.or(file.verify),
             fail_if_no_peer_cert: self.fail_if_no_peer_cert || file.fail_if_no_peer_cert,
             cert_login_from: self.cert_login_from.or(file.cert_login_from),
@@ -219,6 +223,9 @@ impl TlsSettings {
             (Verify::None, _) if self.fail_if_no_peer_cert => {
                 bail!("--tls-fail-if-no-peer-cert needs --tls-verify peer and --tls-ca");
             }
+            (Verify::None, _) if self.crl.is_some() => {
+                bail!("--tls-crl needs --tls-verify peer and --tls-ca");
+            }
             (Verify::None, _) => {}
             (Verify::Peer, None) => bail!("--tls-verify peer needs the authorities: --tls-ca"),
             (Verify::Peer, Some(ca)) => {
@@ -227,6 +234,9 @@ impl TlsSettings {
                     false => ClientAuth::Optional,
                 };
                 options = options.client_roots_file(ca, auth);
+                if let Some(crl) = &self.crl {
+                    options = options.client_revocations_file(crl);
+                }
             }
         }
         if self.min_version == Some(MinVersion::Tls13) {
@@ -237,9 +247,8 @@ impl TlsSettings {
 
     fn files(&self) -> Vec<&Path> {
         let named = self.sni.iter().flat_map(|named| [Some(&named.cert), Some(&named.key)]);
-        let all =
-            [self.cert.as_ref(), self.key.as_ref(), self.ca.as_ref()].into_iter().chain(named);
-        all.flatten().map(PathBuf::as_path).collect()
+        let first = [&self.cert, &self.key, &self.ca, &self.crl].map(Option::as_ref);
+        first.into_iter().chain(named).flatten().map(PathBuf::as_path).collect()
     }
 
     /// When each file was written last, and how long it is.
@@ -294,6 +303,8 @@ mod tests {
         fails(&files, "/no/cert");
         let verify = Some(super::Verify::Peer);
         fails(&TlsSettings { verify, ..files.clone() }, "--tls-ca");
+        let crl = Some("crl.pem".into());
+        fails(&TlsSettings { crl, ..files.clone() }, "--tls-crl needs --tls-verify peer");
         fails(&TlsSettings { fail_if_no_peer_cert: true, ..files }, "--tls-verify peer");
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -72,6 +72,17 @@ fn add_roots(roots: &mut RootCertStore, pem: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Lists of revoked certificates, of which there must be some.
+fn revocations(pem: &str) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
+    let lists: Result<Vec<_>, _> =
+        CertificateRevocationListDer::pem_slice_iter(pem.as_bytes()).collect();
+    match lists {
+        Ok(lists) if lists.is_empty() => Err(invalid("there is no list of revoked certificates")),
+        Ok(lists) => Ok(lists),
+        Err(error) => Err(invalid(format!("this is no list of revoked certificates: {error}"))),
+    }
+}
+
 fn protocols(names: &[&str]) -> Vec<Vec<u8>> {
     names.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
@@ -128,6 +139,7 @@ impl Acceptor {
             identity: None,
             by_name: Vec::new(),
             client_roots: None,
+            client_revocations: None,
             alpn: Vec::new(),
             min_version: TlsVersion::default(),
             timeout: Some(HANDSHAKE_TIMEOUT),
@@ -171,6 +183,7 @@ pub struct AcceptorBuilder {
     identity: Option<Identity>,
     by_name: Vec<(String, Identity)>,
     client_roots: Option<(String, ClientAuth)>,
+    client_revocations: Option<String>,
     alpn: Vec<Vec<u8>>,
     min_version: TlsVersion,
     timeout: Option<Duration>,
@@ -201,6 +214,14 @@ impl AcceptorBuilder {
     /// Asks clients for a certificate that one of these (PEM) vouches for.
     pub fn client_roots_pem(mut self, roots: &str, auth: ClientAuth) -> Self {
         self.client_roots = Some((roots.into(), auth));
+        self
+    }
+
+    /// What the authorities of clients have revoked (CRLs in PEM, RFC 5280 §5): each authority of a client's chain must have
+    /// a list here that is not out of date, and what stands in it is refused. Of no effect without
+    /// [`client_roots_pem`](Self::client_roots_pem).
+    pub fn client_revocations_pem(mut self, lists: &str) -> Self {
+        self.client_revocations = Some(lists.into());
         self
     }
 
@@ -238,6 +259,12 @@ impl AcceptorBuilder {
                 add_roots(&mut roots, pem)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let verifier = match &self.client_revocations {
+                    None => verifier,
+                    Some(lists) => {
+                        verifier.with_crls(revocations(lists)?).enforce_revocation_expiration()
+                    }
+                };
                 let verifier = match auth {
                     ClientAuth::Optional => verifier.allow_unauthenticated(),
                     ClientAuth::Required => verifier,
