@@ -354,7 +354,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let bytes = read_all(self.disk, &name).map_err(failed())?;
-        if last && bytes.len() < SEGMENT_HEADER_BYTES {
+        if last && segment::is_unfinished(number, &bytes) {
             // The server died while it made the file.
             self.disk.remove(&name).map_err(StoreError::io("remove", &path))?;
             self.numbers.pop();

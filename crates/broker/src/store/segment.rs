@@ -34,6 +34,14 @@ pub(super) fn header(number: u32) -> [u8; SEGMENT_HEADER_BYTES] {
     header
 }
 
+/// Whether a file holds no more than a part of the header that it was to begin with: what is missing of it is missing at
+/// the end, or zero.
+pub(super) fn is_unfinished(number: u32, bytes: &[u8]) -> bool {
+    let wanted = header(number);
+    let is_part = || bytes.iter().zip(&wanted).all(|(found, wanted)| [0, *wanted].contains(found));
+    bytes.len() < wanted.len() || bytes.len() == wanted.len() && bytes != wanted && is_part()
+}
+
 /// Makes a segment's file. What an attempt that failed has left of one goes.
 pub(super) fn create(disk: &dyn Disk, number: u32, reserve: u64) -> io::Result<Box<dyn DiskFile>> {
     let file = disk.create(&name(number))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::record::{self, Decoded};
 use super::super::{Store, pages};
-use super::{by_queue, contents, held, open, queue, segments};
+use super::{by_queue, contents, forget_checkpoint, held, open, queue, segments};
 
 /// A data directory with what a server that was killed has left: definitions, and one segment with these bytes.
 pub(super) fn killed(folder: &Path, segment: &[u8]) -> PathBuf {
@@ -166,6 +166,35 @@ fn a_file_of_another_format_is_not_touched() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
     bytes[0] = b'x';
     killed(folder.path(), &bytes);
+    let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
+    assert!(error.to_string().contains("is not a file of this server"), "{error}");
+}
+
+#[test]
+fn a_file_whose_machine_died_while_it_was_begun_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(folder.path());
+    store.define(queue(1));
+    store.put(1, b"x", &[1]);
+    store.close();
+    let begun = fs::read(&segments(folder.path())[0]).unwrap();
+    let next = |folder: &Path| {
+        forget_checkpoint(folder);
+        let last = segments(folder).pop().unwrap();
+        let number = 1 + last.file_stem().unwrap().to_str().unwrap().parse::<u32>().unwrap();
+        (last.with_file_name(format!("{number:010}.seg")), number)
+    };
+    for torn in 0..24 {
+        for shorter in [true, false] {
+            let (path, number) = next(folder.path());
+            let mut header = begun[..24].to_vec();
+            header[12..16].copy_from_slice(&number.to_le_bytes());
+            header[torn..].fill(0);
+            fs::write(path, &header[..if shorter { torn } else { 24 }]).unwrap();
+            assert_eq!(contents(folder.path()), BTreeMap::from([(1, vec![1])]), "torn at {torn}");
+        }
+    }
+    fs::write(next(folder.path()).0, b"somebody's letters, kept").unwrap();
     let error = Store::open(folder.path(), Box::new(|_| ())).err().unwrap();
     assert!(error.to_string().contains("is not a file of this server"), "{error}");
 }

@@ -278,7 +278,8 @@ impl History {
                 groups.entry(group).or_default().insert(is_there);
             }
             if let Some(group) = place.left_group
-                && place.came <= self.promised
+                // Else the message itself may be what is missing.
+                && place.came <= self.synced
                 && place.group != Some(group)
             {
                 groups.entry(group).or_default().insert(!is_there);
