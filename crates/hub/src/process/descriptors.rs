@@ -43,11 +43,22 @@ pub(super) fn spawn(
     child
 }
 
+/// What a terminal says by signals. Who ignores some of them, as `nohup` does, hands that on, and the keys of a new terminal
+/// would do nothing.
+const SIGNALS_OF_TERMINALS: [libc::c_int; 6] =
+    [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
 fn prepare(command: &mut Command, task: Task, controlled: bool) {
     let in_child = move || {
         if controlled {
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            for key in SIGNALS_OF_TERMINALS {
+                // SAFETY: it changes this process, which will run another program.
+                if unsafe { libc::signal(key, libc::SIG_DFL) } == libc::SIG_ERR {
+                    return Err(io::Error::last_os_error());
+                }
+            }
         }
         // Nobody holds it: this is the only thread of the child, and the parent's waits in `spawn`.
         if let Ok(task) = task.try_lock() {
