@@ -278,8 +278,8 @@ impl History {
                 groups.entry(group).or_default().insert(is_there);
             }
             if let Some(group) = place.left_group
-                // Else the message itself may be what is missing.
-                && place.came <= self.synced
+                // Else the message itself may be what is missing: it is not written at all if it is settled at once.
+                && place.came <= self.promised.min(self.synced)
                 && place.group != Some(group)
             {
                 groups.entry(group).or_default().insert(!is_there);
