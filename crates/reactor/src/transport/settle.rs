@@ -226,13 +226,14 @@ impl Transport {
             return self.send(&mut output);
         };
         loop {
-            let waiting = output.len();
+            let before = (output.len(), wire.len());
             let encoded = layer.encode(&mut output, wire);
             // Also what it has to say of an error.
             self.send(wire)?;
             encoded?;
-            // The layer encodes as much as should wait; if the system took all of it, more can follow.
-            if output.is_empty() || output.len() == waiting || !wire.is_empty() {
+            // The layer encodes as much as should wait; if the system took all of it, more can follow. Also when that
+            // was what had waited since an earlier turn: nobody would say once more that there is room.
+            if output.is_empty() || !wire.is_empty() || before == (output.len(), 0) {
                 return Ok(());
             }
         }

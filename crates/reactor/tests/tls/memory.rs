@@ -158,6 +158,24 @@ fn large_writes_leave_in_slices() {
 }
 
 #[test]
+fn when_there_is_room_again_all_leaves_at_once() {
+    let (server, client) = options();
+    let mut ends = Ends::new(&server, &client);
+    ends.pump();
+    let transport = ends.client.transport().clone();
+    ends.client.stall(true);
+    transport.write(&[b'x'; 1_000_000]);
+    // As much is encrypted as may wait, and none of it has left.
+    ends.client.stall(true);
+    ends.client.stall(true);
+    // The system says once that there is room, and not again as long as it takes everything.
+    ends.client.stall(false);
+    assert_eq!(transport.buffered(), 0);
+    ends.pump();
+    assert_eq!(ends.at_server.data().len(), 1_000_000);
+}
+
+#[test]
 fn the_handshake_has_a_time_limit() {
     let clock = Clock::install();
     let (server, client) = options();
