@@ -3,11 +3,11 @@
 
 use warren_amqp::BasicProperties;
 use warren_amqp::ReplyCode;
-use warren_amqp::method::{basic, channel, confirm, connection, queue, tx};
+use warren_amqp::method::{basic, channel, confirm, connection, tx};
 use warren_reactor::PeerAddr;
 use warren_reactor::testing::End;
 
-use super::storing::open;
+use super::storing::{declare_durable, open};
 use super::{Client, Seen, Server};
 
 fn client(server: &Server, heartbeat: u16) -> Client {
@@ -46,9 +46,7 @@ fn the_end_of_a_channel_waits_for_the_disk_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
     let (server, news) = open(folder.path());
     let mut client = client(&server, 0);
-    client.send(1, &queue::Declare { queue: "q", durable: true, ..Default::default() });
-    server.sync(&news);
-    client.skip::<queue::DeclareOk<'_>>();
+    declare_durable(&server, &mut client, &news);
     client.send(1, &confirm::Select { no_wait: true });
     client.consume(1, "q", "c");
     persistent(&mut client, "q");
@@ -77,9 +75,7 @@ fn a_channel_that_ends_hears_that_the_disk_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let (server, news) = open(folder.path());
     let mut client = client(&server, 0);
-    client.send(1, &queue::Declare { queue: "q", durable: true, ..Default::default() });
-    server.sync(&news);
-    client.skip::<queue::DeclareOk<'_>>();
+    declare_durable(&server, &mut client, &news);
     client.send(1, &confirm::Select { no_wait: true });
     persistent(&mut client, "q");
     client.send(1, &close());
@@ -95,9 +91,7 @@ fn the_end_of_a_connection_waits_for_all_its_channels() {
     let folder = tempfile::tempdir().unwrap();
     let (server, news) = open(folder.path());
     let mut client = client(&server, 0);
-    client.send(1, &queue::Declare { queue: "q", durable: true, ..Default::default() });
-    server.sync(&news);
-    client.skip::<queue::DeclareOk<'_>>();
+    declare_durable(&server, &mut client, &news);
     client.open_channel(2);
     client.send(2, &confirm::Select { no_wait: true });
     let publish = basic::Publish { routing_key: "q", ..Default::default() };
@@ -130,9 +124,7 @@ fn a_connection_that_ends_is_answered_when_the_disk_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let (server, news) = open(folder.path());
     let mut client = client(&server, 0);
-    client.send(1, &queue::Declare { queue: "q", durable: true, ..Default::default() });
-    server.sync(&news);
-    client.skip::<queue::DeclareOk<'_>>();
+    declare_durable(&server, &mut client, &news);
     client.send(1, &tx::Select {});
     client.expect(1, &tx::SelectOk {});
     persistent(&mut client, "q");

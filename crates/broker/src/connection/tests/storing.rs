@@ -51,7 +51,12 @@ impl Server {
     }
 }
 
-fn declare_durable(server: &Server, client: &mut Client, news: &Receiver<Result<u64, String>>) {
+/// Declares the durable queue `q`.
+pub(super) fn declare_durable(
+    server: &Server,
+    client: &mut Client,
+    news: &Receiver<Result<u64, String>>,
+) {
     let durable = queue::Declare { queue: "q", durable: true, ..Default::default() };
     client.send(1, &durable);
     // It is not there before it is on disk.
